@@ -31,7 +31,9 @@ def configure(service: str, log_format: LogFormat = "text", level: str = "INFO")
         shared.append(structlog.processors.format_exc_info)
         last = structlog.processors.JSONRenderer()
     else:
-        last = structlog.dev.ConsoleRenderer(colors=False, pad_event_to=32)
+        last = structlog.dev.ConsoleRenderer(
+            colors=False, pad_event_to=32, exception_formatter=structlog.dev.plain_traceback
+        )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -1,4 +1,4 @@
-"""The routing table: which replicas answer for which deployment. Written by the orchestrator, read by gateways. Pure."""
+"""The routing table: which replicas answer for which deployment. The orchestrator writes, gateways read. Pure."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import grpc
 import structlog
 from prometheus_client import Counter, Histogram
 
-from tradewind.domain.errors import DeadlineRequired, Internal, TradewindError, reason_of
+from tradewind.domain.errors import DeadlineRequired, Internal, NotImplementedYet, TradewindError, reason_of
 from tradewind.metrics import Registry
 from tradewind.rpc.errors import to_status
 from tradewind.rpc.limits import LONGEST_DEADLINE_S
@@ -101,6 +101,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if isinstance(error, grpc.aio.AbortError | GeneratorExit) or not isinstance(error, Exception):
             self._end(method, began, "CANCELLED")
             return
+        if isinstance(error, NotImplementedError):
+            error = NotImplementedYet(f"{method} is in the contract and not in this server yet")
         if not isinstance(error, TradewindError):
             incident = uuid.uuid4().hex[:12]
             self._log.error("call failed by a fault of ours", method=method, incident=incident, exc_info=error)

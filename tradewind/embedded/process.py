@@ -1,4 +1,4 @@
-"""One supervised child: in a process group of its own, its lines logged, started again when it dies, stopped in order."""
+"""One supervised child: in a group of its own, its lines logged, started again when it dies, stopped with care."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The gateway's decisions: pure, no clock, no I/O, no async."""

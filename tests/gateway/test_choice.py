@@ -1,0 +1,55 @@
+"""The router's choice, as a pure function."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.gateway.core.choice import capacity, choose
+from tradewind.domain.routes import ReplicaRoute
+
+
+def replica(name: str, batch_limit: int = 1, *, draining: bool = False) -> ReplicaRoute:
+    return ReplicaRoute(name, "n1", "127.0.0.1:1", "sha256:0", "f32", batch_limit, draining)
+
+
+def test_requests_are_shared_by_batch_limit() -> None:
+    replicas = [replica("small", 2), replica("large", 6)]
+    outstanding: Counter[str] = Counter()
+    for turn in range(80):
+        chosen = choose(replicas, outstanding, turn)
+        assert chosen is not None
+        outstanding[chosen.replica_id] += 1
+    assert outstanding == {"small": 20, "large": 60}
+
+
+def test_equal_replicas_take_turns() -> None:
+    replicas = [replica("b"), replica("a"), replica("c")]
+    chosen = [choose(replicas, {}, turn) for turn in range(6)]
+    assert [r.replica_id for r in chosen if r] == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_draining_and_excluded_replicas_get_nothing() -> None:
+    replicas = [replica("a", draining=True), replica("b"), replica("c")]
+    assert choose(replicas, {"c": 99}, 0, excluded={"b"}) == replicas[2]
+    assert choose(replicas, {}, 0, excluded={"b", "c"}) is None
+    assert choose([], {}, 0) is None
+
+
+@given(st.lists(st.tuples(st.integers(1, 8), st.integers(0, 50)), min_size=1, max_size=8), st.integers(0, 100))
+def test_no_other_replica_would_be_less_loaded(shape: list[tuple[int, int]], turn: int) -> None:
+    replicas = [replica(f"r{i}", limit) for i, (limit, _) in enumerate(shape)]
+    outstanding = {f"r{i}": count for i, (_, count) in enumerate(shape)}
+    chosen = choose(replicas, outstanding, turn)
+    assert chosen is not None
+    load = (outstanding[chosen.replica_id] + 1) / chosen.batch_limit
+    assert all((outstanding[r.replica_id] + 1) / r.batch_limit >= load for r in replicas)
+
+
+def test_capacity_counts_places_and_queue() -> None:
+    replicas = [replica("a", 4), replica("b", 2), replace(replica("c", 8), draining=True)]
+    assert capacity(replicas, 3) == 24
+    assert capacity([], 3) == 0

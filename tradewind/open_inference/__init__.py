@@ -1,0 +1,1 @@
+"""Generated from proto/tradewind/open_inference."""

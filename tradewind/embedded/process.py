@@ -77,7 +77,7 @@ class Child:
         lines: list[str] = []
         process = await self._spawn(lines)
         healthy = asyncio.ensure_future(self._wait_healthy())
-        ended = asyncio.ensure_future(process.wait())
+        ended = asyncio.ensure_future(_exited(process))
         done, _ = await asyncio.wait(
             {healthy, ended}, timeout=self.spec.start_limit_s, return_when=asyncio.FIRST_COMPLETED
         )
@@ -101,13 +101,14 @@ class Child:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.wait(), STOP_LIMIT_S)
+                await asyncio.wait_for(_exited(process), STOP_LIMIT_S)
             except TimeoutError:
                 self._on_line(self.spec.name, f"did not stop within {STOP_LIMIT_S:.0f} s, killed")
         # Whatever is left of its group (a replica whose agent was killed) goes too.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        await _exited(process)
+        await self._reader
 
     async def _spawn(self, lines: list[str]) -> asyncio.subprocess.Process:
         self.starts += 1
@@ -150,7 +151,7 @@ class Child:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
             process = await self._spawn([])
-            ended = asyncio.ensure_future(process.wait())
+            ended = asyncio.ensure_future(_exited(process))
 
 
 class ChildFailed(Exception):
@@ -165,6 +166,13 @@ class ChildFailed(Exception):
         said = "\n  ".join(lines[-8:])
         super().__init__(f"{name} {reason}" + (f"; it said:\n  {said}" if said else ""))
         self.name, self.lines = name, tuple(lines)
+
+
+async def _exited(process: asyncio.subprocess.Process) -> int:
+    """The exit code once the process ended. `process.wait()` also waits for its pipes, which grandchildren may hold."""
+    while process.returncode is None:  # noqa: ASYNC110  asyncio offers no event for it
+        await asyncio.sleep(CHECK_PAUSE_S)
+    return process.returncode
 
 
 async def _line(stream: asyncio.StreamReader) -> bytes:

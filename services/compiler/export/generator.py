@@ -1,0 +1,238 @@
+"""The functions of ABI "tradewind.generate/1" over any causal LM that takes its attention and cache from outside.
+
+Exports to MLIR; neither compiles nor runs. See `tradewind.domain.manifest` for the contract of the functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from iree.turbine.aot.compiled_module import ExportTargetDef
+
+from services.compiler.export.attention import (
+    ATTENTION_NAME,
+    FirstSlotsCache,
+    OneSlotCache,
+    flatten_linears,
+    grouped_attention,
+)
+from services.compiler.export.layers import only_first_layer, repeat_layer
+from tradewind.domain.manifest import Function
+
+# Name of the parameter archive inside compiled modules.
+WEIGHTS_SCOPE: Final = "model"
+
+# Two for each layer; 256 layers are twice what the deepest supported model has. See `_distinct_start`.
+_MOST_CACHES: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """Sizes that the functions of a module share.
+
+    Attributes:
+        prefill_chunks: tokens a prefill call takes, ascending.
+        decode_batches: sequences a decode call takes, ascending.
+        context_buckets: cache rows a call attends to, ascending.
+        slots: sequences the cache holds.
+    """
+
+    prefill_chunks: tuple[int, ...]
+    decode_batches: tuple[int, ...]
+    context_buckets: tuple[int, ...]
+    slots: int
+
+    @property
+    def cache_tokens(self) -> int:
+        """Rows of the cache for a slot: padding of a last prefill chunk may lie past the context."""
+        return self.context_buckets[-1] + self.prefill_chunks[-1]
+
+    @property
+    def functions(self) -> tuple[Function, ...]:
+        """Every function of the module."""
+        prefills = [
+            Function(f"prefill_t{tokens}_c{context}", "prefill", tokens, 1, context)
+            for tokens in self.prefill_chunks
+            for context in self.context_buckets
+            if tokens <= context
+        ]
+        decodes = [
+            Function(f"decode_b{batch}_c{context}", "decode", 1, batch, context)
+            for batch in self.decode_batches
+            for context in self.context_buckets
+        ]
+        return (*prefills, *decodes)
+
+
+class LayerCache(torch.nn.Module):
+    """K and V of one layer for every slot."""
+
+    def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
+        """Zeroed buffers [slots, rows, KV, d]."""
+        super().__init__()
+        self.register_buffer("k", torch.zeros(shape, dtype=dtype))
+        self.register_buffer("v", torch.zeros(shape, dtype=dtype))
+
+
+class KvCache(torch.nn.Module):
+    """The cache of every layer."""
+
+    def __init__(self, layer_count: int, shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
+        """Zeroed buffers for each layer."""
+        super().__init__()
+        self.layers = torch.nn.ModuleList(LayerCache(shape, dtype) for _ in range(layer_count))
+
+
+class Generator(torch.nn.Module):
+    """A causal LM with its KV cache as buffers, which become mutable globals of the compiled module."""
+
+    def __init__(self, model: Any, shapes: Shapes) -> None:
+        """Wraps a model, whose linears and attention take the form that IREE compiles well."""
+        super().__init__()
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, grouped_attention)
+        model.set_attn_implementation(ATTENTION_NAME)
+        flatten_linears(model)
+        self.model = model
+        self.shapes = shapes
+        config = model.config
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        rows = (shapes.slots, shapes.cache_tokens, config.num_key_value_heads, width)
+        self.cache = KvCache(config.num_hidden_layers, rows, model.dtype)
+
+    def prefill(
+        self, tokens: torch.Tensor, slot: torch.Tensor, start: torch.Tensor, length: torch.Tensor, context: int
+    ) -> torch.Tensor:
+        """A chunk of one prompt: tokens [1, T]; logits [1, V] of token length-1."""
+        rows = start[:, None] + torch.arange(tokens.shape[1])[None]
+        cache = OneSlotCache(self._buffers_by_layer(), slot[:, None], rows, context)
+        hidden = self._hidden(tokens, rows, cache, context)
+        return self._logits(hidden.index_select(1, length - 1))
+
+    def decode(self, tokens: torch.Tensor, positions: torch.Tensor, context: int) -> torch.Tensor:
+        """One token for each of the first B slots: tokens and positions [B]; logits [B, V]."""
+        rows = positions[:, None]
+        slots = torch.arange(tokens.shape[0])[:, None]
+        cache = FirstSlotsCache(self._buffers_by_layer(), slots, rows, context)
+        return self._logits(self._hidden(tokens[:, None], rows, cache, context))
+
+    def _hidden(self, tokens: torch.Tensor, rows: torch.Tensor, cache: Any, context: int) -> torch.Tensor:
+        mask = torch.arange(context)[None, None, None, :] <= rows[:, None, :, None]
+        output = self.model.model(
+            input_ids=tokens, position_ids=rows, attention_mask=mask, past_key_values=cache, use_cache=True
+        )
+        hidden: torch.Tensor = output.last_hidden_state
+        return hidden
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model.lm_head(hidden[:, -1]).float()
+        return logits
+
+    def _buffers_by_layer(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(layer.k, layer.v) for layer in self.cache.layers]
+
+
+def export_mlir(model: Any, shapes: Shapes, path: Path) -> None:
+    """Writes the module's MLIR (bytecode), weights by name in scope WEIGHTS_SCOPE.
+
+    Args:
+        model: a causal LM in the precision wanted.
+        shapes: which functions.
+        path: file to write.
+    """
+    from iree.turbine import aot
+
+    generator = Generator(model, shapes).eval()
+    aot.externalize_module_parameters(model, external_scope=WEIGHTS_SCOPE)
+    programs = aot.FxPrograms()
+    for function in shapes.functions:
+        programs.programs[function.name] = ExportTargetDef(export_function(generator, function))
+    exported = aot.export(programs)
+    _shrink_initial_caches(exported.mlir_module)
+    exported.save_mlir(str(path))
+
+
+def export_function(generator: Generator, function: Function) -> Any:
+    """One function of the module as an exported, decomposed program of the whole model."""
+    from iree.turbine.aot.decompositions import current_aot_decompositions
+
+    call, arguments = _call_of(generator, function)
+    with torch.no_grad(), only_first_layer(generator.model.model, generator.cache):
+        program = torch.export.export(call, arguments, strict=False)
+        program = program.run_decompositions(current_aot_decompositions() or {})
+    return repeat_layer(program, call, generator.model.config.num_hidden_layers)
+
+
+class _Call(torch.nn.Module):
+    """One function of the generator as the forward of a module, which is what export takes."""
+
+    def __init__(self, root: Generator, context: int) -> None:
+        super().__init__()
+        self.root = root
+        self._context = context
+
+
+class _PrefillCall(_Call):
+    def forward(self, tokens: Any, slot: Any, start: Any, length: Any) -> torch.Tensor:
+        return self.root.prefill(tokens, slot, start, length, self._context)
+
+
+class _DecodeCall(_Call):
+    def forward(self, tokens: Any, positions: Any) -> torch.Tensor:
+        return self.root.decode(tokens, positions, self._context)
+
+
+def _call_of(generator: Generator, function: Function) -> tuple[_Call, tuple[torch.Tensor, ...]]:
+    if function.phase == "prefill":
+        zero, one = torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.long)
+        tokens = torch.zeros(1, function.tokens, dtype=torch.long)
+        return _PrefillCall(generator, function.context), (tokens, zero, zero.clone(), one)
+    tokens = torch.zeros(function.batch, dtype=torch.long)
+    return _DecodeCall(generator, function.context), (tokens, tokens.clone())
+
+
+def _shrink_initial_caches(module: Any) -> None:
+    """Gives each cache one number to start from instead of its zeros, which would be written out, 100 MB of them.
+
+    The numbers differ: IREE 3.13 lets mutable globals that start from equal splats share one buffer, and then updates it
+    in place for all of them (answers are garbage; `tests/compiler/test_parity.py` would see it). Any finite number
+    does: rows that were never written have weight 0 in attention.
+    """
+    from iree.compiler import ir
+
+    with module.context:
+        caches = [
+            operation
+            for operation in module.regions[0].blocks[0].operations
+            if operation.operation.name == "util.global" and "is_mutable" in operation.attributes
+        ]
+        for index, operation in enumerate(caches):
+            shape = ir.RankedTensorType(ir.TypeAttr(operation.attributes["type"]).value)
+            number = ir.FloatAttr.get(shape.element_type, _distinct_start(index), loc=ir.Location.unknown())
+            operation.attributes["initial_value"] = ir.DenseElementsAttr.get_splat(shape, number)
+
+
+def _distinct_start(index: int) -> float:
+    """A number of its own for each index: whole numbers up to 256 of both signs are exact in bf16."""
+    if index >= _MOST_CACHES:
+        raise ValueError(f"more than {_MOST_CACHES} cache buffers; no distinct start for buffer {index}")
+    return float(index // 2 + 1) * (1 if index % 2 else -1)
+
+
+def save_weights(model: Any, path: Path) -> None:
+    """Writes the weights as an IREE parameter archive, tied weights once."""
+    from iree.turbine import aot
+    from iree.turbine.aot.tensor_traits import ExternalTensorTrait
+
+    builder = aot.ParameterArchiveBuilder()
+    written: set[int] = set()
+    for tensor in (*model.parameters(), *model.buffers()):
+        trait = ExternalTensorTrait.get(tensor)
+        if trait is not None and id(tensor) not in written:
+            written.add(id(tensor))
+            builder.add_tensor(trait.external_name, tensor.detach())
+    builder.save(str(path))

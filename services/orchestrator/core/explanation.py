@@ -1,0 +1,76 @@
+"""Why a deployment is placed as it is: every option weighed, with its numbers. Pure values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from services.orchestrator.core.profile import Source
+from services.orchestrator.core.wish import Slo
+
+
+class Refusal(StrEnum):
+    """Why an option is not possible. The closed list."""
+
+    NOT_PINNED = "NOT_PINNED"
+    VARIANT_REJECTED = "VARIANT_REJECTED"
+    QUALITY_FLOOR = "QUALITY_FLOOR"
+    CONTEXT = "CONTEXT"
+    NO_PROFILE = "NO_PROFILE"
+    NO_DEVICE = "NO_DEVICE"
+    QUARANTINED = "QUARANTINED"
+    MEMORY = "MEMORY"
+    TTFT_LIMIT = "TTFT_LIMIT"
+    TPOT_LIMIT = "TPOT_LIMIT"
+    E2E_LIMIT = "E2E_LIMIT"
+    ENERGY_LIMIT = "ENERGY_LIMIT"
+    POWER_LIMIT = "POWER_LIMIT"
+    POWER_BUDGET = "POWER_BUDGET"
+    CAPACITY = "CAPACITY"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One option with its figures at the planned load; latencies at the SLO's percentile, all of them modelled."""
+
+    variant_id: str
+    variant_name: str
+    device_class: str = ""
+    partition_kind: str = ""
+    batch_limit: int = 0
+    chosen: bool = False
+    refusal: str = ""
+    reason: str = ""
+    ttft_ms: float = 0.0
+    tpot_ms: float = 0.0
+    e2e_ms: float = 0.0
+    energy_per_token_mj: float = 0.0
+    energy_source: Source = Source.UNAVAILABLE
+    energy_method: str = ""
+    memory_bytes: int = 0
+    replicas: int = 0
+    capacity_requests_per_s: float = 0.0
+    power_mw: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The report on one deployment. `binding_limit` is empty when a plan was found."""
+
+    deployment_id: str
+    summary: str
+    blueprint_id: str = ""
+    candidates: tuple[Candidate, ...] = ()
+    binding_limit: str = ""
+    nearest_slo: Slo | None = None
+    nearest_demand_requests_per_s: float | None = None
+
+    @property
+    def feasible(self) -> bool:
+        """Whether a plan was found."""
+        return not self.binding_limit
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The option chosen, if one was."""
+        return next((c for c in self.candidates if c.chosen), None)

@@ -1,0 +1,176 @@
+"""Weighs operating points against a deployment's SLO: what each reaches, what it draws, or the limit it breaks.
+
+Power of an option is the active power of the demand (energy per token × tokens a second) plus, for each replica, the
+share of its device's idle power that it holds and what a loaded replica adds to idle. Idle is charged by share so
+that options that leave room for others are worth it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+from services.orchestrator.core.capacity import (
+    Station,
+    broken_limit,
+    capacity_per_s,
+    energy_per_token_mj,
+    percentile_ms,
+    station_of,
+)
+from services.orchestrator.core.explanation import Candidate, Refusal
+from services.orchestrator.core.points import Point
+from services.orchestrator.core.profile import Profile, Source
+from services.orchestrator.core.wish import Deployment, LatencyLimit, Metric, Objective
+
+# A single replica is ready this share of the time: a crash an hour, with about half a minute to load again.
+SINGLE_AVAILABILITY: Final = 0.99
+# Above this share of the limit a figure is the limit, for comparison of floating numbers.
+_SLACK: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A point that meets the SLO with so many replicas.
+
+    Attributes:
+        candidate: figures at the planned load, for the explanation.
+        active_mw: active power of one replica at its share of the demand.
+        cost: what the objective makes least of, in its own unit.
+    """
+
+    point: Point
+    candidate: Candidate
+    replicas: int
+    active_mw: float
+    power_mw: float
+    cost: float
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """Variant, device class, partition kind, batch limit: what a running replica is compared by."""
+        profile = self.point.profile
+        return (self.point.variant.variant_id, profile.device_class, profile.partition_kind, self.point.batch_limit)
+
+
+def weigh(deployment: Deployment, point: Point) -> Option | Candidate:
+    """An option, or the candidate refused by the first limit that it breaks."""
+    if reason := quality_reason(deployment, point):
+        return point.candidate(Refusal.QUALITY_FLOOR, reason)
+    station = station_of(point.profile, deployment.demand, point.batch_limit)
+    broken = broken_limit(station, deployment.slo.latency, 0.0)
+    if broken:
+        shown = figures(deployment, point, station, 1, 0.0)
+        return replace(shown, refusal=Refusal(f"{broken.metric}_LIMIT"), reason=_broken(station, broken))
+    capacity = capacity_per_s(station, deployment.slo.latency)
+    wanted = replicas_wanted(deployment, capacity)
+    most = most_replicas(deployment, point)
+    if wanted > most:
+        shown = figures(deployment, point, station, most, capacity)
+        limit = "the wish allows" if deployment.max_replicas and most == deployment.max_replicas else "the nodes take"
+        rate = deployment.demand.requests_per_s
+        reason = f"{wanted} replicas would be needed for {rate:.4g} requests/s at {capacity:.4g} each, {limit} at most {most}"
+        return replace(shown, refusal=Refusal.CAPACITY, reason=reason)
+    shown = figures(deployment, point, station, wanted, capacity)
+    return _against_energy(deployment, shown) or _option(deployment, point, shown)
+
+
+def quality_reason(deployment: Deployment, point: Point) -> str:
+    """Why the variant's quality is below the SLO's floor; empty when it is not."""
+    slo, variant = deployment.slo, point.variant
+    if slo.min_top1_agreement is not None:
+        if variant.top1_agreement is None:
+            return f"at least {slo.min_top1_agreement:.4g} top-1 agreement is asked for, its own was never checked"
+        if variant.top1_agreement < slo.min_top1_agreement:
+            return f"top-1 agreement {variant.top1_agreement:.4f}, at least {slo.min_top1_agreement:.4g} is asked for"
+    if slo.max_perplexity_increase is not None:
+        if variant.perplexity_increase is None:
+            return "a limit of perplexity increase is asked for, its own was never checked"
+        if variant.perplexity_increase > slo.max_perplexity_increase:
+            most = slo.max_perplexity_increase
+            return f"perplexity increase {variant.perplexity_increase:.4f}, at most {most:.4g} is asked for"
+    return ""
+
+
+def replicas_wanted(deployment: Deployment, capacity_requests_per_s: float) -> int:
+    """Replicas for the demand, the wish's minimum and its availability (replicas fail independently)."""
+    count = max(deployment.min_replicas, 1)
+    rate = deployment.demand.requests_per_s
+    if rate > 0.0:
+        count = max(count, math.ceil(rate / capacity_requests_per_s - _SLACK))
+    availability = deployment.slo.availability
+    if availability is not None:
+        while 1.0 - (1.0 - SINGLE_AVAILABILITY) ** count < availability - _SLACK:
+            count += 1
+    return count
+
+
+def most_replicas(deployment: Deployment, point: Point) -> int:
+    """Replicas that the wish and the nodes allow."""
+    return min(point.places, deployment.max_replicas or point.places)
+
+
+def figures(deployment: Deployment, point: Point, station: Station, replicas: int, capacity: float) -> Candidate:
+    """What the point reaches when so many replicas share the demand; beyond their most, at their most."""
+    demand, slo = deployment.demand, deployment.slo
+    each = min(demand.requests_per_s / max(replicas, 1), station.most_per_s)
+    compared = min(demand.compared_requests_per_s / max(replicas, 1), station.most_per_s)
+    energy = energy_per_token_mj(station, each)
+    active = compared * station.output_tokens * energy
+    source, method = _energy_source(point.profile)
+    return replace(
+        point.candidate(),
+        ttft_ms=percentile_ms(station, Metric.TTFT, slo.percentile_of(Metric.TTFT), each),
+        tpot_ms=percentile_ms(station, Metric.TPOT, slo.percentile_of(Metric.TPOT), each),
+        e2e_ms=percentile_ms(station, Metric.E2E, slo.percentile_of(Metric.E2E), each),
+        energy_per_token_mj=energy,
+        energy_source=source,
+        energy_method=method,
+        replicas=replicas,
+        capacity_requests_per_s=capacity,
+        power_mw=replicas * (active + idle_mw(point)),
+    )
+
+
+def idle_mw(point: Point) -> float:
+    """Idle power charged to one replica: its share of the device's, and what being loaded adds."""
+    device_idle = point.device.idle_power_mw
+    added = max(point.profile.idle_power_mw - device_idle, 0.0) if point.profile.idle_power_mw else 0.0
+    return device_idle * point.device_share + added
+
+
+def _against_energy(deployment: Deployment, shown: Candidate) -> Candidate | None:
+    slo = deployment.slo
+    if slo.energy_per_token_mj is not None and shown.energy_per_token_mj > slo.energy_per_token_mj * (1 + _SLACK):
+        reason = f"{shown.energy_per_token_mj:.4g} mJ a token, at most {slo.energy_per_token_mj:.4g} mJ is asked for"
+        return replace(shown, refusal=Refusal.ENERGY_LIMIT, reason=reason)
+    if slo.power_mw is not None and shown.power_mw > slo.power_mw * (1 + _SLACK):
+        reason = f"{shown.power_mw:.4g} mW with its share of idle, at most {slo.power_mw:.4g} mW is asked for"
+        return replace(shown, refusal=Refusal.POWER_LIMIT, reason=reason)
+    return None
+
+
+def _option(deployment: Deployment, point: Point, shown: Candidate) -> Option:
+    cost = {
+        Objective.ENERGY: shown.power_mw,
+        Objective.LATENCY: shown.e2e_ms,
+        # Without a price list every device costs the same, so least money is the least share of devices held.
+        Objective.COST: shown.replicas * point.device_share,
+    }[deployment.objective]
+    active = shown.power_mw / shown.replicas - idle_mw(point)
+    return Option(point, shown, shown.replicas, active, shown.power_mw, cost)
+
+
+def _broken(station: Station, limit: LatencyLimit) -> str:
+    reached = percentile_ms(station, limit.metric, limit.percentile, 0.0)
+    return (
+        f"{limit.metric} p{limit.percentile:g} is {reached:.4g} ms with a single request, "
+        f"at most {limit.limit_ms:.4g} ms is asked for"
+    )
+
+
+def _energy_source(profile: Profile) -> tuple[Source, str]:
+    """The weakest source of the loads, with its method: a rate between measured loads is no better than they are."""
+    worst = max(profile.loads, key=lambda load: (load.energy_source, load.energy_method))
+    return worst.energy_source, worst.energy_method

@@ -1,0 +1,93 @@
+"""What users wish for: deployments, their SLO and demand. Pure values; no decisions here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+# A wish without demand is planned for one request at a time: figures are those of a replica with one sequence, and
+# energies are compared at this rate, which is a person typing a question now and then.
+NOMINAL_REQUESTS_PER_S: Final = 0.1
+# Shape of a request when the wish does not say: a short question and a short answer.
+DEFAULT_PROMPT_TOKENS: Final = 128
+DEFAULT_OUTPUT_TOKENS: Final = 64
+
+
+class Metric(StrEnum):
+    """Which latency a limit speaks of."""
+
+    TTFT = "TTFT"
+    TPOT = "TPOT"
+    E2E = "E2E"
+
+
+class Objective(StrEnum):
+    """What to make least of."""
+
+    ENERGY = "energy"
+    LATENCY = "latency"
+    COST = "cost"
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyLimit:
+    """Upper limit of one latency at one percentile in (0, 100)."""
+
+    metric: Metric
+    percentile: float
+    limit_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """Limits that hold together; None means no such limit. The same fields as `tradewind.v1.Slo`."""
+
+    latency: tuple[LatencyLimit, ...] = ()
+    energy_per_token_mj: float | None = None
+    power_mw: float | None = None
+    min_top1_agreement: float | None = None
+    max_perplexity_increase: float | None = None
+    availability: float | None = None
+
+    def percentile_of(self, metric: Metric) -> float:
+        """The highest percentile limited for a metric, 95 when none is."""
+        return max((limit.percentile for limit in self.latency if limit.metric is metric), default=95.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Expected load. `requests_per_s` 0 means one request at a time, now and then."""
+
+    requests_per_s: float = 0.0
+    prompt_tokens: int = DEFAULT_PROMPT_TOKENS
+    output_tokens: int = DEFAULT_OUTPUT_TOKENS
+
+    @property
+    def compared_requests_per_s(self) -> float:
+        """The rate at which energies are compared."""
+        return self.requests_per_s or NOMINAL_REQUESTS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A wish with its identity.
+
+    Attributes:
+        generation: grows with each change of the wish.
+        pinned_variant_id: empty means the planner's choice.
+        max_replicas: 0 means no limit.
+        node_selector: labels a replica's node must have.
+    """
+
+    deployment_id: str
+    name: str
+    model_id: str
+    slo: Slo = Slo()
+    objective: Objective = Objective.ENERGY
+    demand: Demand = Demand()
+    pinned_variant_id: str = ""
+    min_replicas: int = 1
+    max_replicas: int = 0
+    node_selector: tuple[tuple[str, str], ...] = ()
+    generation: int = 1

@@ -1,0 +1,5 @@
+"""`python -m services.profiler`."""
+
+from services.profiler.app import main
+
+main()

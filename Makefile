@@ -52,5 +52,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:                   ## stops the demo and removes its state; the environment stays
-	@$(BIN)/tradewind down --state-dir .tradewind/demo || true
+	@$(BIN)/tradewind down --state-dir .tradewind || true
 	@rm -rf .tradewind

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tradewind.client.endpoints import state_dir as default_state_dir
+from tradewind.client.endpoints import default_state_dir
 from tradewind.embedded.layout import Layout
 from tradewind.embedded.log_files import ALL, NAME_WIDTH, combined, last_lines
 
@@ -44,7 +44,7 @@ def up(
     """Start everything on this machine: PostgreSQL, Redis and every service."""
     from tradewind.embedded.control import Launch  # heavy for commands that only talk
 
-    layout = Layout((state_dir or default_state_dir()).resolve())
+    layout = _layout(state_dir)
     options = ["--free-ports"] if free_ports else []
     options += ["--base-port", str(base_port)] if base_port else []
     options += ["--http-port", str(http_port)] if http_port else []
@@ -75,7 +75,7 @@ def down(state_dir: StateDir = None, as_json: Json = False) -> None:
     """Stop everything that `up` started, in order."""
     from tradewind.embedded import control
 
-    layout = Layout((state_dir or default_state_dir()).resolve())
+    layout = _layout(state_dir)
     console = Console(stderr=True)
     with console.status(f"stopping Tradewind in {layout.root}"):
         ran = control.stop(layout)
@@ -92,7 +92,7 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Show this many last lines.")] = 100,
 ) -> None:
     """Show what the services say, all of them in one view."""
-    layout = Layout((state_dir or default_state_dir()).resolve())
+    layout = _layout(state_dir)
     path = layout.log(ALL)
     if not path.exists():
         typer.echo(f"no logs in {layout.logs}; start with `tradewind up` or name the --state-dir", err=True)
@@ -110,6 +110,10 @@ def logs(
                 console.print(_coloured(name.strip(), text.removeprefix(" ")))
     except KeyboardInterrupt:
         return
+
+
+def _layout(state_dir: Path | None) -> Layout:
+    return Layout((state_dir or default_state_dir(os.environ, Path.cwd(), Path.home())).resolve())
 
 
 class _View:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from services.orchestrator.core.profile import Profile
 from services.orchestrator.core.variant import Variant
@@ -37,3 +38,6 @@ class Catalog:
     def variant(self, variant_id: str) -> Variant | None:
         """A variant by id."""
         return next((v for v in self.variants if v.variant_id == variant_id), None)
+
+
+EMPTY_CATALOG: Final = Catalog()

@@ -70,7 +70,8 @@ def weigh(deployment: Deployment, point: Point) -> Option | Candidate:
         shown = figures(deployment, point, station, most, capacity)
         limit = "the wish allows" if deployment.max_replicas and most == deployment.max_replicas else "the nodes take"
         rate = deployment.demand.requests_per_s
-        reason = f"{wanted} replicas would be needed for {rate:.4g} requests/s at {capacity:.4g} each, {limit} at most {most}"
+        need = f"{wanted} replicas would be needed for {rate:.4g} requests/s at {capacity:.4g} each"
+        reason = f"{need}, {limit} at most {most}"
         return replace(shown, refusal=Refusal.CAPACITY, reason=reason)
     shown = figures(deployment, point, station, wanted, capacity)
     return _against_energy(deployment, shown) or _option(deployment, point, shown)

@@ -35,7 +35,7 @@ class TextModel:
         try:
             self._tokenizer: Tokenizer = Tokenizer.from_str(tokenizer_json)
             facts = json.loads(tokenizer_json)
-        except Exception as error:  # noqa: BLE001 - the Rust library raises bare Exception
+        except Exception as error:
             raise BadModelSource(f"tokenizer.json cannot be read: {error}; import the model again") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

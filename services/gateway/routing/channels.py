@@ -1,0 +1,41 @@
+"""Channels to node agents, one for each address, kept while the routing table names it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+
+import grpc
+
+from services.gateway.limits import IDLE_CHANNELS
+from tradewind.rpc.client import open_channel
+from tradewind.v1 import inference_pb2_grpc
+
+
+class Channels:
+    """Opens a channel at first use and closes the ones used longest ago when too many are idle."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
+
+    def stub(self, address: str) -> inference_pb2_grpc.InferenceServiceAsyncStub:
+        """The inference service at an address."""
+        if address not in self._open:
+            self._open[address] = open_channel(address)
+        self._open.move_to_end(address)
+        return inference_pb2_grpc.InferenceServiceStub(self._open[address])
+
+    async def prune(self, needed: Collection[str]) -> None:
+        """Closes idle channels beyond `IDLE_CHANNELS`.
+
+        Args:
+            needed: addresses of the routing table or with requests at work; never closed.
+        """
+        idle = [address for address in self._open if address not in needed]
+        for address in idle[: max(len(idle) - IDLE_CHANNELS, 0)]:
+            await self._open.pop(address).close(None)
+
+    async def close(self) -> None:
+        """Closes all; calls at work end as cancelled."""
+        while self._open:
+            await self._open.popitem()[1].close(None)

@@ -1,0 +1,1 @@
+"""The status page: what the whole system looks like right now."""

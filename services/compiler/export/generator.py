@@ -5,7 +5,7 @@ Exports to MLIR; neither compiles nor runs. See `tradewind.domain.manifest` for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,51 +20,11 @@ from services.compiler.export.attention import (
     grouped_attention,
 )
 from services.compiler.export.layers import only_first_layer, repeat_layer
+from services.compiler.export.shapes import WEIGHTS_SCOPE, Shapes
 from tradewind.domain.manifest import Function
-
-# Name of the parameter archive inside compiled modules.
-WEIGHTS_SCOPE: Final = "model"
 
 # Two for each layer; 256 layers are twice what the deepest supported model has. See `_distinct_start`.
 _MOST_CACHES: Final = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Shapes:
-    """Sizes that the functions of a module share.
-
-    Attributes:
-        prefill_chunks: tokens a prefill call takes, ascending.
-        decode_batches: sequences a decode call takes, ascending.
-        context_buckets: cache rows a call attends to, ascending.
-        slots: sequences the cache holds.
-    """
-
-    prefill_chunks: tuple[int, ...]
-    decode_batches: tuple[int, ...]
-    context_buckets: tuple[int, ...]
-    slots: int
-
-    @property
-    def cache_tokens(self) -> int:
-        """Rows of the cache for a slot: padding of a last prefill chunk may lie past the context."""
-        return self.context_buckets[-1] + self.prefill_chunks[-1]
-
-    @property
-    def functions(self) -> tuple[Function, ...]:
-        """Every function of the module."""
-        prefills = [
-            Function(f"prefill_t{tokens}_c{context}", "prefill", tokens, 1, context)
-            for tokens in self.prefill_chunks
-            for context in self.context_buckets
-            if tokens <= context
-        ]
-        decodes = [
-            Function(f"decode_b{batch}_c{context}", "decode", 1, batch, context)
-            for batch in self.decode_batches
-            for context in self.context_buckets
-        ]
-        return (*prefills, *decodes)
 
 
 class LayerCache(torch.nn.Module):
@@ -136,24 +96,33 @@ class Generator(torch.nn.Module):
         return [(layer.k, layer.v) for layer in self.cache.layers]
 
 
-def export_mlir(model: Any, shapes: Shapes, path: Path) -> None:
+def export_mlir(model: Any, shapes: Shapes, path: Path, report: Callable[[str, float], None]) -> int:
     """Writes the module's MLIR (bytecode), weights by name in scope WEIGHTS_SCOPE.
 
     Args:
         model: a causal LM in the precision wanted.
         shapes: which functions.
         path: file to write.
+        report: hears the name of the function that is traced, and the share done.
+
+    Returns:
+        Bytes of the cache.
     """
     from iree.turbine import aot
 
     generator = Generator(model, shapes).eval()
     aot.externalize_module_parameters(model, external_scope=WEIGHTS_SCOPE)
+    # Named as parameters too, though no archive has them: turbine would write their zeros into the module, and cannot for
+    # bf16. `_start_caches` gives them their start.
+    aot.externalize_module_parameters(generator.cache, external_scope=WEIGHTS_SCOPE, prefix="cache")
     programs = aot.FxPrograms()
-    for function in shapes.functions:
+    for index, function in enumerate(shapes.functions):
+        report(function.name, (index + 1) / (len(shapes.functions) + 2))
         programs.programs[function.name] = ExportTargetDef(export_function(generator, function))
     exported = aot.export(programs)
-    _shrink_initial_caches(exported.mlir_module)
+    _start_caches(exported.mlir_module)
     exported.save_mlir(str(path))
+    return sum(buffer.numel() * buffer.element_size() for buffer in generator.cache.buffers())
 
 
 def export_function(generator: Generator, function: Function) -> Any:
@@ -195,8 +164,8 @@ def _call_of(generator: Generator, function: Function) -> tuple[_Call, tuple[tor
     return _DecodeCall(generator, function.context), (tokens, tokens.clone())
 
 
-def _shrink_initial_caches(module: Any) -> None:
-    """Gives each cache one number to start from instead of its zeros, which would be written out, 100 MB of them.
+def _start_caches(module: Any) -> None:
+    """Gives each cache one number to start from.
 
     The numbers differ: IREE 3.13 lets mutable globals that start from equal splats share one buffer, and then updates it
     in place for all of them (answers are garbage; `tests/compiler/test_parity.py` would see it). Any finite number

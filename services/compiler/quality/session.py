@@ -10,7 +10,7 @@ import iree.runtime as rt
 import numpy as np
 import numpy.typing as npt
 
-from services.compiler.export.generator import WEIGHTS_SCOPE
+from services.compiler.export.shapes import WEIGHTS_SCOPE
 from tradewind.domain.manifest import Function
 
 Logits = npt.NDArray[np.float32]

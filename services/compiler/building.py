@@ -1,0 +1,254 @@
+"""From a model, a recipe and a target to a signed variant in the store. Compiles nothing itself: child processes do."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from google.protobuf.json_format import MessageToDict, ParseDict
+
+from services.compiler.export.shapes import WEIGHTS_SCOPE, Shapes
+from services.compiler.importing import StoredModel
+from services.compiler.jobs.runner import JobRunner, Report
+from services.compiler.quality.comparison import Figures
+from services.compiler.quality.thresholds import judge
+from services.compiler.store.blobs import BlobStore
+from services.compiler.store.index import Index, key_of
+from services.compiler.targets import Target
+from services.compiler.toolchain import find_iree_compile, toolchain_versions
+from tradewind.domain.envelope import seal
+from tradewind.domain.errors import CompileFailed, JobOutOfMemory, JobTimeout
+from tradewind.domain.manifest import Canary, FileRef, RecipeFacts, VariantManifest
+from tradewind.v1 import compiler_pb2
+
+_BYTES_OF: Final = {"f32": 4, "bf16": 2, "f16": 2}
+_COMMON_FLAGS: Final = ("--iree-opt-level=O3",)
+# Code and MLIR of the largest modules seen stay far below this; it only guards the disk.
+_MODULE_BYTES: Final = 256 << 20
+# Memory figures are rounded up to this, so that a page more or less does not make another variant.
+_MEMORY_STEP_BYTES: Final = 16 << 20
+# Shares of the stages in a build, from the figures in docs/compiler.md.
+_EXPORTED, _COMPILED, _CHECKED = 0.3, 0.85, 0.98
+# What compiling one layer of one function takes on a slow core, to say how far a compilation may be.
+_LAYER_S: Final = 0.45
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A variant wanted."""
+
+    model: StoredModel
+    recipe: RecipeFacts
+    target: Target
+
+    @property
+    def name(self) -> str:
+        """Short name, unique for the model: the recipe, the target, and the context where it is not the usual one."""
+        return f"{self.recipe.name}/{self.target.name.replace(':', '-')}"
+
+    @property
+    def shapes(self) -> Shapes:
+        """The module's functions."""
+        recipe = self.recipe
+        return Shapes(recipe.prefill_chunks, recipe.decode_batches, recipe.context_buckets, recipe.slots)
+
+    @property
+    def key(self) -> str:
+        """Digest of everything that goes into the variant."""
+        target = (self.target.name, self.target.resolved, self.target.flags)
+        return key_of("variant", self.model.model.model_id, asdict(self.recipe), target, toolchain_versions())
+
+
+class Builder:
+    """Builds variants; knows those built before."""
+
+    def __init__(self, blobs: BlobStore, index: Index, runner: JobRunner, key: Ed25519PrivateKey) -> None:
+        """Over the service's store, signing with its key."""
+        self._blobs, self._index, self._runner, self._key = blobs, index, runner, key
+
+    def find(self, order: Order) -> compiler_pb2.Variant | None:
+        """The variant, when it was built before and all its files are there."""
+        content = self._index.get("variants", order.key)
+        if content is None:
+            return None
+        variant = ParseDict(content, compiler_pb2.Variant())
+        digests = [variant.manifest.digest, *(file.digest for file in variant.files)]
+        return variant if all(self._blobs.has(digest) for digest in digests) else None
+
+    async def build(self, order: Order, report: Report) -> compiler_pb2.Variant:
+        """The variant: admitted, rejected, unchecked, or failed with the reason. At once when built before.
+
+        Raises:
+            NoSpace: the store's disk is full.
+        """
+        if (known := self.find(order)) is not None:
+            report("built before", 1.0)
+            return known
+        try:
+            variant = await self._build(order, report)
+        except (CompileFailed, JobTimeout, JobOutOfMemory) as error:
+            return _failed(order, error.message)
+        self._index.put("variants", order.key, MessageToDict(variant, preserving_proto_field_name=True))
+        report("done", 1.0)
+        return variant
+
+    async def _build(self, order: Order, report: Report) -> compiler_pb2.Variant:
+        weights_bytes = order.model.model.parameter_count * _BYTES_OF[order.recipe.precision]
+        self._blobs.need(weights_bytes + _MODULE_BYTES)
+        async with self._runner.folder() as folder:
+            began = time.monotonic()
+            cache_bytes, weights = await self._export(order, folder, report)
+            module = folder / "generate.vmfb"
+            await self._compile(order, folder / "generate.mlir", module, report)
+            compile_s = time.monotonic() - began
+            checked = await self._check(order, module, weights, folder, report)
+            report("storing", _CHECKED)
+            return await self._store(order, module, weights, checked, cache_bytes, compile_s)
+
+    async def _export(self, order: Order, folder: Path, report: Report) -> tuple[int, FileRef]:
+        """Writes the MLIR; bytes of the cache, and the weights, which another variant may have stored before."""
+        model_folder = folder / "model"
+        model_folder.mkdir()
+        for name, digest in order.model.build_files.items():
+            (model_folder / name).symlink_to(self._blobs.existing(digest))
+        weights_key = key_of("weights", order.model.model.model_id, order.recipe.precision, toolchain_versions())
+        known = self._index.get("weights", weights_key)
+        weights = FileRef(**known) if known is not None and self._blobs.has(known["digest"]) else None
+        path = folder / f"weights-{order.recipe.precision}.irpa"
+        job = {
+            "model": str(model_folder),
+            "precision": order.recipe.precision,
+            "shapes": asdict(order.shapes),
+            "mlir": str(folder / "generate.mlir"),
+            "weights": "" if weights else str(path),
+        }
+        result = await self._runner.work("export", job, folder, lambda s, share: report(s, share * _EXPORTED))
+        if weights is None:
+            size = path.stat().st_size
+            weights = FileRef(path.name, await asyncio.to_thread(self._blobs.adopt, path), size)
+            self._index.put("weights", weights_key, asdict(weights))
+        return int(result["cache_bytes"]), weights
+
+    async def _compile(self, order: Order, source: Path, output: Path, report: Report) -> None:
+        flags = (*order.target.flags, *_COMMON_FLAGS, *order.recipe.compiler_flags)
+        functions = len(order.shapes.functions)
+        expected_s = _LAYER_S * functions * order.model.model.layer_count + 1
+        compiling = asyncio.ensure_future(self._runner.compile(find_iree_compile(), flags, source, output))
+        began = time.monotonic()
+        try:
+            while not (await asyncio.wait({compiling}, timeout=1))[0]:
+                spent_s = time.monotonic() - began
+                share = min(spent_s / expected_s, 0.95)
+                report(f"compiling {functions} functions, {spent_s:.0f} s", _EXPORTED + (_COMPILED - _EXPORTED) * share)
+        finally:
+            compiling.cancel()
+            await asyncio.gather(compiling, return_exceptions=True)
+        compiling.result()
+
+    async def _check(
+        self, order: Order, module: Path, weights: FileRef, folder: Path, report: Report
+    ) -> dict[str, Any] | None:
+        if not order.target.runnable_here:
+            return None
+        # IREE knows the kind of a parameter archive by the ending of its name.
+        archive = folder / f"checked-{weights.name}"
+        archive.symlink_to(self._blobs.existing(weights.digest))
+        job = {
+            "module": str(module),
+            "weights": [str(archive)],
+            "reference": str(self._blobs.existing(order.model.reference)),
+            "shapes": asdict(order.shapes),
+            "driver": order.target.driver,
+        }
+        scale = _CHECKED - _COMPILED
+        return await self._runner.work("quality", job, folder, lambda s, share: report(s, _COMPILED + scale * share))
+
+    async def _store(
+        self,
+        order: Order,
+        module: Path,
+        weights: FileRef,
+        checked: dict[str, Any] | None,
+        cache_bytes: int,
+        compile_s: float,
+    ) -> compiler_pb2.Variant:
+        size = module.stat().st_size
+        code = FileRef(module.name, await asyncio.to_thread(self._blobs.adopt, module), size)
+        used = weights.size_bytes + cache_bytes + size if checked is None else int(checked["memory_bytes"])
+        memory_bytes = -(-used // _MEMORY_STEP_BYTES) * _MEMORY_STEP_BYTES
+        manifest = _manifest(order, code, weights, checked, memory_bytes)
+        envelope = seal(manifest.to_bytes(), self._key)
+        digest = await asyncio.to_thread(self._blobs.put_bytes, envelope)
+        variant = _described(order)
+        variant.variant_id = manifest.variant_id
+        variant.manifest.CopyFrom(
+            compiler_pb2.ArtifactRef(name="manifest.json", digest=digest, size_bytes=len(envelope))
+        )
+        variant.files.extend(compiler_pb2.ArtifactRef(**asdict(file)) for file in manifest.files)
+        variant.memory_bytes = memory_bytes
+        variant.compile_s = compile_s
+        _say_quality(variant, checked)
+        return variant
+
+
+def _manifest(
+    order: Order, code: FileRef, weights: FileRef, checked: dict[str, Any] | None, memory_bytes: int
+) -> VariantManifest:
+    model, shapes = order.model.model, order.shapes
+    canary = checked["canary"] if checked else {"prompt": (), "continuation": ()}
+    return VariantManifest(
+        model_id=model.model_id,
+        architecture=model.architecture,
+        target=order.target.name,
+        compiled_target=order.target.resolved,
+        driver=order.target.driver,
+        recipe=order.recipe,
+        vocabulary_size=model.vocabulary_size,
+        eos_token_ids=tuple(model.eos_token_ids),
+        context_tokens=shapes.context_buckets[-1],
+        cache_tokens=shapes.cache_tokens,
+        slots=shapes.slots,
+        module=code,
+        weights=(weights,),
+        weights_scope=WEIGHTS_SCOPE,
+        functions=shapes.functions,
+        canary=Canary(tuple(canary["prompt"]), tuple(canary["continuation"])),
+        memory_bytes=memory_bytes,
+        toolchain=toolchain_versions(),
+    )
+
+
+def _described(order: Order) -> compiler_pb2.Variant:
+    variant = compiler_pb2.Variant(
+        name=order.name,
+        model_id=order.model.model.model_id,
+        target=order.target.name,
+        compiled_target=order.target.resolved,
+        recipe=compiler_pb2.Recipe(**asdict(order.recipe)),
+    )
+    variant.create_time.GetCurrentTime()
+    return variant
+
+
+def _say_quality(variant: compiler_pb2.Variant, checked: dict[str, Any] | None) -> None:
+    if checked is None:
+        variant.state = compiler_pb2.VARIANT_STATE_UNCHECKED
+        variant.state_reason = f"no device for {variant.target} here; build it where there is one to have it checked"
+        return
+    figures = Figures(**checked["figures"])
+    admitted, variant.state_reason = judge(variant.recipe.precision, figures)
+    variant.state = compiler_pb2.VARIANT_STATE_ADMITTED if admitted else compiler_pb2.VARIANT_STATE_REJECTED
+    variant.quality.CopyFrom(compiler_pb2.Quality(**asdict(figures)))
+
+
+def _failed(order: Order, why: str) -> compiler_pb2.Variant:
+    """A variant that could not be built; not kept in the index, so that the next wish tries again."""
+    variant = _described(order)
+    variant.variant_id = order.key
+    variant.state = compiler_pb2.VARIANT_STATE_FAILED
+    variant.state_reason = why
+    return variant

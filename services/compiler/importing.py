@@ -1,0 +1,147 @@
+"""From a source path to a model in the store. Parses nothing itself: a child process does."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from google.protobuf.json_format import MessageToDict, ParseDict
+
+from services.compiler.jobs.runner import JobRunner, Report
+from services.compiler.sources.detection import Form, detect
+from services.compiler.store.blobs import BlobStore, digest_of_file
+from services.compiler.store.index import Index, key_of
+from services.compiler.toolchain import toolchain_versions
+from tradewind.domain.errors import BadModelSource
+from tradewind.v1 import compiler_pb2
+
+# Files of a source that say what the model is; what else lies in a folder (READMEs, pictures) does not.
+_SOURCE_SUFFIXES: Final = frozenset({".json", ".safetensors", ".gguf", ".jinja", ".model", ".txt"})
+# Files that gateways may fetch, and files only builds read.
+_SERVED: Final = ("tokenizer.json", "chat_template.jinja")
+_BUILT_FROM: Final = ("config.json", "model.safetensors")
+# The normalised model is in f32 and may be four times its source (8-bit blocks); 4-bit blocks make it eight times.
+_MOST_GROWTH: Final = {Form.HUGGING_FACE: 2, Form.GGUF: 8}
+_FORMAT: Final = {
+    Form.HUGGING_FACE: compiler_pb2.MODEL_FORMAT_HUGGING_FACE,
+    Form.GGUF: compiler_pb2.MODEL_FORMAT_GGUF,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model in the store.
+
+    Attributes:
+        model: as the contract describes it; the name is left empty.
+        build_files: digests of the files that builds read, by name.
+        reference: digest of the source framework's answers.
+    """
+
+    model: compiler_pb2.Model
+    build_files: dict[str, str]
+    reference: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the index."""
+        model = MessageToDict(self.model, preserving_proto_field_name=True)
+        return {"model": model, "build_files": self.build_files, "reference": self.reference}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> StoredModel:
+        """From the index."""
+        model = ParseDict(content["model"], compiler_pb2.Model())
+        return cls(model, dict(content["build_files"]), str(content["reference"]))
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Every blob it needs."""
+        return (*self.build_files.values(), self.reference, *(file.digest for file in self.model.files))
+
+
+class Importer:
+    """Imports models; knows those imported before."""
+
+    def __init__(self, blobs: BlobStore, index: Index, runner: JobRunner) -> None:
+        """Over the service's store."""
+        self._blobs, self._index, self._runner = blobs, index, runner
+
+    async def import_model(self, source: Path, report: Report) -> StoredModel:
+        """Imports a model; at once when the same bytes were imported before.
+
+        Raises:
+            BadModelSource, UnsupportedModel: the source; see `services.compiler.sources`.
+            NoSpace: the store's disk is full.
+            JobTimeout, JobOutOfMemory, CompileFailed: the child process.
+        """
+        report("looking at the source", 0.0)
+        form, path = await asyncio.to_thread(_detect, source)
+        key = await asyncio.to_thread(_source_key, form, path)
+        known = self._index.get("sources", key)
+        if known is not None and (stored := self.find(known["model_id"])) is not None:
+            return stored
+        self._blobs.need(_MOST_GROWTH[form] * _size_of(path))
+        stored = await self._import(form, path, report)
+        self._index.put("models", stored.model.model_id, stored.to_dict())
+        self._index.put("sources", key, {"model_id": stored.model.model_id})
+        return stored
+
+    def find(self, model_id: str) -> StoredModel | None:
+        """A model imported before, when all its files are there."""
+        content = self._index.get("models", model_id)
+        if content is None:
+            return None
+        stored = StoredModel.from_dict(content)
+        return stored if all(self._blobs.has(digest) for digest in stored.digests) else None
+
+    async def _import(self, form: Form, path: Path, report: Report) -> StoredModel:
+        async with self._runner.folder() as folder:
+            output, reference = folder / "model", folder / "reference.safetensors"
+            job = {"form": form, "source": str(path.resolve()), "output": str(output), "reference": str(reference)}
+            facts = await self._runner.work("import", job, folder, report)
+            report("storing the model", 0.95)
+            names = [name for name in (*_BUILT_FROM, *_SERVED) if (output / name).exists()]
+            sizes = {name: (output / name).stat().st_size for name in names}
+            digests = {name: await asyncio.to_thread(self._blobs.adopt, output / name) for name in names}
+            answers = await asyncio.to_thread(self._blobs.adopt, reference)
+        model = compiler_pb2.Model(
+            model_id=key_of("model", digests, facts),
+            format=_FORMAT[form],
+            task=compiler_pb2.MODEL_TASK_GENERATE,
+            files=[
+                compiler_pb2.ArtifactRef(name=name, digest=digests[name], size_bytes=sizes[name])
+                for name in names
+                if name in _SERVED
+            ],
+            **facts,
+        )
+        model.create_time.GetCurrentTime()
+        return StoredModel(model, {name: digests[name] for name in _BUILT_FROM}, answers)
+
+
+def _detect(source: Path) -> tuple[Form, Path]:
+    try:
+        return detect(source)
+    except OSError as error:
+        raise BadModelSource(f"{source} cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _files_of(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(p for p in path.iterdir() if p.suffix in _SOURCE_SUFFIXES and p.is_file())
+
+
+def _size_of(path: Path) -> int:
+    return sum(file.stat().st_size for file in _files_of(path))
+
+
+def _source_key(form: Form, path: Path) -> str:
+    """Digest of a source's bytes and of what reads them."""
+    try:
+        files = {file.name.encode("utf-8", "surrogateescape").hex(): digest_of_file(file) for file in _files_of(path)}
+    except OSError as error:
+        raise BadModelSource(f"{error.filename} cannot be read ({error.strerror}); check its permissions") from error
+    return key_of("source", form, files if path.is_dir() else sorted(files.values()), toolchain_versions())

@@ -1,0 +1,139 @@
+"""One child process with limits, in a process group of its own, that ends together with everything it started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from services.compiler.jobs.limits import JobLimits
+from tradewind.domain.errors import JobOutOfMemory, JobTimeout
+
+# How often memory is looked at: compilers grow by less than 1 GB in this time.
+_WATCH_PERIOD_S: Final = 0.25
+# Longest line of the child's standard output; a result holds a manifest's worth of JSON.
+_LINE_BYTES: Final = 1 << 22
+# What a job may see of the environment: where programs and libraries are, and nothing that could be a secret.
+_KEPT: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+# Where this package lies: the child starts in another folder, and the package may not be installed.
+_SOURCE_ROOT: Final = str(Path(__file__).resolve().parents[3])
+_OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a child ended: its exit status (negative for a signal), and seconds it took."""
+
+    status: int
+    wall_s: float
+
+
+async def run_child(
+    command: Sequence[str], folder: Path, limits: JobLimits, on_line: Callable[[bytes], None], log: Path
+) -> Ended:
+    """Runs a command to its end.
+
+    On cancellation, timeout or too much memory the whole process group is killed and reaped before this returns.
+
+    Args:
+        command: program and arguments.
+        folder: working and temporary folder of the child.
+        limits: of the child and its descendants together.
+        on_line: hears each line of its standard output.
+        log: file for its standard error.
+
+    Raises:
+        JobTimeout: it ran too long.
+        JobOutOfMemory: it took too much memory.
+    """
+    began = time.monotonic()
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=folder,
+            env=_environment(folder),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            limit=_LINE_BYTES,
+        )
+    reading = asyncio.create_task(_read(process, on_line))
+    watching = asyncio.create_task(_watch_memory(process.pid, limits.memory_bytes))
+    ending = asyncio.create_task(process.wait())
+    try:
+        done, _ = await asyncio.wait({ending, watching}, timeout=limits.time_s, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            raise JobTimeout(
+                f"a job ran past its limit of {limits.time_s:.0f} s; raise the limit or take a smaller model",
+                {"limit_s": f"{limits.time_s:.0f}"},
+            )
+        if ending not in done:
+            raise _out_of_memory(watching.result(), limits)
+    finally:
+        _kill_group(process.pid)
+        watching.cancel()
+        await ending
+        await reading
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+    return Ended(ending.result(), time.monotonic() - began)
+
+
+async def _read(process: asyncio.subprocess.Process, on_line: Callable[[bytes], None]) -> None:
+    if process.stdout is None:
+        raise RuntimeError("the child's output is not a pipe")
+    async for line in process.stdout:
+        on_line(line)
+
+
+async def _watch_memory(pid: int, most_bytes: int) -> int:
+    """Returns the memory in use, once it is more than allowed."""
+    while True:
+        used = await asyncio.to_thread(_memory_of_tree, pid)
+        if used > most_bytes:
+            return used
+        await asyncio.sleep(_WATCH_PERIOD_S)
+
+
+def _memory_of_tree(pid: int) -> int:
+    """Resident memory of a process and its descendants, without pages of mapped files that the kernel can drop."""
+    try:
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    total = 0
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            memory = process.memory_info()
+            total += memory.rss - getattr(memory, "shared", 0)
+    return total
+
+
+def _out_of_memory(used_bytes: int, limits: JobLimits) -> JobOutOfMemory:
+    return JobOutOfMemory(
+        f"a job took {used_bytes >> 20} MiB where {limits.memory_bytes >> 20} MiB are allowed; raise the limit or take "
+        "a smaller model",
+        {"limit_bytes": str(limits.memory_bytes), "used_bytes": str(used_bytes)},
+    )
+
+
+def _kill_group(pid: int) -> None:
+    """Kills the group even when its leader has ended: a descendant may live on."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _environment(folder: Path) -> Mapping[str, str]:
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, (_SOURCE_ROOT, kept.get("PYTHONPATH", ""))))
+    return {**kept, **_OFFLINE, "HOME": str(folder), "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}

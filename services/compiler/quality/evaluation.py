@@ -1,0 +1,139 @@
+"""Runs every function of a variant on real text and compares the logits. Needs no PyTorch.
+
+The serving functions themselves are driven as the engine drives them: prompts in chunks of odd lengths into several
+slots, then decode steps, teacher-forced, over the slots together. Functions of a phase take turns, so that each chunk
+size, batch and bucket is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Final
+
+from services.compiler.quality.comparison import Comparison, Figures, common_prefix
+from services.compiler.quality.reference import Reference
+from services.compiler.quality.session import Logits, Session
+from services.compiler.quality.text import NAME
+from tradewind.domain.manifest import Canary, Function
+
+# A piece's tokens that come after its prompt and are decoded one by one.
+_DECODED_TOKENS: Final = 48
+# A chunk is filled to these shares in turn, so that lengths are odd and padding is exercised.
+_FILLS: Final = (1.0, 0.6, 0.85)
+CANARY_TOKENS: Final = 16
+
+Report = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        figures: against the reference.
+        canary: a prompt and the variant's own greedy continuation.
+        calls: how often each function was compared.
+    """
+
+    figures: Figures
+    canary: Canary
+    calls: dict[str, int]
+
+
+class Evaluator:
+    """One evaluation of one session."""
+
+    def __init__(self, session: Session, reference: Reference, slots: int) -> None:
+        """Takes at most as many pieces of text as the cache has slots."""
+        self._session = session
+        self._reference = reference
+        # One row stays free: a slot whose piece has ended writes there.
+        longest = max(function.context for function in session.functions) - 1
+        self._pieces = [piece[:longest] for piece in reference.pieces[:slots]]
+        self._comparison = Comparison()
+        self.calls = {function.name: 0 for function in session.functions}
+
+    def run(self, report: Report = lambda _share: None) -> Evaluation:
+        """Evaluates; `report` hears the share done."""
+        positions = {piece: self._prefill(piece) for piece in range(len(self._pieces))}
+        report(0.3)
+        self._decode(positions, report)
+        taken = self._greedy(len(self._reference.continuation))
+        report(1.0)
+        figures = self._comparison.figures(NAME, common_prefix(taken, self._reference.continuation))
+        return Evaluation(figures, Canary(self._reference.prompt, taken[:CANARY_TOKENS]), dict(self.calls))
+
+    def _prefill(self, piece: int) -> int:
+        """Writes a piece's prompt into its slot; the position reached."""
+        tokens = self._pieces[piece]
+        end = max(1, len(tokens) - _DECODED_TOKENS)
+        turns, fills, start = cycle(self._functions("prefill")), cycle(_FILLS[piece % 3 :] + _FILLS[: piece % 3]), 0
+        while start < end:
+            function = self._next(turns, end)
+            length = min(end - start, max(1, int(function.tokens * next(fills))))
+            row = self._session.prefill(function, tokens[start : start + length], piece, start)
+            start += length
+            self._compare(function, piece, start - 1, row)
+        return start
+
+    def _decode(self, positions: dict[int, int], report: Report) -> None:
+        """Decodes all pieces to their ends, functions in turn; a slot whose piece has ended stands still."""
+        turns = cycle(self._functions("decode"))
+        total = sum(len(self._pieces[p]) - at for p, at in positions.items())
+        done = 0
+        while any(at < len(self._pieces[p]) for p, at in positions.items()):
+            function = self._next(turns, max(positions.values()) + 1)
+            active = [p for p in positions if p < function.batch and positions[p] < len(self._pieces[p])]
+            if not active:
+                function = self._widest_decode(max(positions.values()) + 1)
+                active = [p for p in positions if p < function.batch and positions[p] < len(self._pieces[p])]
+            if not active:
+                return
+            tokens = [self._token(p, positions) for p in range(function.batch)]
+            # A slot that takes no part is written at the row after its last, which nothing reads.
+            rows = self._session.decode(function, tokens, [positions.get(p, 0) for p in range(function.batch)])
+            for p in active:
+                self._compare(function, p, positions[p], rows[p])
+                positions[p] += 1
+                done += 1
+            report(0.3 + 0.6 * done / max(1, total))
+
+    def _greedy(self, count: int) -> tuple[int, ...]:
+        """The variant's own greedy run after the reference's prompt, in the last slot that the smallest batch has."""
+        prompt, taken, start = self._reference.prompt, [], 0
+        prefill, decode = self._functions("prefill")[0], self._functions("decode")[0]
+        row: Logits | None = None
+        while start < len(prompt):
+            chunk = prompt[start : start + prefill.tokens]
+            row = self._session.prefill(prefill, chunk, 0, start)
+            start += len(chunk)
+        while row is not None and len(taken) < count:
+            taken.append(int(row.argmax()))
+            tokens, positions = [taken[-1]] + [0] * (decode.batch - 1), [start] + [0] * (decode.batch - 1)
+            row = self._session.decode(decode, tokens, positions)[0]
+            start += 1
+        return tuple(taken)
+
+    def _token(self, piece: int, positions: dict[int, int]) -> int:
+        tokens = self._pieces[piece] if piece < len(self._pieces) else ()
+        at = positions.get(piece, 0)
+        return tokens[at] if at < len(tokens) else 0
+
+    def _compare(self, function: Function, piece: int, at: int, row: Logits) -> None:
+        self.calls[function.name] += 1
+        tokens = self._pieces[piece]
+        following = tokens[at + 1] if at + 1 < len(tokens) else None
+        self._comparison.add(self._reference.logits[piece][at], row, following)
+
+    def _functions(self, phase: str) -> list[Function]:
+        return [function for function in self._session.functions if function.phase == phase]
+
+    def _next(self, turns: cycle[Function], rows: int) -> Function:
+        """The next function of the turn whose bucket holds that many rows; the largest bucket holds any piece."""
+        return next(function for function in turns if function.context >= rows)
+
+    def _widest_decode(self, rows: int) -> Function:
+        fitting = [f for f in self._functions("decode") if f.context >= rows]
+        return max(fitting, key=lambda function: function.batch)

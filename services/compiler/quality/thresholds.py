@@ -1,0 +1,65 @@
+"""Which figures let a variant serve. The only such table; docs/compiler.md says where its numbers come from. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from services.compiler.quality.comparison import Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Limits for a precision.
+
+    Attributes:
+        top1_least: least share of positions with the reference's most likely token.
+        kl_most_nats: most mean Kullback-Leibler divergence.
+        perplexity_increase_most: most relative increase of perplexity.
+    """
+
+    top1_least: float
+    kl_most_nats: float
+    perplexity_increase_most: float
+
+
+# Rounding explains the differences between precisions; nothing explains more. f32 differs by the order of additions
+# only; f16 has 11 bits and bf16 8 bits of mantissa.
+TABLE: Final[dict[str, Thresholds]] = {
+    "f32": Thresholds(top1_least=0.99, kl_most_nats=1e-5, perplexity_increase_most=0.001),
+    "f16": Thresholds(top1_least=0.97, kl_most_nats=0.002, perplexity_increase_most=0.01),
+    "bf16": Thresholds(top1_least=0.93, kl_most_nats=0.03, perplexity_increase_most=0.03),
+}
+
+
+def judge(precision: str, figures: Figures) -> tuple[bool, str]:
+    """Whether a variant may serve, and why, with figures, in a person's words.
+
+    Raises:
+        KeyError: no thresholds for the precision.
+    """
+    limits = TABLE[precision]
+    checks = (
+        (figures.top1_agreement >= limits.top1_least, "top-1", f"{figures.top1_agreement:.3f}", "≥", limits.top1_least),
+        (
+            figures.kl_divergence_nats <= limits.kl_most_nats,
+            "KL",
+            f"{figures.kl_divergence_nats:.2g} nats",
+            "≤",
+            limits.kl_most_nats,
+        ),
+        (
+            figures.perplexity_increase <= limits.perplexity_increase_most,
+            "perplexity increase",
+            f"{figures.perplexity_increase:+.2%}",
+            "≤",
+            f"{limits.perplexity_increase_most:.1%}",
+        ),
+    )
+    admitted = all(ok for ok, *_ in checks)
+    said = ", ".join(
+        f"{name} {value}" if ok else f"{name} {value} where {precision} needs {sign} {limit}"
+        for ok, name, value, sign, limit in checks
+    )
+    where = f"on {figures.positions} positions of {figures.text}"
+    return admitted, f"{'admitted' if admitted else 'rejected'} {where}: {said}"

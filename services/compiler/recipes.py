@@ -1,0 +1,112 @@
+"""The recipe book: named sets of choices that turn a model into a variant. Pure.
+
+Figures behind the choices stand in docs/compiler.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tradewind.domain.errors import InvalidField
+from tradewind.domain.manifest import RecipeFacts
+
+# Passes that every recipe of the book applies, in order; see services/compiler/export.
+PASSES: Final = ("grouped-attention", "flat-linear", "repeat-layer")
+# Packs weights once, at load, into the tiles that the kernels read.
+DATA_TILING: Final = "--iree-global-opt-data-tiling"
+
+# A context shorter than this holds no prompt worth asking.
+LEAST_CONTEXT_TOKENS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a recipe fixes; sizes are cut to what the model can take.
+
+    Attributes:
+        facts: as the contract names them.
+        targets: prefixes of the targets it is for.
+        by_default: whether it is built when nobody names recipes.
+        note: what to know about it.
+    """
+
+    facts: RecipeFacts
+    targets: tuple[str, ...]
+    by_default: bool
+    note: str
+
+    @property
+    def name(self) -> str:
+        """Its name in the book."""
+        return self.facts.name
+
+
+def _cpu(name: str, precision: str, flags: tuple[str, ...], by_default: bool, note: str) -> Recipe:
+    facts = RecipeFacts(
+        name=name,
+        precision=precision,
+        passes=PASSES,
+        compiler_flags=flags,
+        prefill_chunks=(32, 128),
+        decode_batches=(1, 4),
+        context_buckets=(1024,),
+        slots=4,
+    )
+    return Recipe(facts, ("cpu:",), by_default, note)
+
+
+BOOK: Final[tuple[Recipe, ...]] = (
+    _cpu("f32-grouped-gdt", "f32", (DATA_TILING,), True, "as exact as the source"),
+    _cpu("bf16-grouped-gdt", "bf16", (DATA_TILING,), True, "half the memory traffic of f32"),
+    _cpu("f16-grouped-gdt", "f16", (DATA_TILING,), False, "finer than bf16, narrower range"),
+    _cpu("f32-grouped", "f32", (), False, "no data tiling, a baseline"),
+    _cpu(
+        "bf16-early-data-tiling",
+        "bf16",
+        ("--iree-opt-data-tiling",),
+        False,
+        "fast and wrong on some models: here to prove that the quality gate sees it",
+    ),
+)
+
+
+def find_recipe(name: str, book: tuple[Recipe, ...] = BOOK) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        InvalidField: there is none; the message lists the book.
+    """
+    for recipe in book:
+        if recipe.name == name:
+            return recipe
+    raise InvalidField("recipes", f"no recipe named {name!r}; the book has {', '.join(r.name for r in book)}")
+
+
+def default_recipes(target: str, book: tuple[Recipe, ...] = BOOK) -> tuple[Recipe, ...]:
+    """The book's choice for a target."""
+    return tuple(r for r in book if r.by_default and target.startswith(r.targets))
+
+
+def fit(recipe: Recipe, model_context_tokens: int, wanted_context_tokens: int) -> RecipeFacts:
+    """The recipe's sizes, cut to a model and to a wish.
+
+    Args:
+        recipe: from the book.
+        model_context_tokens: longest context of the model.
+        wanted_context_tokens: longest context asked for; 0 for the recipe's choice.
+
+    Raises:
+        InvalidField: longer than the model's context, or too short to be of use.
+    """
+    facts = recipe.facts
+    if wanted_context_tokens > model_context_tokens:
+        raise InvalidField(
+            "context_tokens", f"{wanted_context_tokens} is longer than the model's context of {model_context_tokens}"
+        )
+    if 0 < wanted_context_tokens < LEAST_CONTEXT_TOKENS:
+        raise InvalidField("context_tokens", f"{wanted_context_tokens} is below the least, {LEAST_CONTEXT_TOKENS}")
+    context = wanted_context_tokens or min(facts.context_buckets[-1], model_context_tokens)
+    buckets = (*(b for b in facts.context_buckets if b < context), context)
+    chunks = tuple(c for c in facts.prefill_chunks if c <= context) or (context,)
+    return replace(facts, context_buckets=buckets, prefill_chunks=chunks)

@@ -1,0 +1,158 @@
+"""Which form a source path has, and whether its files can be read at all. Opens no weights."""
+
+from __future__ import annotations
+
+import json
+import struct
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from tradewind.domain.errors import BadModelSource, UnsupportedModel
+
+_GGUF_MAGIC: Final = b"GGUF"
+# A safetensors header describes tensors in JSON; real ones stay below 10 MB, the format's own limit is 100 MB.
+_MOST_HEADER_BYTES: Final = 100_000_000
+_SUPPORTED: Final = "a Hugging Face folder (config.json and safetensors), a .gguf file, or a folder with exactly one"
+_FOREIGN: Final = {
+    ".onnx": "ONNX",
+    ".pt2": "torch.export",
+    ".keras": "Keras",
+    ".mlir": "MLIR",
+    ".mlirbc": "MLIR",
+    ".pt": "a PyTorch pickle",
+    ".pth": "a PyTorch pickle",
+    ".bin": "a PyTorch pickle",
+}
+
+
+class Form(StrEnum):
+    """Forms that can be imported."""
+
+    HUGGING_FACE = "hugging_face"
+    GGUF = "gguf"
+
+
+def detect(source: Path) -> tuple[Form, Path]:
+    """The form of a source and the file or folder to read.
+
+    Raises:
+        BadModelSource: nothing there, unreadable, or neither form.
+        UnsupportedModel: a form that is known and not supported.
+    """
+    _check_name(source)
+    if not source.exists():
+        raise BadModelSource(f"{source} does not exist; give a path that the compiler's machine can read")
+    if source.is_file():
+        return _detect_file(source)
+    if (source / "config.json").is_file():
+        return Form.HUGGING_FACE, source
+    found = sorted(source.glob("*.gguf"))
+    if len(found) == 1:
+        return Form.GGUF, found[0]
+    if found:
+        names = ", ".join(path.name for path in found)
+        raise BadModelSource(f"{source} holds several .gguf files ({names}); name one of them")
+    if (source / "saved_model.pb").is_file():
+        raise UnsupportedModel(f"{source} is a TensorFlow SavedModel, which is not supported; give {_SUPPORTED}")
+    raise BadModelSource(f"{source} holds neither config.json nor a .gguf file; give {_SUPPORTED}")
+
+
+def _detect_file(source: Path) -> tuple[Form, Path]:
+    with source.open("rb") as file:
+        magic = file.read(4)
+    if magic == _GGUF_MAGIC:
+        return Form.GGUF, source
+    if source.suffix == ".gguf":
+        raise BadModelSource(f"{source} does not start with GGUF: it is damaged or no GGUF file; fetch it again")
+    if source.suffix in _FOREIGN:
+        raise UnsupportedModel(f"{source} is {_FOREIGN[source.suffix]}, which is not supported; give {_SUPPORTED}")
+    raise BadModelSource(f"{source} is no model file that is known here; give {_SUPPORTED}")
+
+
+def _check_name(source: Path) -> None:
+    try:
+        str(source).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadModelSource(f"the path {str(source)!r} is not UTF-8; rename it") from error
+
+
+def check_folder(folder: Path) -> None:
+    """Checks that a Hugging Face folder's files are whole, are inside it, and hold no pickles.
+
+    Raises:
+        BadModelSource: what is wrong with which file, and what to do.
+    """
+    root = folder.resolve()
+    for path in sorted(folder.iterdir()):
+        _check_name(path)
+        if path.is_symlink() and not path.resolve().is_relative_to(_link_root(root)):
+            raise BadModelSource(f"{path} is a link out of the folder, to {path.resolve()}; put the file itself there")
+    weights = _weight_files(folder)
+    for path in weights:
+        if not path.is_file():
+            raise BadModelSource(f"{path} is missing; copy the whole model folder again")
+        check_safetensors(path)
+
+
+def _link_root(root: Path) -> Path:
+    """Where links may lead: the folder, or for a folder of the hub's cache the model's own `blobs`."""
+    is_hub_cache = root.parent.name == "snapshots" and (root.parent.parent / "blobs").is_dir()
+    return root.parent.parent if is_hub_cache else root
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted({str(name) for name in read_json(index).get("weight_map", {}).values()})
+        for name in names:
+            if Path(name).name != name:
+                raise BadModelSource(f"{index} names {name!r}, which is not in the folder; fetch the model again")
+        return [folder / name for name in names]
+    single = folder / "model.safetensors"
+    if single.exists():
+        return [single]
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
+        raise BadModelSource(
+            f"{folder} holds pickled weights only, which can run code when read; convert them to safetensors first"
+        )
+    raise BadModelSource(f"{folder} holds no model.safetensors; copy the whole model folder again")
+
+
+def check_safetensors(path: Path) -> None:
+    """Checks that a safetensors file is as long as its header says.
+
+    Raises:
+        BadModelSource: it is not.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        header_bytes = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
+        if not 0 < header_bytes <= min(_MOST_HEADER_BYTES, size - 8):
+            raise BadModelSource(f"{path} has no safetensors header: it is damaged or truncated; fetch it again")
+        try:
+            header = json.loads(file.read(header_bytes))
+            ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise BadModelSource(f"{path} has a damaged safetensors header ({error}); fetch it again") from error
+    wanted = 8 + header_bytes + max(ends, default=0)
+    if size != wanted:
+        raise BadModelSource(f"{path} is {size} bytes long and should be {wanted}: it is truncated; fetch it again")
+
+
+def read_json(path: Path) -> dict[str, object] | dict[str, dict[str, object]]:
+    """A JSON table.
+
+    Raises:
+        BadModelSource: missing, not UTF-8, not JSON, or not a table.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadModelSource(f"{path} cannot be read ({error.strerror}); copy the whole model folder again") from error
+    except ValueError as error:
+        raise BadModelSource(f"{path} is not valid JSON in UTF-8 ({error}); fetch it again") from error
+    if not isinstance(content, dict):
+        raise BadModelSource(f"{path} holds no table; fetch it again")
+    return content

@@ -254,8 +254,14 @@ class PlacedReplica(_message.Message):
 
     NODE_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
+    DEVICE_CLASS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node."""
+    device_class: _builtins.str
+    """Class of the device it is planned for."""
+    memory_bytes: _builtins.int
+    """Memory it was planned with, in bytes."""
     @_builtins.property
     def spec(self) -> _node_pb2.ReplicaSpec:
         """The replica; intent SERVE."""
@@ -265,10 +271,12 @@ class PlacedReplica(_message.Message):
         *,
         node_id: _builtins.str = ...,
         spec: _node_pb2.ReplicaSpec | None = ...,
+        device_class: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_class", b"device_class", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,6 +315,7 @@ class Blueprint(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LAYOUTS_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     blueprint_id: _builtins.str
     """Identity."""
     generation: _builtins.int
@@ -325,6 +334,10 @@ class Blueprint(_message.Message):
     def layouts(self) -> _containers.MessageMap[_builtins.str, Global___NodeLayout]:
         """Layout of every device whose layout is managed, by node id."""
 
+    @_builtins.property
+    def leaving(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacedReplica]:
+        """Replicas on their way out. Intent SERVE: serves until its successors are ready; DRAIN: ends at once."""
+
     def __init__(
         self,
         *,
@@ -334,10 +347,11 @@ class Blueprint(_message.Message):
         replicas: _abc.Iterable[Global___PlacedReplica] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         layouts: _abc.Mapping[_builtins.str, Global___NodeLayout] | None = ...,
+        leaving: _abc.Iterable[Global___PlacedReplica] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blueprint_id", b"blueprint_id", "create_time", b"create_time", "generation", b"generation", "layouts", b"layouts", "parent_id", b"parent_id", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blueprint_id", b"blueprint_id", "create_time", b"create_time", "generation", b"generation", "layouts", b"layouts", "leaving", b"leaving", "parent_id", b"parent_id", "replicas", b"replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -412,6 +426,7 @@ class Candidate(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     CAPACITY_REQUESTS_PER_S_FIELD_NUMBER: _builtins.int
     POWER_MW_FIELD_NUMBER: _builtins.int
+    E2E_MS_FIELD_NUMBER: _builtins.int
     variant_name: _builtins.str
     """Name of the variant."""
     chosen: _builtins.bool
@@ -432,6 +447,8 @@ class Candidate(_message.Message):
     """Requests per second that one replica takes within the SLO."""
     power_mw: _builtins.float
     """Power of the whole option, idle included, in milliwatts."""
+    e2e_ms: _builtins.float
+    """End-to-end latency at the SLO's percentile, in milliseconds."""
     @_builtins.property
     def point(self) -> _common_pb2.OperatingPoint:
         """The operating point."""
@@ -455,10 +472,11 @@ class Candidate(_message.Message):
         replicas: _builtins.int = ...,
         capacity_requests_per_s: _builtins.float = ...,
         power_mw: _builtins.float = ...,
+        e2e_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["energy_per_token", b"energy_per_token", "point", b"point"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_requests_per_s", b"capacity_requests_per_s", "chosen", b"chosen", "energy_per_token", b"energy_per_token", "memory_bytes", b"memory_bytes", "point", b"point", "power_mw", b"power_mw", "reason", b"reason", "refusal", b"refusal", "replicas", b"replicas", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms", "variant_name", b"variant_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_requests_per_s", b"capacity_requests_per_s", "chosen", b"chosen", "e2e_ms", b"e2e_ms", "energy_per_token", b"energy_per_token", "memory_bytes", b"memory_bytes", "point", b"point", "power_mw", b"power_mw", "reason", b"reason", "refusal", b"refusal", "replicas", b"replicas", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms", "variant_name", b"variant_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -476,6 +494,7 @@ class Explanation(_message.Message):
     CANDIDATES_FIELD_NUMBER: _builtins.int
     BINDING_LIMIT_FIELD_NUMBER: _builtins.int
     NEAREST_SLO_FIELD_NUMBER: _builtins.int
+    NEAREST_REQUESTS_PER_S_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     """The deployment."""
     blueprint_id: _builtins.str
@@ -484,6 +503,8 @@ class Explanation(_message.Message):
     """One paragraph for a person."""
     binding_limit: _builtins.str
     """The limit that binds, when infeasible."""
+    nearest_requests_per_s: _builtins.float
+    """The most requests per second that the SLO as it is allows, when infeasible because of the demand; else 0."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Every option, the chosen first."""
@@ -501,10 +522,11 @@ class Explanation(_message.Message):
         candidates: _abc.Iterable[Global___Candidate] | None = ...,
         binding_limit: _builtins.str = ...,
         nearest_slo: _common_pb2.Slo | None = ...,
+        nearest_requests_per_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["nearest_slo", b"nearest_slo"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_limit", b"binding_limit", "blueprint_id", b"blueprint_id", "candidates", b"candidates", "deployment_id", b"deployment_id", "nearest_slo", b"nearest_slo", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_limit", b"binding_limit", "blueprint_id", b"blueprint_id", "candidates", b"candidates", "deployment_id", b"deployment_id", "nearest_requests_per_s", b"nearest_requests_per_s", "nearest_slo", b"nearest_slo", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,125 @@
+"""Composition root of a replica process: load, warm, check, serve, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from typing import Final
+
+import structlog
+
+from services.node_agent.core.schedule import Policy
+from services.node_agent.core.shapes import shapes_of
+from services.node_agent.replica.engine import Clocks, Engine
+from services.node_agent.replica.latencies import Latencies
+from services.node_agent.replica.model import IreeModel
+from services.node_agent.replica.process import die_with, private_stdout, stay_on
+from services.node_agent.replica.servicer import ReplicaInference
+from services.node_agent.replica.spec import ProcessSpec, rate_from
+from services.node_agent.replica.status import StatusLine
+from services.node_agent.replica.verified_files import read_manifest, trusted_keys
+from services.node_agent.replica.warmup import check_canary, warm
+from tradewind import logs
+from tradewind.domain.errors import Internal, TradewindError
+from tradewind.domain.manifest import VariantManifest
+from tradewind.rpc.server import GrpcServer
+from tradewind.rpc.service import Lifecycle, run
+from tradewind.v1 import inference_pb2_grpc
+
+# The agent's picture of load is at most this old.
+STATS_PERIOD_S: Final = 0.5
+# Requests in hand at a stop get this long; an agent that wants them finished drains first.
+STOP_GRACE_S: Final = 0.5
+EXIT_FAILED: Final = 1
+
+_SERVICE: Final = "tradewind.v1.InferenceService"
+
+
+def main(arguments: list[str]) -> None:
+    """Runs a replica; `arguments` is one ProcessSpec as JSON."""
+    spec = ProcessSpec.from_json(arguments[0])
+    die_with(spec.parent)
+    status = StatusLine(private_stdout())
+    logs.configure("replica", spec.log_format, spec.log_level)
+    structlog.contextvars.bind_contextvars(replica=spec.replica_id)
+    threads = stay_on(spec.cpu_ids)
+    began_s = time.monotonic()
+    try:
+        manifest, engine = _load(spec, threads, status)
+    except TradewindError as error:
+        structlog.get_logger("replica").error("cannot serve", error=error.message)
+        status.failed(error)
+        sys.exit(EXIT_FAILED)
+    except Exception as error:  # noqa: BLE001  the loader runs foreign code; the agent must learn what it said
+        structlog.get_logger("replica").error("cannot load", exc_info=error)
+        status.failed(Internal(f"the variant could not be loaded: {error}"))
+        sys.exit(EXIT_FAILED)
+    run("replica", lambda life: _serve(spec, manifest, engine, status, began_s, life))
+
+
+def _load(spec: ProcessSpec, threads: int, status: StatusLine) -> tuple[VariantManifest, Engine]:
+    status.stage("checking and loading files")
+    manifest = read_manifest(spec.envelope.read_bytes(), trusted_keys(spec.trusted_keys), spec.variant_id)
+    model = IreeModel(manifest, spec.artifacts, threads)
+    status.stage("warming up")
+    warm(model, manifest)
+    status.stage("asking the canary")
+    clocks = Clocks(time.monotonic, time.process_time)
+    engine = Engine(model, shapes_of(manifest, spec.batch_limit), Policy(), clocks, lambda error: _die(status, error))
+    engine.start()
+    check_canary(engine, manifest.canary)
+    return manifest, engine
+
+
+def _die(status: StatusLine, error: BaseException) -> None:
+    """A device that failed once is not trusted again: the agent starts a new process."""
+    status.failed(Internal(f"the device failed: {error}"))
+    os._exit(EXIT_FAILED)
+
+
+async def _serve(
+    spec: ProcessSpec, manifest: VariantManifest, engine: Engine, status: StatusLine, began_s: float, life: Lifecycle
+) -> None:
+    latencies = Latencies(time.monotonic)
+    servicer = ReplicaInference(spec.replica_id, manifest, engine, spec.rate, latencies)
+    spec.socket.unlink(missing_ok=True)
+    server = GrpcServer("replica", f"unix:{spec.socket}", reflection_on=False)
+    server.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer, _SERVICE)
+    life.on_stop(lambda: asyncio.to_thread(engine.stop))
+    await server.start()
+    life.on_stop(lambda: server.stop(STOP_GRACE_S))
+    life.on_not_ready(server.not_ready)
+    await server.ready()
+    tasks = [
+        asyncio.create_task(_obey(servicer)),
+        asyncio.create_task(_tell(status, engine, latencies)),
+    ]
+    life.on_stop(lambda: _cancel(tasks))
+    status.ready(time.monotonic() - began_s)
+
+
+async def _tell(status: StatusLine, engine: Engine, latencies: Latencies) -> None:
+    """Sends whole statistics each period."""
+    while True:
+        stats = (engine.load, engine.totals, latencies.generated_tokens, latencies.ttft(), latencies.tpot())
+        status.stats(*stats, engine.stalled_s())
+        await asyncio.sleep(STATS_PERIOD_S)
+
+
+async def _obey(servicer: ReplicaInference) -> None:
+    """Takes energy rates from the agent; leaves at once when it is gone."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        servicer.rate = rate_from(json.loads(line)["rate"])
+    os._exit(EXIT_FAILED)
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

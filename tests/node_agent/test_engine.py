@@ -1,0 +1,208 @@
+"""The device loop on a model that shows every misuse of the cache."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from services.node_agent.core.sampling import Choice
+from services.node_agent.core.schedule import Policy
+from services.node_agent.core.shapes import Shapes
+from services.node_agent.replica.engine import Clocks, Engine
+from services.node_agent.replica.request import Finish, Outcome, Request
+from services.node_agent.replica.warmup import check_canary
+from tests.node_agent.cache_model import VOCABULARY_SIZE, CacheModel, greedy, shapes
+from tradewind.domain.errors import Overloaded, ReplicaLost, VariantRejected
+from tradewind.domain.manifest import Canary, Function
+
+LIMIT_S = 20
+
+
+class Caller:
+    """Collects the outcomes of one request."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.over = threading.Event()
+
+    def deliver(self, _request: Request, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        if outcome.finish is not None or outcome.error is not None:
+            self.over.set()
+
+    @property
+    def tokens(self) -> list[int]:
+        return [o.token for o in self.outcomes if o.token is not None]
+
+    def wait(self) -> Caller:
+        assert self.over.wait(LIMIT_S), "no end"
+        return self
+
+
+class Bench:
+    """An engine and its callers."""
+
+    def __init__(
+        self,
+        of: Shapes,
+        policy: Policy | None = None,
+        before_call: Callable[[Function], None] = lambda _: None,
+    ) -> None:
+        self.model = CacheModel(of, before_call)
+        self.faults: list[BaseException] = []
+        clocks = Clocks(time.monotonic, time.process_time)
+        self.engine = Engine(self.model, of, policy or Policy(), clocks, self.faults.append)
+        self.requests: dict[int, Request] = {}
+        self.engine.start()
+
+    def ask(
+        self,
+        sequence_id: int,
+        prompt: Sequence[int],
+        count: int,
+        choice: Choice | None = None,
+        stop_ids: frozenset[int] = frozenset(),
+    ) -> Caller:
+        caller = Caller()
+        request = Request(sequence_id, np.array(prompt, np.int64), count, choice or Choice(), stop_ids, caller.deliver)
+        self.requests[sequence_id] = request
+        self.engine.submit(request)
+        return caller
+
+
+def prompts(count: int) -> list[list[int]]:
+    random = np.random.default_rng(5)
+    return [[int(t) for t in random.integers(1, VOCABULARY_SIZE, 1 + 7 * i % 37)] for i in range(count)]
+
+
+def test_a_crowd_gets_what_each_would_get_alone() -> None:
+    bench = Bench(shapes(chunks=(4, 16), batches=(1, 2, 4), contexts=(32, 64)))
+    asked = prompts(17)
+    callers = [bench.ask(i + 1, prompt, 1 + i % 9) for i, prompt in enumerate(asked)]
+    for i, (caller, prompt) in enumerate(zip(callers, asked, strict=True)):
+        assert caller.wait().tokens == greedy(prompt, 1 + i % 9)
+    used = {f.name for f in bench.model.calls}
+    assert {"decode_b4_c64", "decode_b1_c32"} <= used
+    bench.engine.stop()
+
+
+def test_a_seed_gives_the_same_tokens_alone_and_in_a_crowd() -> None:
+    choice = Choice(temperature=1.0, top_p=0.9, seed=7)
+    alone = Bench(shapes())
+    expected = alone.ask(1, [3, 4, 5], 12, choice).wait().tokens
+    alone.engine.stop()
+    crowd = Bench(shapes())
+    others = [crowd.ask(10 + i, p, 9, Choice(temperature=1.3, seed=i)) for i, p in enumerate(prompts(6))]
+    same = crowd.ask(50, [3, 4, 5], 12, choice)
+    other = crowd.ask(51, [3, 4, 5], 12, Choice(temperature=1.0, top_p=0.9, seed=8))
+    assert same.wait().tokens == expected
+    assert other.wait().tokens != expected
+    for caller in others:
+        caller.wait()
+    crowd.engine.stop()
+
+
+def test_a_stop_token_ends_and_is_not_sent() -> None:
+    bench = Bench(shapes())
+    expected = greedy([9, 9], 8)
+    caller = bench.ask(1, [9, 9], 8, stop_ids=frozenset({expected[3]})).wait()
+    first = expected.index(expected[3])
+    assert caller.tokens == expected[:first]
+    assert caller.outcomes[-1].finish is Finish.STOP
+    assert bench.ask(2, [9, 9], 8).wait().outcomes[-1].finish is Finish.LENGTH
+    bench.engine.stop()
+
+
+def test_cancelling_frees_the_slot_for_one_that_waits() -> None:
+    gate, entered = threading.Semaphore(0), threading.Semaphore(0)
+
+    def hold(_function: Function) -> None:
+        entered.release()
+        assert gate.acquire(timeout=LIMIT_S)
+
+    bench = Bench(shapes(slots=1), before_call=hold)
+    first = bench.ask(1, [1, 2], 40)
+    second = bench.ask(2, [3, 4], 2)
+    assert entered.acquire(timeout=LIMIT_S)
+    gate.release()
+    assert entered.acquire(timeout=LIMIT_S)
+    bench.engine.cancel(1)
+    assert (bench.engine.load.active, bench.engine.load.queued) == (0, 1)
+    for _ in range(10):
+        gate.release()
+    assert second.wait().tokens == greedy([3, 4], 2)
+    assert first.tokens == greedy([1, 2], 1), "nothing comes after the cancel"
+    bench.engine.stop()
+
+
+def test_a_full_queue_refuses_and_the_others_go_on() -> None:
+    bench = Bench(shapes(slots=1), Policy(max_queued=1), before_call=lambda _: time.thread_time())
+    gate = threading.Event()
+    blocked = Bench(shapes(slots=1), Policy(max_queued=1), before_call=lambda _: gate.wait(LIMIT_S))
+    callers = [blocked.ask(i, [i + 1], 2) for i in (1, 2)]
+    with pytest.raises(Overloaded):
+        for i in (3, 4):
+            callers.append(blocked.ask(i, [i + 1], 2))
+    gate.set()
+    for caller in callers:
+        caller.wait()
+    bench.engine.stop()
+    blocked.engine.stop()
+
+
+def test_a_model_that_fails_tells_every_caller() -> None:
+    def fail(function: Function) -> None:
+        if function.phase == "decode":
+            raise RuntimeError("device lost")
+
+    bench = Bench(shapes(), before_call=fail)
+    caller = bench.ask(1, [1], 5).wait()
+    assert isinstance(caller.outcomes[-1].error, ReplicaLost)
+    bench.engine.stop()
+    assert [str(f) for f in bench.faults] == ["device lost"]
+    with pytest.raises(ReplicaLost):
+        bench.ask(2, [1], 5)
+
+
+def test_stopping_tells_those_in_hand() -> None:
+    gate = threading.Event()
+    bench = Bench(shapes(slots=1), before_call=lambda _: gate.wait(LIMIT_S))
+    caller = bench.ask(1, [1], 50)
+    threading.Timer(0.05, gate.set).start()
+    bench.engine.stop()
+    assert isinstance(caller.wait().outcomes[-1].error, ReplicaLost) or caller.outcomes[-1].finish
+
+
+def test_time_and_phases_are_accounted() -> None:
+    bench = Bench(shapes(chunks=(4,)))
+    bench.ask(1, list(range(1, 10)), 6).wait()
+    bench.engine.stop()
+    totals = bench.engine.totals
+    assert (totals.prefill_steps, totals.prefill_tokens) == (3, 9)
+    assert (totals.decode_steps, totals.decode_tokens) == (5, 5)
+    request = bench.requests[1]
+    assert 0 < request.ttft_s <= request.last_token_s - request.arrived_s
+    assert request.tpot_s > 0 and request.account.core_s <= totals.core_s + 1e-6
+
+
+def test_logprobs_come_with_each_token() -> None:
+    bench = Bench(shapes())
+    caller = bench.ask(1, [5], 3, Choice(logprobs=True, top_logprobs=2)).wait()
+    for outcome in caller.outcomes:
+        assert outcome.logprob is not None and outcome.token is not None
+        assert outcome.logprob.top[0] == (outcome.token, outcome.logprob.logprob)
+        assert outcome.logprob.top[0][1] > outcome.logprob.top[1][1]
+    bench.engine.stop()
+
+
+def test_a_wrong_canary_is_refused() -> None:
+    bench = Bench(shapes())
+    right = tuple(greedy([1, 2, 3], 4))
+    check_canary(bench.engine, Canary((1, 2, 3), right))
+    with pytest.raises(VariantRejected, match="from token 2 on"):
+        check_canary(bench.engine, Canary((1, 2, 3), (*right[:2], 96 - right[2], right[3])))
+    bench.engine.stop()

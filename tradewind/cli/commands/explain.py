@@ -1,0 +1,73 @@
+"""`tradewind explain`: why a deployment is placed as it is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+from rich.text import Text
+
+from tradewind.cli import words
+from tradewind.cli.output import Output, to_json
+from tradewind.cli.session import Session, command
+from tradewind.cli.show_slo import slo_words
+from tradewind.domain.units import show_bytes, show_ms
+from tradewind.v1 import orchestrator_pb2
+
+COLUMNS: Final = (
+    "", "variant", "where", "^TTFT", "^TPOT", "^energy/token", "^memory", "^takes", "verdict…",
+)  # fmt: skip
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Adds the command."""
+    command(app, "explain", rich_help_panel=panel)(explain)
+
+
+def explain(
+    session: Session, deployment: Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Name or id.")]
+) -> None:
+    """Say why a deployment is placed as it is: what was chosen, what was refused and by which number."""
+    found = session.client.orchestrator.explain(deployment)
+    session.out.document({"explanation": to_json(found)})
+    show_explanation(session.out, found)
+
+
+def show_explanation(out: Output, explanation: orchestrator_pb2.Explanation) -> None:
+    """The summary, then every option with its numbers."""
+    if explanation.summary:
+        out.show(Text(explanation.summary))
+    if explanation.candidates:
+        out.table(COLUMNS, [_row(c) for c in explanation.candidates], "")
+        sources = {(words.source(c.energy_per_token.source), c.energy_per_token.method) for c in explanation.candidates}
+        known = sorted(f"{s} ({m})" if m else s for s, m in sources if s != "unavailable")
+        if known:
+            out.show(Text(f"energy: {', '.join(known)}", style="dim"))
+    if explanation.binding_limit:
+        out.show(Text.assemble(("binding limit: ", "bold"), explanation.binding_limit))
+    if explanation.HasField("nearest_slo"):
+        out.show(Text.assemble(("nearest SLO that would be met: ", "bold"), slo_words(explanation.nearest_slo)))
+
+
+def _row(candidate: orchestrator_pb2.Candidate) -> list[Text]:
+    style = "bold green" if candidate.chosen else "" if not candidate.refusal else "dim"
+    where = f"{candidate.point.device_class} {candidate.point.partition_kind}".strip()
+    known = candidate.ttft_ms > 0
+    cells = [
+        "●" if candidate.chosen else "○" if not candidate.refusal else "✗",
+        candidate.variant_name or words.short(candidate.point.variant_id),
+        f"{where} ×{candidate.replicas}" if candidate.replicas else where,
+        show_ms(candidate.ttft_ms) if known else "–",
+        show_ms(candidate.tpot_ms) if known else "–",
+        words.energy(candidate.energy_per_token),
+        show_bytes(candidate.memory_bytes) if candidate.memory_bytes else "–",
+        f"{candidate.capacity_requests_per_s:.2g}/s" if candidate.capacity_requests_per_s else "–",
+        verdict(candidate),
+    ]
+    return [Text(cell, style=style) for cell in cells]
+
+
+def verdict(candidate: orchestrator_pb2.Candidate) -> str:
+    """Chosen, or the code of the refusal with its reason."""
+    head = "chosen" if candidate.chosen else candidate.refusal
+    return ": ".join(part for part in (head, candidate.reason) if part) or "dearer"

@@ -1,0 +1,96 @@
+"""`tradewind nodes`, `tradewind nodes drain|undrain`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from tradewind.cli import words
+from tradewind.cli.output import Output, to_json, to_json_list
+from tradewind.cli.session import Session, command, with_session
+from tradewind.domain.units import show_bytes, show_mw
+from tradewind.v1 import node_pb2, orchestrator_pb2
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Adds the group; without a subcommand it lists."""
+    group = typer.Typer(help="Nodes: list them, take work off them.", invoke_without_command=True)
+    app.add_typer(group, name="nodes", rich_help_panel=panel)
+    group.callback(invoke_without_command=True)(with_session(nodes))
+    command(group, "list")(list_nodes)
+    command(group, "drain")(drain)
+    command(group, "undrain")(undrain)
+
+
+def nodes(session: Session, context: typer.Context) -> None:
+    """Nodes: list them, take work off them."""
+    if context.invoked_subcommand is None:
+        list_nodes(session)
+
+
+def list_nodes(session: Session) -> None:
+    """List nodes with devices, power and what runs on them."""
+    found = session.client.orchestrator.nodes()
+    session.out.document({"nodes": to_json_list(found)})
+    show_nodes(session.out, found)
+
+
+def show_nodes(out: Output, found: Sequence[orchestrator_pb2.Node]) -> None:
+    """A line for each device of each node."""
+    out.table(
+        ["node", "state", "device", "class", "partitions", "^power", "power is", "^in use", "^memory", "^seen"],
+        [row for node in found for row in _rows(node)],
+        "no nodes; `tradewind up` starts an agent on this machine",
+    )
+    for node in found:
+        for reading in node.report.readings:
+            if reading.fault:
+                out.show(Text(f"{node.report.node_id} {reading.device_id}: {reading.fault}", style="red"))
+
+
+def drain(session: Session, node: Annotated[str, typer.Argument(metavar="NODE", help="Node id.")]) -> None:
+    """Take work off a node, make-before-break."""
+    _drain(session, node, undo=False)
+
+
+def undrain(session: Session, node: Annotated[str, typer.Argument(metavar="NODE", help="Node id.")]) -> None:
+    """Let a node have work again."""
+    _drain(session, node, undo=True)
+
+
+def _drain(session: Session, node_id: str, *, undo: bool) -> None:
+    node = session.client.orchestrator.drain(node_id, undo=undo)
+    session.out.document({"node": to_json(node)})
+    what = "may have work again" if undo else "gets no new work; what it has moves elsewhere first"
+    session.out.show(Text.assemble((node_id, "bold"), f" {what}; ", _state(node)))
+
+
+def _rows(node: orchestrator_pb2.Node) -> list[list[str | Text]]:
+    report = node.report
+    readings = {r.device_id: r for r in report.readings}
+    rows: list[list[str | Text]] = []
+    for number, device in enumerate(report.devices or [node_pb2.Device()]):
+        reading = readings.get(device.device_id, node_pb2.DeviceReading())
+        rows.append(
+            [
+                report.node_id if number == 0 else "",
+                _state(node) if number == 0 else "",
+                device.device_id or "–",
+                device.device_class,
+                ", ".join(device.partition_kinds),
+                show_mw(reading.power_mw) if reading.power_mw else "–",
+                words.source(device.energy_source),
+                f"{reading.utilization:.0%}",
+                f"{show_bytes(reading.memory_used_bytes)} / {show_bytes(device.memory_bytes)}",
+                words.age(node.last_seen_time, time.time()) if number == 0 else "",
+            ]
+        )
+    return rows
+
+
+def _state(node: orchestrator_pb2.Node) -> Text:
+    return words.state(orchestrator_pb2.NodeState, node.state, "NODE_STATE_")

@@ -1,0 +1,114 @@
+"""`tradewind profile run|list`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from tradewind.cli import words
+from tradewind.cli.commands.models import CancelOnInterrupt, NoWait, show_started
+from tradewind.cli.commands.pareto import show_front
+from tradewind.cli.output import Output, to_json, to_json_list
+from tradewind.cli.progress import follow
+from tradewind.cli.session import Session, command
+from tradewind.domain.units import show_bytes, show_ms, show_mw
+from tradewind.v1 import profiler_pb2
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Adds the group."""
+    group = typer.Typer(help="Profiles: what each way of running a model costs.", no_args_is_help=True)
+    app.add_typer(group, name="profile", rich_help_panel=panel)
+    command(group, "run")(run)
+    command(group, "list")(list_profiles)
+
+
+def run(
+    session: Session,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model name or id.")],
+    variant: Annotated[
+        list[str] | None, typer.Option("--variant", help="Name or id; repeatable. Default: all admitted.")
+    ] = None,
+    partition: Annotated[
+        list[str] | None, typer.Option("--partition", help="Such as cpu/2; repeatable. Default: the useful ones.")
+    ] = None,
+    prompt: Annotated[
+        list[int] | None, typer.Option("--prompt", min=1, help="Prompt length in tokens; repeatable.")
+    ] = None,
+    concurrency: Annotated[
+        list[int] | None, typer.Option("--concurrency", min=1, help="Sequences together; repeatable.")
+    ] = None,
+    node: Annotated[
+        list[str] | None, typer.Option("--node", help="Repeatable. Default: one of each device class.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Measure again what is known already.")] = False,
+    no_wait: NoWait = False,
+    cancel_on_interrupt: CancelOnInterrupt = False,
+) -> None:
+    """Measure variants on the nodes that can run them, then show the Pareto front."""
+    profiler = session.client.profiler
+    operation = profiler.run(
+        model,
+        variants=variant or (),
+        partition_kinds=partition or (),
+        prompt_tokens=prompt or (),
+        concurrencies=concurrency or (),
+        nodes=node or (),
+        force=force,
+    )
+    if no_wait:
+        return show_started(session, operation.operation_id, {"operation": to_json(operation)})
+    title = f"Measuring {model}"
+    operation = follow(session.out, profiler.operations, operation, title, cancel_on_interrupt=cancel_on_interrupt)
+    ids = set(operation.result_ids)
+    profiles = [p for p in profiler.profiles(model) if p.profile_id in ids]
+    points = profiler.pareto_front(model, include_dominated=True)
+    session.out.document(
+        {"operation": to_json(operation), "profiles": to_json_list(profiles), "points": to_json_list(points)}
+    )
+    show_front(session.out, model, points)
+    session.out.show(Text(f"next: tradewind deploy {model} --ttft-p95 … --tpot-p95 …", style="dim"))
+    return None
+
+
+def list_profiles(
+    session: Session,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model name or id; all models when left out.")] = "",
+) -> None:
+    """List what was measured, newest first."""
+    profiles = session.client.profiler.profiles(model)
+    session.out.document({"profiles": to_json_list(profiles)})
+    names = {} if session.out.json else {v.variant_id: v.name for v in session.client.compiler.variants(model)}
+    show_profiles(session.out, profiles, names)
+
+
+def show_profiles(out: Output, profiles: Sequence[profiler_pb2.Profile], names: Mapping[str, str]) -> None:
+    """A line for each load of each profile."""
+    rows: list[list[str | Text]] = []
+    for profile in profiles:
+        point = profile.point
+        for number, load in enumerate(profile.loads):
+            head = number == 0
+            rows.append(
+                [
+                    names.get(point.variant_id, words.short(point.variant_id)) if head else "",
+                    f"{profile.node_id} {point.partition_kind}" if head else "",
+                    words.load(load),
+                    show_ms(load.ttft.p50_ms),
+                    show_ms(load.tpot.p50_ms),
+                    f"{load.tokens_per_s:.1f}",
+                    words.energy(load.energy_per_token),
+                    show_mw(load.power_mw),
+                    show_bytes(profile.memory_bytes) if head else "",
+                    words.age(profile.create_time, time.time()) if head else "",
+                ]
+            )
+    columns = ["variant", "where", "load", "^TTFT", "^TPOT", "^tok/s", "^mJ/token", "^power", "^memory", "^when"]
+    out.table(columns, rows, "nothing measured yet; run `tradewind profile run MODEL`")
+    if sources := sorted({words.source(p.energy_per_token.source) for q in profiles for p in q.loads}):
+        methods = sorted({p.energy_per_token.method for q in profiles for p in q.loads if p.energy_per_token.method})
+        out.show(Text(f"medians; energy: {', '.join(sources)} ({', '.join(methods) or 'no method'})", style="dim"))

@@ -1,0 +1,163 @@
+"""`tradewind variant build|list|show`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from tradewind.cli import words
+from tradewind.cli.commands.models import CancelOnInterrupt, NoWait, show_started
+from tradewind.cli.output import Output, to_json, to_json_list
+from tradewind.cli.progress import follow
+from tradewind.cli.session import Session, command
+from tradewind.cli.wish import parsed
+from tradewind.client.compiler import CompilerClient
+from tradewind.domain import units
+from tradewind.domain.errors import NotFound
+from tradewind.v1 import compiler_pb2
+
+COLUMNS = ("variant", "state", "^same top-1", "^KL nats", "^perplexity", "^memory", "^compile", "why…")
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Adds the group."""
+    group = typer.Typer(help="Variants: compile a model in many ways, check the answers.", no_args_is_help=True)
+    app.add_typer(group, name="variant", rich_help_panel=panel)
+    command(group, "build")(build)
+    command(group, "list")(list_variants)
+    command(group, "show")(show_variant)
+
+
+def build(
+    session: Session,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model name or id.")],
+    target: Annotated[
+        list[str] | None, typer.Option("--target", help='Such as cpu:host; repeatable. Default "auto": what runs here.')
+    ] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option("--recipe", help="By name; repeatable. Default: the recipe book's choice.")
+    ] = None,
+    context: Annotated[
+        int, typer.Option("--context", min=0, help="Longest context in tokens; 0: recipe's choice.")
+    ] = 0,
+    budget: Annotated[str, typer.Option("--budget", help="Time for the whole search, such as 10min.")] = "",
+    no_wait: NoWait = False,
+    cancel_on_interrupt: CancelOnInterrupt = False,
+) -> None:
+    """Compile variants of a model and compare their answers with the source framework's."""
+    compiler = session.client.compiler
+    budget_s = round(parsed("--budget", budget, units.duration_s)) if budget else 0
+    operation = compiler.build_variants(
+        model, targets=target or (), recipes=recipe or (), context_tokens=context, budget_s=budget_s
+    )
+    if no_wait:
+        return show_started(session, operation.operation_id, {"operation": to_json(operation)})
+    title = f"Building variants of {model}"
+    operation = follow(session.out, compiler.operations, operation, title, cancel_on_interrupt=cancel_on_interrupt)
+    built = [compiler.variant(variant_id) for variant_id in operation.result_ids]
+    session.out.document({"operation": to_json(operation), "variants": to_json_list(built)})
+    show_table(session.out, built)
+    if any(v.state == compiler_pb2.VARIANT_STATE_ADMITTED for v in built):
+        session.out.show(Text(f"next: tradewind profile run {model}", style="dim"))
+    else:
+        session.out.note("[yellow]no variant was admitted[/]; the table says why")
+        raise typer.Exit(1)
+    return None
+
+
+def list_variants(
+    session: Session,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model name or id; all models when left out.")] = "",
+) -> None:
+    """List variants, admitted ones first."""
+    variants = session.client.compiler.variants(model)
+    session.out.document({"variants": to_json_list(variants)})
+    show_table(session.out, variants)
+
+
+def show_variant(
+    session: Session,
+    variant: Annotated[str, typer.Argument(metavar="VARIANT", help="Id, the beginning of its digest, or name.")],
+    model: Annotated[str, typer.Option("--model", help="Look for the name in this model only.")] = "",
+) -> None:
+    """Show a variant: recipe, quality, files."""
+    found = find_variant(session.client.compiler, variant, model)
+    session.out.document({"variant": to_json(found)})
+    recipe, quality = found.recipe, found.quality
+    session.out.show(
+        Text.assemble(
+            (found.name, "bold"), "  ", words.state(compiler_pb2.VariantState, found.state, "VARIANT_STATE_")
+        ),
+        Text(found.state_reason),
+        Text(found.variant_id, style="dim"),
+    )
+    rows = [
+        ["target", f"{found.target}, compiled for {found.compiled_target or found.target}"],
+        ["precision", recipe.precision],
+        ["passes", ", ".join(recipe.passes) or "none"],
+        ["compiler flags", " ".join(recipe.compiler_flags) or "those of the target"],
+        ["prefill chunks", _numbers(recipe.prefill_chunks)],
+        ["decode batches", _numbers(recipe.decode_batches)],
+        ["context buckets", _numbers(recipe.context_buckets)],
+        ["slots", str(recipe.slots)],
+        ["memory", units.show_bytes(found.memory_bytes)],
+        ["compile time", units.show_ms(found.compile_s * 1e3)],
+        ["built", words.age(found.create_time, time.time())],
+    ]
+    if found.HasField("quality"):
+        rows += [
+            ["same top-1 token", f"{words.percent(quality.top1_agreement)} of {quality.positions} positions"],
+            ["among top 5", words.percent(quality.top5_agreement)],
+            ["KL divergence", f"{quality.kl_divergence_nats:.2e} nats"],
+            ["perplexity", f"{quality.perplexity:.3f}, reference {quality.reference_perplexity:.3f}"],
+            ["largest logit error", f"{quality.max_logit_error:.3g}"],
+            ["same greedy tokens", str(quality.greedy_prefix_tokens)],
+            ["text", quality.text],
+        ]
+    session.out.table(["", "…"], [[Text(a, style="dim"), words.plain(b)] for a, b in rows], "")
+    files = [[f.name, units.show_bytes(f.size_bytes), words.short(f.digest)] for f in found.files]
+    session.out.table(["file", "^size", "digest"], files, "no files")
+
+
+def show_table(out: Output, variants: Sequence[compiler_pb2.Variant]) -> None:
+    """Candidates with quality, state and reason."""
+    out.table(COLUMNS, [_row(v) for v in variants], "no variants yet; build some with `tradewind variant build MODEL`")
+
+
+def find_variant(compiler: CompilerClient, text: str, model: str = "") -> compiler_pb2.Variant:
+    """A variant by id, the beginning of its digest, or name.
+
+    Raises:
+        NotFound: there is none, or several begin so.
+        RemoteError: the model named does not exist.
+    """
+    variants = compiler.variants(model)
+    exact = [v for v in variants if text in (v.variant_id, v.name)]
+    digest = text.removeprefix("sha256:")
+    found = exact or [v for v in variants if len(digest) >= 4 and v.variant_id.startswith(f"sha256:{digest}")]
+    if not found or (len(found) > 1 and not exact):
+        hint = "several begin so; give more digits" if found else "`tradewind variant list` shows them"
+        raise NotFound("variant", text, hint)
+    return found[0]
+
+
+def _row(variant: compiler_pb2.Variant) -> list[str | Text]:
+    quality, checked = variant.quality, variant.HasField("quality")
+    return [
+        variant.name,
+        words.state(compiler_pb2.VariantState, variant.state, "VARIANT_STATE_"),
+        words.percent(quality.top1_agreement) if checked else "–",
+        f"{quality.kl_divergence_nats:.1e}" if checked else "–",
+        f"{quality.perplexity:.2f}" if checked else "–",
+        units.show_bytes(variant.memory_bytes) if variant.memory_bytes else "–",
+        units.show_ms(variant.compile_s * 1e3) if variant.compile_s else "–",
+        Text(variant.state_reason, style="dim"),
+    ]
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values)) or "–"

@@ -1,0 +1,111 @@
+"""What `apply` has to do: the difference between a declaration and what there is. Pure.
+
+The four steps follow from each other: a missing model makes everything after it missing too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tradewind.cli.declaration import Declaration, ProfilePart, VariantsPart
+from tradewind.v1 import compiler_pb2, orchestrator_pb2, profiler_pb2
+
+ADMITTED = compiler_pb2.VARIANT_STATE_ADMITTED
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What there is of a declaration.
+
+    Attributes:
+        variants: of the model.
+        profiles: of the model.
+        deployment: of the name; None when there is none.
+        same_wish: whether its wish is the declared one.
+    """
+
+    model: compiler_pb2.Model | None
+    variants: Sequence[compiler_pb2.Variant] = ()
+    profiles: Sequence[profiler_pb2.Profile] = ()
+    deployment: orchestrator_pb2.Deployment | None = None
+    same_wish: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: what it is about, whether something is to do, and why."""
+
+    name: Literal["model", "variants", "profile", "deployment"]
+    needed: bool
+    why: str
+
+
+def steps(declaration: Declaration, seen: Observed) -> list[Step]:
+    """The four steps in order, needed or not."""
+    model = _model_step(declaration, seen)
+    variants = _variants_step(declaration.variants, seen, model.needed)
+    profile = _profile_step(declaration.profile, seen, variants.needed)
+    return [model, variants, profile, _deployment_step(declaration, seen)]
+
+
+def _model_step(declaration: Declaration, seen: Observed) -> Step:
+    name = declaration.model.name
+    if seen.model is not None:
+        return Step("model", False, f"{name} is imported")
+    return Step("model", True, f"import {name} from {declaration.model.source}")
+
+
+def _variants_step(wanted: VariantsPart, seen: Observed, model_missing: bool) -> Step:
+    for_targets = f"for {', '.join(wanted.targets) or AUTO}"
+    if model_missing:
+        return Step("variants", True, f"build {for_targets}")
+    if missing := [r for r in wanted.recipes if not any(v.recipe.name == r for v in seen.variants)]:
+        return Step("variants", True, f"build {', '.join(missing)} {for_targets}")
+    admitted = [v for v in seen.variants if v.state == ADMITTED]
+    named = [t for t in wanted.targets if t != AUTO]
+    bare = [t for t in named if not any(t in (v.target, v.compiled_target) for v in admitted)]
+    if bare or not admitted:
+        return Step("variants", True, f"build {for_targets}: none is admitted")
+    short = wanted.context_tokens and not any(_context(v) >= wanted.context_tokens for v in admitted)
+    if short:
+        return Step("variants", True, f"build {for_targets}: none holds {wanted.context_tokens} tokens")
+    return Step("variants", False, f"{len(admitted)} admitted")
+
+
+def _profile_step(wanted: ProfilePart, seen: Observed, variants_missing: bool) -> Step:
+    if variants_missing:
+        return Step("profile", True, "measure the new variants")
+    admitted = {v.variant_id: v.name for v in seen.variants if v.state == ADMITTED}
+    unknown = [name for identity, name in admitted.items() if not _measured(identity, wanted, seen.profiles)]
+    if unknown:
+        return Step("profile", True, f"measure {', '.join(unknown)}")
+    return Step("profile", False, f"{len(admitted)} variants are measured")
+
+
+def _deployment_step(declaration: Declaration, seen: Observed) -> Step:
+    name = declaration.deployment.name
+    if seen.deployment is None:
+        return Step("deployment", True, f"create {name}")
+    if not seen.same_wish:
+        return Step("deployment", True, f"change {name}, generation {seen.deployment.generation}")
+    return Step("deployment", False, f"{name} is as declared")
+
+
+def _measured(variant_id: str, wanted: ProfilePart, profiles: Sequence[profiler_pb2.Profile]) -> bool:
+    """Whether a variant has profiles with every load and on every partition kind and node asked for."""
+    mine = [p for p in profiles if p.point.variant_id == variant_id]
+    loads = {(load.prompt_tokens, load.concurrency) for p in mine for load in p.loads}
+    return (
+        bool(mine)
+        and set(wanted.partition_kinds) <= {p.point.partition_kind for p in mine}
+        and set(wanted.nodes) <= {p.node_id for p in mine}
+        and set(wanted.prompt_tokens) <= {prompt for prompt, _ in loads}
+        and set(wanted.concurrencies) <= {number for _, number in loads}
+    )
+
+
+def _context(variant: compiler_pb2.Variant) -> int:
+    return max(variant.recipe.context_buckets, default=0)

@@ -1,0 +1,85 @@
+"""The compiler, as a client sees it: models and variants."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tradewind.client.operations import OperationsClient
+from tradewind.client.wire import Wire
+from tradewind.v1 import compiler_pb2, compiler_pb2_grpc, operation_pb2
+
+
+class CompilerClient:
+    """Imports models and builds variants.
+
+    Every method raises RemoteError when the compiler refuses and ServiceUnavailable when it does not answer.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._stub: Any = compiler_pb2_grpc.CompilerServiceStub(wire.channel)
+        self.operations = OperationsClient(wire)
+
+    def import_model(
+        self, source: Path, name: str, *, model_format: int = 0, trust: bool = False, request_id: str = ""
+    ) -> operation_pb2.Operation:
+        """Starts the import of a file or folder that the compiler can read; its result is the model id."""
+        request = compiler_pb2.ImportModelRequest(
+            request_id=request_id or uuid.uuid4().hex,
+            name=name,
+            source_path=str(source.absolute()),
+            format=compiler_pb2.ModelFormat.ValueType(model_format),
+            trust=trust,
+        )
+        operation: operation_pb2.Operation = self._wire.call(self._stub.ImportModel, request).operation
+        return operation
+
+    def model(self, name: str) -> compiler_pb2.Model:
+        """A model by name or id."""
+        model: compiler_pb2.Model = self._wire.call(self._stub.GetModel, compiler_pb2.GetModelRequest(model=name)).model
+        return model
+
+    def models(self) -> list[compiler_pb2.Model]:
+        """All models, newest first."""
+        return self._wire.pages(self._stub.ListModels, compiler_pb2.ListModelsRequest(), "models")
+
+    def build_variants(
+        self,
+        model: str,
+        *,
+        targets: Sequence[str] = (),
+        recipes: Sequence[str] = (),
+        context_tokens: int = 0,
+        budget_s: int = 0,
+        request_id: str = "",
+    ) -> operation_pb2.Operation:
+        """Starts the build of variants; its results are variant ids, rejected ones too."""
+        request = compiler_pb2.BuildVariantsRequest(
+            request_id=request_id or uuid.uuid4().hex,
+            model=model,
+            targets=targets,
+            recipes=recipes,
+            context_tokens=context_tokens,
+            budget_s=budget_s,
+        )
+        operation: operation_pb2.Operation = self._wire.call(self._stub.BuildVariants, request).operation
+        return operation
+
+    def variant(self, variant_id: str) -> compiler_pb2.Variant:
+        """A variant by id."""
+        request = compiler_pb2.GetVariantRequest(variant_id=variant_id)
+        variant: compiler_pb2.Variant = self._wire.call(self._stub.GetVariant, request).variant
+        return variant
+
+    def variants(self, model: str = "", *, state: int = 0) -> list[compiler_pb2.Variant]:
+        """Variants of a model (all models when empty), admitted first."""
+        request = compiler_pb2.ListVariantsRequest(model=model, state=compiler_pb2.VariantState.ValueType(state))
+        return self._wire.pages(self._stub.ListVariants, request, "variants")
+
+    def targets(self) -> list[compiler_pb2.Target]:
+        """Targets the compiler knows."""
+        response = self._wire.call(self._stub.ListTargets, compiler_pb2.ListTargetsRequest())
+        return list(response.targets)

@@ -13,6 +13,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 
 from services.compiler.export.shapes import WEIGHTS_SCOPE, Shapes
 from services.compiler.importing import StoredModel
+from services.compiler.jobs.keyed import KeyedLocks
 from services.compiler.jobs.runner import JobRunner, Report
 from services.compiler.quality.comparison import Figures
 from services.compiler.quality.thresholds import judge
@@ -66,9 +67,12 @@ class Order:
 class Builder:
     """Builds variants; knows those built before."""
 
-    def __init__(self, blobs: BlobStore, index: Index, runner: JobRunner, key: Ed25519PrivateKey) -> None:
-        """Over the service's store, signing with its key."""
+    def __init__(
+        self, blobs: BlobStore, index: Index, runner: JobRunner, key: Ed25519PrivateKey, places: asyncio.Semaphore
+    ) -> None:
+        """Over the service's store, signing with its key; `places` bounds how many builds are under way."""
         self._blobs, self._index, self._runner, self._key = blobs, index, runner, key
+        self._places, self._locks = places, KeyedLocks()
 
     def find(self, order: Order) -> compiler_pb2.Variant | None:
         """The variant, when it was built before and all its files are there."""
@@ -85,15 +89,22 @@ class Builder:
         Raises:
             NoSpace: the store's disk is full.
         """
-        if (known := self.find(order)) is not None:
-            report("built before", 1.0)
-            return known
+        async with self._locks.of(order.key):
+            if (known := self.find(order)) is not None:
+                report("built before", 1.0)
+                return known
+            report("waiting for a place", 0.0)
+            async with self._places:
+                variant = await self._attempt(order, report)
+        report("done", 1.0)
+        return variant
+
+    async def _attempt(self, order: Order, report: Report) -> compiler_pb2.Variant:
         try:
             variant = await self._build(order, report)
         except (CompileFailed, JobTimeout, JobOutOfMemory) as error:
-            return _failed(order, error.message)
+            return failed_variant(order, error.message)
         self._index.put("variants", order.key, MessageToDict(variant, preserving_proto_field_name=True))
-        report("done", 1.0)
         return variant
 
     async def _build(self, order: Order, report: Report) -> compiler_pb2.Variant:
@@ -128,10 +139,13 @@ class Builder:
         }
         result = await self._runner.work("export", job, folder, lambda s, share: report(s, share * _EXPORTED))
         if weights is None:
-            size = path.stat().st_size
-            weights = FileRef(path.name, await asyncio.to_thread(self._blobs.adopt, path), size)
+            weights = await asyncio.to_thread(self._adopt, path)
             self._index.put("weights", weights_key, asdict(weights))
         return int(result["cache_bytes"]), weights
+
+    def _adopt(self, path: Path) -> FileRef:
+        size_bytes = path.stat().st_size
+        return FileRef(path.name, self._blobs.adopt(path), size_bytes)
 
     async def _compile(self, order: Order, source: Path, output: Path, report: Report) -> None:
         flags = (*order.target.flags, *_COMMON_FLAGS, *order.recipe.compiler_flags)
@@ -176,8 +190,8 @@ class Builder:
         cache_bytes: int,
         compile_s: float,
     ) -> compiler_pb2.Variant:
-        size = module.stat().st_size
-        code = FileRef(module.name, await asyncio.to_thread(self._blobs.adopt, module), size)
+        code = await asyncio.to_thread(self._adopt, module)
+        size = code.size_bytes
         used = weights.size_bytes + cache_bytes + size if checked is None else int(checked["memory_bytes"])
         memory_bytes = -(-used // _MEMORY_STEP_BYTES) * _MEMORY_STEP_BYTES
         manifest = _manifest(order, code, weights, checked, memory_bytes)
@@ -245,8 +259,8 @@ def _say_quality(variant: compiler_pb2.Variant, checked: dict[str, Any] | None) 
     variant.quality.CopyFrom(compiler_pb2.Quality(**asdict(figures)))
 
 
-def _failed(order: Order, why: str) -> compiler_pb2.Variant:
-    """A variant that could not be built; not kept in the index, so that the next wish tries again."""
+def failed_variant(order: Order, why: str) -> compiler_pb2.Variant:
+    """A variant that could not be built, with the reason; not kept in the index, so that the next wish tries again."""
     variant = _described(order)
     variant.variant_id = order.key
     variant.state = compiler_pb2.VARIANT_STATE_FAILED

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict, ParseDict
 
+from services.compiler.jobs.keyed import KeyedLocks
 from services.compiler.jobs.runner import JobRunner, Report
 from services.compiler.sources.detection import Form, detect
 from services.compiler.store.blobs import BlobStore, digest_of_file
@@ -64,12 +65,18 @@ class StoredModel:
 class Importer:
     """Imports models; knows those imported before."""
 
-    def __init__(self, blobs: BlobStore, index: Index, runner: JobRunner) -> None:
-        """Over the service's store."""
+    def __init__(self, blobs: BlobStore, index: Index, runner: JobRunner, places: asyncio.Semaphore) -> None:
+        """Over the service's store; `places` bounds how many imports are under way."""
         self._blobs, self._index, self._runner = blobs, index, runner
+        self._places, self._locks = places, KeyedLocks()
 
-    async def import_model(self, source: Path, report: Report) -> StoredModel:
+    async def import_model(self, source: Path, report: Report, form: Form | None = None) -> StoredModel:
         """Imports a model; at once when the same bytes were imported before.
+
+        Args:
+            source: file or folder.
+            report: hears stage and share.
+            form: which it must have; detected and not checked when None.
 
         Raises:
             BadModelSource, UnsupportedModel: the source; see `services.compiler.sources`.
@@ -77,15 +84,20 @@ class Importer:
             JobTimeout, JobOutOfMemory, CompileFailed: the child process.
         """
         report("looking at the source", 0.0)
-        form, path = await asyncio.to_thread(_detect, source)
-        key = await asyncio.to_thread(_source_key, form, path)
-        known = self._index.get("sources", key)
-        if known is not None and (stored := self.find(known["model_id"])) is not None:
-            return stored
-        self._blobs.need(_MOST_GROWTH[form] * _size_of(path))
-        stored = await self._import(form, path, report)
-        self._index.put("models", stored.model.model_id, stored.to_dict())
-        self._index.put("sources", key, {"model_id": stored.model.model_id})
+        found, path = await asyncio.to_thread(_detect, source)
+        if form is not None and found is not form:
+            raise BadModelSource(f"{source} is {found}, not {form}; leave the format open to have it detected")
+        key = await asyncio.to_thread(_source_key, found, path)
+        async with self._locks.of(key):
+            known = self._index.get("sources", key)
+            if known is not None and (stored := self.find(known["model_id"])) is not None:
+                report("imported before", 1.0)
+                return stored
+            self._blobs.need(_MOST_GROWTH[found] * _size_of(path))
+            async with self._places:
+                stored = await self._import(found, path, report)
+            self._index.put("models", stored.model.model_id, stored.to_dict())
+            self._index.put("sources", key, {"model_id": stored.model.model_id})
         return stored
 
     def find(self, model_id: str) -> StoredModel | None:
@@ -99,7 +111,7 @@ class Importer:
     async def _import(self, form: Form, path: Path, report: Report) -> StoredModel:
         async with self._runner.folder() as folder:
             output, reference = folder / "model", folder / "reference.safetensors"
-            job = {"form": form, "source": str(path.resolve()), "output": str(output), "reference": str(reference)}
+            job = {"form": form, "source": str(path), "output": str(output), "reference": str(reference)}
             facts = await self._runner.work("import", job, folder, report)
             report("storing the model", 0.95)
             names = [name for name in (*_BUILT_FROM, *_SERVED) if (output / name).exists()]
@@ -123,7 +135,7 @@ class Importer:
 
 def _detect(source: Path) -> tuple[Form, Path]:
     try:
-        return detect(source)
+        return detect(source.absolute())
     except OSError as error:
         raise BadModelSource(f"{source} cannot be read ({error.strerror}); check its permissions") from error
 

@@ -48,7 +48,7 @@ def _cpu(name: str, precision: str, flags: tuple[str, ...], by_default: bool, no
         precision=precision,
         passes=PASSES,
         compiler_flags=flags,
-        prefill_chunks=(32, 128),
+        prefill_chunks=(64,),
         decode_batches=(1, 4),
         context_buckets=(1024,),
         slots=4,

@@ -1,4 +1,4 @@
-"""Targets that code can be generated for, and the compiler flags that each stands for. Reads the host once, compiles nothing."""
+"""Targets that code can be generated for, and the compiler flags that each stands for. Compiles nothing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def known_targets(host_cpu: str) -> tuple[Target, ...]:
     Args:
         host_cpu: what "host" stands for, see `read_host_cpu`.
     """
-    generic = _LLVM_CPU + ("--iree-llvmcpu-target-cpu=x86-64-v3", "--iree-llvmcpu-target-triple=x86_64-linux-gnu")
+    generic = (*_LLVM_CPU, "--iree-llvmcpu-target-cpu=x86-64-v3", "--iree-llvmcpu-target-triple=x86_64-linux-gnu")
     x86 = platform.machine() == "x86_64"
     return (
         Target(

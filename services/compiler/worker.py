@@ -2,8 +2,8 @@
 
     python -m services.compiler.worker import|export|quality JOB.json
 
-Lines on standard output: {"stage": text, "share": 0…1}, and at the end {"result": …} or {"error": …}. Must not touch the
-blob store, the database or the network: it handles foreign files.
+Lines on standard output: {"stage": text, "share": 0…1}, and at the end {"result": …} or {"error": …}. Must not touch
+the blob store, the database or the network: it handles foreign files.
 """
 
 from __future__ import annotations

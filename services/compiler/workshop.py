@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from services.compiler.building import Builder
@@ -10,6 +11,7 @@ from services.compiler.jobs.limits import JobLimits
 from services.compiler.jobs.runner import JobRunner
 from services.compiler.store.blobs import BlobStore
 from services.compiler.store.index import Index
+from services.compiler.store.lock import lock_folder
 from services.compiler.store.signing import open_signing_key
 from services.compiler.targets import known_targets, read_host_cpu
 
@@ -24,13 +26,29 @@ class Workshop:
         targets: what can be compiled for.
     """
 
-    def __init__(self, state_dir: Path, limits: JobLimits) -> None:
-        """Opens the folder, made when missing, and clears what an earlier life left half done."""
+    def __init__(self, state_dir: Path, limits: JobLimits, places: int = 2) -> None:
+        """Opens the folder, made when missing, and clears what an earlier life left half done.
+
+        Args:
+            state_dir: for everything it keeps.
+            limits: of each child process.
+            places: imports and builds at once.
+
+        Raises:
+            InUse: another compiler works in the folder.
+        """
         state_dir = state_dir.resolve()
+        state_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(state_dir)
         self.blobs = BlobStore(state_dir / "blobs")
         self.blobs.sweep()
         index = Index(state_dir / "index")
         runner = JobRunner(state_dir / "work", limits)
-        self.importer = Importer(self.blobs, index, runner)
-        self.builder = Builder(self.blobs, index, runner, open_signing_key(state_dir / "keys"))
+        at_once = asyncio.Semaphore(places)
+        self.importer = Importer(self.blobs, index, runner, at_once)
+        self.builder = Builder(self.blobs, index, runner, open_signing_key(state_dir / "keys"), at_once)
         self.targets = known_targets(read_host_cpu())
+
+    def close(self) -> None:
+        """Lets the folder go."""
+        self._lock.close()

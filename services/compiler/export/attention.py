@@ -16,25 +16,23 @@ _MASKED_SCORE: Final = -1e9
 
 
 def grouped_attention(
-    module: torch.nn.Module,
+    _module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor,
     scaling: float | None = None,
-    dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention as two matmuls and a softmax in f32, query heads grouped on their KV head (no repeat of K and V).
 
     Args:
-        module: the attention layer; unused, part of the interface.
+        _module: the attention layer; unused, part of the interface.
         query: [B, H, T, d].
         key: [B, KV, S, d].
         value: [B, KV, S, d].
         attention_mask: bool [B, 1, T, S], true where a row may be seen.
         scaling: factor of the scores; 1/sqrt(d) when None.
-        dropout: unused, inference only.
 
     Returns:
         [B, T, H, d], and None for the attention weights.
@@ -93,9 +91,12 @@ class SlotCache:
         self.layers: list[Any] = []
         self.is_sliding = [False] * len(buffers)
 
-    def update(self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any) -> tuple[Any, Any]:
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes K and V [B, KV, T, d] of a layer and gives what is attended to, [B, KV, context, d]."""
-        return tuple(self._write(buffer, new) for buffer, new in zip(self._buffers[layer], (key, value), strict=True))
+        keys, values = self._buffers[layer]
+        return self._write(keys, key), self._write(values, value)
 
     def _write(self, buffer: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         buffer.index_put_((self._slots, self._rows), new.transpose(1, 2))

@@ -92,7 +92,7 @@ class Generator(torch.nn.Module):
         logits: torch.Tensor = self.model.lm_head(hidden[:, -1]).float()
         return logits
 
-    def _buffers_by_layer(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _buffers_by_layer(self) -> list[tuple[Any, Any]]:
         return [(layer.k, layer.v) for layer in self.cache.layers]
 
 
@@ -109,13 +109,14 @@ def export_mlir(model: Any, shapes: Shapes, path: Path, report: Callable[[str, f
         Bytes of the cache.
     """
     from iree.turbine import aot
+    from iree.turbine.aot.fx_programs import FxPrograms
 
     generator = Generator(model, shapes).eval()
     aot.externalize_module_parameters(model, external_scope=WEIGHTS_SCOPE)
-    # Named as parameters too, though no archive has them: turbine would write their zeros into the module, and cannot for
-    # bf16. `_start_caches` gives them their start.
+    # Named as parameters too, though no archive has them: turbine would write their zeros into the module, and cannot
+    # for bf16. `_start_caches` gives them their start.
     aot.externalize_module_parameters(generator.cache, external_scope=WEIGHTS_SCOPE, prefix="cache")
-    programs = aot.FxPrograms()
+    programs: Any = FxPrograms()  # type: ignore[no-untyped-call]
     for index, function in enumerate(shapes.functions):
         report(function.name, (index + 1) / (len(shapes.functions) + 2))
         programs.programs[function.name] = ExportTargetDef(export_function(generator, function))
@@ -167,8 +168,8 @@ def _call_of(generator: Generator, function: Function) -> tuple[_Call, tuple[tor
 def _start_caches(module: Any) -> None:
     """Gives each cache one number to start from.
 
-    The numbers differ: IREE 3.13 lets mutable globals that start from equal splats share one buffer, and then updates it
-    in place for all of them (answers are garbage; `tests/compiler/test_parity.py` would see it). Any finite number
+    The numbers differ: IREE 3.13 lets mutable globals that start from equal splats share one buffer, and then updates
+    it in place for all of them (answers are garbage; `tests/compiler/test_parity.py` would see it). Any finite number
     does: rows that were never written have weight 0 in attention.
     """
     from iree.compiler import ir
@@ -194,10 +195,10 @@ def _distinct_start(index: int) -> float:
 
 def save_weights(model: Any, path: Path) -> None:
     """Writes the weights as an IREE parameter archive, tied weights once."""
-    from iree.turbine import aot
+    from iree.turbine.aot.params import ParameterArchiveBuilder
     from iree.turbine.aot.tensor_traits import ExternalTensorTrait
 
-    builder = aot.ParameterArchiveBuilder()
+    builder: Any = ParameterArchiveBuilder()  # type: ignore[no-untyped-call]
     written: set[int] = set()
     for tensor in (*model.parameters(), *model.buffers()):
         trait = ExternalTensorTrait.get(tensor)

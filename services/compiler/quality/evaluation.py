@@ -102,7 +102,8 @@ class Evaluator:
 
     def _greedy(self, count: int) -> tuple[int, ...]:
         """The variant's own greedy run after the reference's prompt, in the last slot that the smallest batch has."""
-        prompt, taken, start = self._reference.prompt, [], 0
+        prompt, start = self._reference.prompt, 0
+        taken: list[int] = []
         prefill, decode = self._functions("prefill")[0], self._functions("decode")[0]
         row: Logits | None = None
         while start < len(prompt):

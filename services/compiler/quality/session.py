@@ -48,7 +48,7 @@ class Session:
         return self._call(function, np.asarray(tokens, np.int64), np.asarray(positions, np.int64))
 
     def _call(self, function: Function, *arguments: npt.NDArray[np.int64]) -> Logits:
-        return np.asarray(self._module[function.name](*arguments)).copy()
+        return np.array(self._module[function.name](*arguments), dtype=np.float32)
 
 
 def _one(value: int) -> npt.NDArray[np.int64]:

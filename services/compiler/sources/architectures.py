@@ -1,4 +1,4 @@
-"""The architectures that are supported, and the checks that a configuration is one of them. Reads, never loads weights."""
+"""The supported architectures, and the checks that a configuration is one of them. Loads no weights."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def check_supported(config: Any) -> str:
     Raises:
         UnsupportedModel: not in the list, or with a feature that the exported functions do not have.
     """
-    named = list(getattr(config, "architectures", None) or [])
-    architecture = str(named[0]) if named else f"model type {config.model_type}"
+    architecture = _architecture_of(config)
     if architecture not in SUPPORTED:
         raise _unsupported(architecture, "its architecture is not supported")
     if getattr(config, "quantization_config", None) is not None:
@@ -44,6 +43,14 @@ def context_tokens_of(config: Any) -> int:
     if window and getattr(config, "use_sliding_window", True):
         return min(longest, int(window))
     return longest
+
+
+def _architecture_of(config: Any) -> str:
+    """What the configuration names, or what its model type means: a GGUF names no class."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    named = list(getattr(config, "architectures", None) or [])
+    return str(named[0] if named else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, config.model_type))
 
 
 def _unsupported(architecture: str, why: str) -> UnsupportedModel:

@@ -6,7 +6,7 @@ import json
 import struct
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tradewind.domain.errors import BadModelSource, UnsupportedModel
 
@@ -104,7 +104,10 @@ def _link_root(root: Path) -> Path:
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted({str(name) for name in read_json(index).get("weight_map", {}).values()})
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise BadModelSource(f"{index} names no weights; fetch the model again")
+        names = sorted({str(name) for name in weight_map.values()})
         for name in names:
             if Path(name).name != name:
                 raise BadModelSource(f"{index} names {name!r}, which is not in the folder; fetch the model again")
@@ -141,7 +144,7 @@ def check_safetensors(path: Path) -> None:
         raise BadModelSource(f"{path} is {size} bytes long and should be {wanted}: it is truncated; fetch it again")
 
 
-def read_json(path: Path) -> dict[str, object] | dict[str, dict[str, object]]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON table.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Loads a source into a plain PyTorch model in f32, whatever form it came in. No pickles, no network, no foreign code."""
+"""Loads a source into a plain PyTorch model in f32, whatever its form. No pickles, no network, no foreign code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _load_folder(folder: Path) -> tuple[Any, Any]:
     if not (folder / "tokenizer.json").is_file():
         raise BadModelSource(f"{folder} has no tokenizer.json; save the tokenizer in its fast form beside the weights")
     read_json(folder / "tokenizer.json")
-    model, report = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.float32,
         use_safetensors=True,
@@ -52,6 +52,7 @@ def _load_folder(folder: Path) -> tuple[Any, Any]:
         trust_remote_code=False,
         output_loading_info=True,
     )
+    model, report = loaded
     if missing := sorted(report.get("missing_keys", [])):
         raise BadModelSource(f"{folder} lacks {len(missing)} weights, the first is {missing[0]}; fetch the model again")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -63,10 +64,14 @@ def _load_gguf(path: Path) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.quantization_config import GgufConfig
 
-    where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "local_files_only": True}
+    where: dict[str, Any] = {
+        "pretrained_model_name_or_path": path.parent,
+        "gguf_file": path.name,
+        "local_files_only": True,
+    }
     check_supported(AutoConfig.from_pretrained(**where))
     # Without `dequantize` the weights may stay in their blocks, inside layers that cannot be exported.
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         **where, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
     )
     return model.eval(), AutoTokenizer.from_pretrained(**where)
@@ -113,7 +118,7 @@ def load_normalised(folder: Path, precision: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[precision]
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
     )
     # Parameters only: `model.to` would round the rotary embedding's table too, which stays in f32 in every framework.

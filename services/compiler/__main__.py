@@ -1,0 +1,5 @@
+"""`python -m services.compiler`."""
+
+from services.compiler.app import main
+
+main()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from services.gateway.core.energy_estimate import EnergyEstimates
@@ -93,7 +93,7 @@ class TextGeneration:
         """Who answers."""
         return self._stream.replica
 
-    async def __aiter__(self) -> AsyncIterator[Delta]:
+    async def __aiter__(self) -> AsyncGenerator[Delta]:
         try:
             async for response in self._stream:
                 delta = self._take(response)

@@ -1,4 +1,4 @@
-"""A gateway with everything around it: real uvicorn, gRPC and Redis; nodes, compiler and orchestrator at their edges."""
+"""A gateway with everything around it: real uvicorn, gRPC and Redis; fake nodes and control plane at their edges."""
 
 from __future__ import annotations
 
@@ -57,6 +57,11 @@ class World:
     routes: dict[str, DeploymentRoute] = field(default_factory=dict)
 
     @property
+    def key(self) -> dict[str, str]:
+        """Headers with a valid key, when keys are configured."""
+        return {"Authorization": f"Bearer {self.settings.api_keys[0]}"} if self.settings.api_keys else {}
+
+    @property
     def url(self) -> str:
         """Of HTTP."""
         return f"http://{self.gateway.http}"
@@ -86,7 +91,7 @@ class World:
         }
         async with asyncio.timeout(WAIT_S), httpx.AsyncClient() as client:
             while True:
-                answer = await client.get(f"{self.url}/v1/models")
+                answer = await client.get(f"{self.url}/v1/models", headers=self.key)
                 models = answer.json().get("data", [])
                 if {m["id"]: (m["variants"], m["ready"]) for m in models} == wanted:
                     break

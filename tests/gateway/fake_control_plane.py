@@ -26,9 +26,7 @@ class FakeCompiler(compiler_pb2_grpc.CompilerServiceServicer):
         self.artifacts: dict[str, bytes] = {}
         self.calls: list[str] = []
         self.server = GrpcServer("fake compiler", "127.0.0.1:0")
-        self.server.add(
-            compiler_pb2_grpc.add_CompilerServiceServicer_to_server, self, "tradewind.v1.CompilerService"
-        )
+        self.server.add(compiler_pb2_grpc.add_CompilerServiceServicer_to_server, self, "tradewind.v1.CompilerService")
 
     def add(self, model_id: str, files: dict[str, str], eos_token_ids: tuple[int, ...] = ()) -> None:
         """Adds a model."""
@@ -40,14 +38,14 @@ class FakeCompiler(compiler_pb2_grpc.CompilerServiceServicer):
             model.files.add(name=name, digest=digest, size_bytes=len(content))
         self.models[model_id] = model
 
-    async def GetModel(self, request: compiler_pb2.GetModelRequest, context: Any) -> compiler_pb2.GetModelResponse:  # noqa: N802
+    async def GetModel(self, request: compiler_pb2.GetModelRequest, context: Any) -> compiler_pb2.GetModelResponse:
         """One model."""
         self.calls.append("GetModel")
         if request.model not in self.models:
             raise NotFound("model", request.model)
         return compiler_pb2.GetModelResponse(model=self.models[request.model])
 
-    async def FetchArtifact(  # noqa: N802
+    async def FetchArtifact(
         self, request: compiler_pb2.FetchArtifactRequest, context: Any
     ) -> AsyncIterator[compiler_pb2.FetchArtifactResponse]:
         """A file in small pieces."""
@@ -70,10 +68,10 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server, self, "tradewind.v1.OrchestratorService"
         )
 
-    async def ListDeployments(self, request: Any, context: Any) -> orchestrator_pb2.ListDeploymentsResponse:  # noqa: N802
+    async def ListDeployments(self, request: Any, context: Any) -> orchestrator_pb2.ListDeploymentsResponse:
         """All."""
         return orchestrator_pb2.ListDeploymentsResponse(deployments=self.deployments)
 
-    async def ListNodes(self, request: Any, context: Any) -> orchestrator_pb2.ListNodesResponse:  # noqa: N802
+    async def ListNodes(self, request: Any, context: Any) -> orchestrator_pb2.ListNodesResponse:
         """All."""
         return orchestrator_pb2.ListNodesResponse(nodes=self.nodes)

@@ -54,7 +54,7 @@ class FakeNode(inference_pb2_grpc.InferenceServiceServicer):
         await self.server.ready()
         return self.server.address
 
-    async def Generate(  # noqa: N802
+    async def Generate(
         self, request: inference_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[inference_pb2.GenerateResponse]:
         """Gives the script's tokens, one a message."""
@@ -91,9 +91,7 @@ async def _respond(
         response = inference_pb2.GenerateResponse(token_ids=[token_id])
         if request.sampling.logprobs:
             top = [inference_pb2.TokenLogprob(token_id=token_id, logprob=-0.5)]
-            response.logprobs.add(
-                token_id=token_id, logprob=-0.5, top=top if request.sampling.top_logprobs else None
-            )
+            response.logprobs.add(token_id=token_id, logprob=-0.5, top=top if request.sampling.top_logprobs else None)
         if index == 0:
             response.replica_id = request.replica_id
         yield response

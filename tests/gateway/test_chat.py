@@ -140,9 +140,7 @@ async def test_a_stop_text_frees_the_replica(world: World) -> None:
 
 async def test_logprobs_of_a_chat(world: World) -> None:
     script = await world.serve("é ok")
-    answer = await world.client().chat.completions.create(
-        model="chat", messages=ASK, logprobs=True, top_logprobs=2
-    )
+    answer = await world.client().chat.completions.create(model="chat", messages=ASK, logprobs=True, top_logprobs=2)
     logprobs = answer.choices[0].logprobs
     assert logprobs is not None
     assert logprobs.content is not None

@@ -188,9 +188,7 @@ async def test_load_is_shared_by_batch_limit(world: World) -> None:
     world.node.scripts |= scripts
     await world.deploy("chat", world.replica("r-small", batch_limit=2), world.replica("r-large", batch_limit=6))
     client = world.client()
-    asking = [
-        asyncio.create_task(client.completions.create(model="chat", prompt="x", max_tokens=1)) for _ in range(16)
-    ]
+    asking = [asyncio.create_task(client.completions.create(model="chat", prompt="x", max_tokens=1)) for _ in range(16)]
     await until(lambda: sum(len(s.requests) for s in scripts.values()) == 16, "all have arrived")
     assert {name: len(script.requests) for name, script in scripts.items()} == {"r-small": 4, "r-large": 12}
     for script in scripts.values():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from services.gateway.generation import Delta, TextGeneration
 from services.gateway.routing.deadline import Deadline
@@ -30,12 +31,18 @@ async def start_all(
         raise
 
 
-async def merged(generations: Sequence[TextGeneration]) -> AsyncIterator[tuple[int, Delta]]:
+async def merged(generations: Sequence[TextGeneration]) -> AsyncGenerator[tuple[int, Delta]]:
     """Each delta with the number of its generation, as they come. Nothing is read ahead of the caller.
 
     Raises:
         TradewindError: one of them failed; all are ended.
     """
+    if len(generations) == 1:
+        # The usual case, without a task for each token.
+        async with aclosing(aiter(generations[0])) as deltas:
+            async for delta in deltas:
+                yield 0, delta
+        return
     iterators = [aiter(generation) for generation in generations]
     waiting = {asyncio.ensure_future(anext(iterator, None)): i for i, iterator in enumerate(iterators)}
     try:
@@ -43,9 +50,9 @@ async def merged(generations: Sequence[TextGeneration]) -> AsyncIterator[tuple[i
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in sorted(done, key=waiting.__getitem__):
                 index = waiting.pop(task)
-                delta = task.result()
-                if delta is not None:
-                    yield index, delta
+                following = task.result()
+                if following is not None:
+                    yield index, following
                     waiting[asyncio.ensure_future(anext(iterators[index], None))] = index
     finally:
         for generation in generations:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, events: AsyncIterator[bytes], headers: Mapping[str, str], generations: Sequence[TextGeneration]
+        self, events: AsyncGenerator[bytes], headers: Mapping[str, str], generations: Sequence[TextGeneration]
     ) -> None:
         # Proxies such as nginx would otherwise keep chunks back.
         super().__init__(headers={**headers, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
@@ -36,7 +36,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends all; the generations are ended however this ends, even before the first event."""
         try:
-            async with aclosing(self._events) as events:  # type: ignore[type-var]
+            async with aclosing(self._events) as events:
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 async for event in events:
                     await send({"type": "http.response.body", "body": event, "more_body": True})
@@ -46,7 +46,7 @@ class EventStream(Response):
                 generation.close()
 
 
-async def events(answer: Answer, generations: Sequence[TextGeneration], *, usage: bool) -> AsyncIterator[bytes]:
+async def events(answer: Answer, generations: Sequence[TextGeneration], *, usage: bool) -> AsyncGenerator[bytes]:
     """The events of one request.
 
     A failure after the first token is an event with "error" in OpenAI's form, and then the stream ends without [DONE]:
@@ -61,7 +61,7 @@ async def events(answer: Answer, generations: Sequence[TextGeneration], *, usage
     # OpenAI's other chunks carry "usage": null when the figures are wanted.
     extra: dict[str, Any] = {"usage": None} if usage else {}
     try:
-        async with aclosing(merged(generations)) as deltas:  # type: ignore[type-var]
+        async with aclosing(merged(generations)) as deltas:
             for opener in answer.openers():
                 yield event(opener | extra)
             async for index, delta in deltas:

@@ -19,12 +19,15 @@ class RouteSource(Protocol):
     async def routes(self) -> dict[str, DeploymentRoute]:
         """By deployment name; LiveStateUnavailable when it does not answer, ValueError when it makes no sense."""
 
+    async def routes_version(self) -> int:
+        """Grows at each publication; 0 when nothing was ever published, or all was lost."""
+
 
 class RouteTable:
     """The newest table known. `run` keeps it so; everything else only reads.
 
-    An empty table while Redis holds nothing at all (just restarted or flushed) counts as news like any other: the
-    orchestrator writes it again within its period, and requests wait that long for a ready replica.
+    A Redis that was flushed or restarted empty is no news: the last table known stays until the orchestrator has
+    written it again.
 
     Args:
         source: Redis.
@@ -89,11 +92,16 @@ class RouteTable:
     async def refresh(self) -> None:
         """Reads once; on trouble the table stays as it is."""
         try:
+            version = await self._source.routes_version()
             routes = await self._source.routes()
+            lost = not routes and (version == 0 or version != await self._source.routes_version())
         except (LiveStateUnavailable, ValueError) as error:
             if not self.trouble:
                 self._log.warning("routing table cannot be read, the last one known stays", error=str(error))
             self.trouble = str(error)
+            return
+        if lost and self.known:
+            self.trouble = "Redis holds no routing table (it was flushed or restarted); the last one known stays"
             return
         if self.trouble:
             self._log.info("routing table read", deployments=len(routes))

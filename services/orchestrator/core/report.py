@@ -50,7 +50,7 @@ def explain_infeasible(
     else:
         binding, reason = _furthest(refused)
     if near and not over_budget and not options:
-        binding = near.binding
+        binding, reason = near.binding, _reason_of(near, refused) or reason
     crowded = [
         replace(o.candidate, refusal=Refusal.POWER_BUDGET if over_budget else Refusal.CAPACITY, reason=reason)
         for o in sorted(options, key=_by_cost)
@@ -166,9 +166,21 @@ def _furthest(refused: tuple[Candidate, ...]) -> tuple[str, str]:
     return str(last.refusal), f"{last.variant_name}: {last.reason}"
 
 
+def _reason_of(near: Nearest, refused: tuple[Candidate, ...]) -> str:
+    """Why the option that comes nearest was refused."""
+    if near.option is None:
+        return ""
+    shown = near.option.candidate
+    key = (shown.variant_id, shown.device_class, shown.partition_kind, shown.batch_limit)
+    for c in refused:
+        if (c.variant_id, c.device_class, c.partition_kind, c.batch_limit) == key:
+            return f"{c.variant_name} on {c.device_class} {c.partition_kind}: {c.reason}"
+    return ""
+
+
 def _nearest_words(near: Nearest | None) -> str:
     if near is None:
-        return "No other SLO would help."
+        return "No other limits would help as things are."
     if near.slo is not None and near.stretch > 0.0:
         return f"The nearest that would be met: {slo_words(near.slo)}."
     if near.requests_per_s is not None:

@@ -12,9 +12,9 @@ from typing import Final
 
 from services.orchestrator.core.blueprint import Replica
 from services.orchestrator.core.choose import Choice
-from services.orchestrator.core.profile import Source
 from services.orchestrator.core.weigh import Option
 from services.orchestrator.core.wish import Deployment, Objective
+from tradewind.domain.figures import FigureSource
 
 # Profiles repeat within a few per cent; a smaller gain is noise and not worth a swap.
 HYSTERESIS_SHARE: Final = 0.05
@@ -38,14 +38,14 @@ def menu_of(deployment: Deployment, options: tuple[Option, ...], incumbents: tup
         change = change_mw(option, new) if incumbents else 0.0
         if deployment.objective is Objective.ENERGY:
             score = cost + change
-            if option.candidate.energy_source in (Source.UNAVAILABLE, Source.UNSPECIFIED):
+            if option.candidate.energy_source in (FigureSource.UNAVAILABLE, FigureSource.UNSPECIFIED):
                 score += _UNKNOWN_ENERGY_MW
         else:
             score = (cost / max(least_cost, 1e-9) - 1.0) * max(least_mw, 1.0) + change
         profile = option.point.profile
         room = (profile.device_class, profile.partition_kind, option.replicas, new, option.point.memory_bytes)
         choice, other = Choice(deployment.deployment_id, option, score), choices.get(room)
-        if other is None or (score, option.candidate.e2e_ms) < (other.score, other.option.candidate.e2e_ms):
+        if other is None or _rank(choice) < _rank(other):
             choices[room] = choice
     return tuple(choices.values())
 
@@ -55,6 +55,12 @@ def change_mw(option: Option, new_replicas: int) -> float:
     profile = option.point.profile
     at_work_mw = max((load.power_mw for load in profile.loads), default=0.0)
     return new_replicas * profile.load_s * at_work_mw / PAYBACK_S
+
+
+def _rank(choice: Choice) -> tuple[float, float, int]:
+    """Of equal scores the one that takes more requests: a batch limit costs nothing until it is used."""
+    candidate = choice.option.candidate
+    return (round(choice.score, 6), -candidate.capacity_requests_per_s, -candidate.batch_limit)
 
 
 def key_of(replica: Replica) -> tuple[str, str, str, int]:

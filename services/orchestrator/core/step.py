@@ -42,7 +42,11 @@ class NodeSight:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Everything that can be seen at one moment."""
+    """Everything that can be seen at one moment.
+
+    Attributes:
+        catalog_known: False until the catalog was read once; nothing is planned before that.
+    """
 
     deployments: tuple[Deployment, ...] = ()
     nodes: tuple[NodeSight, ...] = ()
@@ -50,6 +54,7 @@ class Observation:
     blueprint: Blueprint = EMPTY
     budgets: tuple[Budget, ...] = ()
     draining: tuple[str, ...] = ()
+    catalog_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,7 @@ def step(state: State, seen: Observation, now_s: float) -> tuple[State, tuple[Ef
     state = _remember(state, seen, nodes, now_s)
     situation = situation_of(state, seen, nodes, now_s)
     effects: list[Effect] = []
-    if _settled_in(seen.blueprint, nodes) and _outline(situation) != _outline(state.planned):
+    if seen.catalog_known and _settled_in(seen.blueprint, nodes) and _outline(situation) != _outline(state.planned):
         plan = make_plan(situation)
         findings = check(situation, plan.blueprint, plan.explanations)
         trigger = trigger_words(state.planned, situation)
@@ -145,7 +150,7 @@ def nodes_now(state: State, seen: Observation, now_s: float) -> tuple[Node, ...]
 
 def can_plan(state: State, seen: Observation, now_s: float) -> bool:
     """Whether every node of the blueprint was heard or given up; before that a plan would move work needlessly."""
-    return _settled_in(seen.blueprint, _nodes(state, seen, now_s))
+    return seen.catalog_known and _settled_in(seen.blueprint, _nodes(state, seen, now_s))
 
 
 def situation_of(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: float) -> Situation:
@@ -208,16 +213,17 @@ def _remember(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: f
 
 
 def _swaps(state: State, seen: Observation, now_s: float) -> tuple[Swap, ...]:
-    """A new blueprint is in force: note which running deployments it gave another operating point."""
+    """A new blueprint is in force: note which deployments it gave another operating point without being asked to."""
     assert state.planned is not None
     before = state.planned.parent
+    asked = {d.deployment_id: d.generation for d in state.planned.deployments}
     swaps = {
         s.deployment_id: s for s in state.swaps if any(d.deployment_id == s.deployment_id for d in seen.deployments)
     }
     for wish in seen.deployments:
         old = [key_of(r) for r in before.of(wish.deployment_id)]
         new = [key_of(r) for r in seen.blueprint.of(wish.deployment_id)]
-        if old and new and any(key not in old for key in new):
+        if asked.get(wish.deployment_id) == wish.generation and old and any(key not in old for key in new):
             swaps[wish.deployment_id] = Swap(wish.deployment_id, wish.generation, now_s)
     return tuple(swaps[name] for name in sorted(swaps))
 

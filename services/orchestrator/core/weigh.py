@@ -21,8 +21,9 @@ from services.orchestrator.core.capacity import (
 )
 from services.orchestrator.core.explanation import Candidate, Refusal
 from services.orchestrator.core.points import Point
-from services.orchestrator.core.profile import Profile, Source
+from services.orchestrator.core.profile import Profile
 from services.orchestrator.core.wish import Deployment, LatencyLimit, Metric, Objective
+from tradewind.domain.figures import FigureSource
 
 # A single replica is ready this share of the time: a crash an hour, with about half a minute to load again.
 SINGLE_AVAILABILITY: Final = 0.99
@@ -171,7 +172,7 @@ def _broken(station: Station, limit: LatencyLimit) -> str:
     )
 
 
-def _energy_source(profile: Profile) -> tuple[Source, str]:
+def _energy_source(profile: Profile) -> tuple[FigureSource, str]:
     """The weakest source of the loads, with its method: a rate between measured loads is no better than they are."""
     worst = max(profile.loads, key=lambda load: (load.energy_source, load.energy_method))
     return worst.energy_source, worst.energy_method

@@ -1,0 +1,22 @@
+"""A node as sent."""
+
+from __future__ import annotations
+
+from services.orchestrator.core.fleet import Node
+from services.orchestrator.links import Link
+from services.orchestrator.translate.nodes import NODE_STATES
+from tradewind.v1 import node_pb2, orchestrator_pb2
+
+_NS = 1_000_000_000
+
+
+def node_message(node: Node, link: Link | None) -> orchestrator_pb2.Node:
+    """The node with its newest report; one that never reported has only its id and state."""
+    if link is None:
+        report = node_pb2.NodeReport(node_id=node.node_id)
+        return orchestrator_pb2.Node(report=report, state=NODE_STATES[node.state])
+    message = orchestrator_pb2.Node(report=link.report, state=NODE_STATES[node.state])
+    message.last_seen_time.FromNanoseconds(int(link.last_seen_unix_s * _NS))
+    if link.target is not None:
+        message.pushed_generation = link.target.generation
+    return message

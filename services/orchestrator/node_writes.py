@@ -1,0 +1,90 @@
+"""Writes about nodes: drains and power budgets."""
+
+from __future__ import annotations
+
+from services.orchestrator.control import Control
+from services.orchestrator.deployments import PATIENCE_S, SERVICE
+from services.orchestrator.node_view import node_message
+from services.orchestrator.records import set_budget, set_draining
+from services.orchestrator.validate import check_scope
+from tradewind.domain.errors import InvalidField, NotFound
+from tradewind.store.requests import check_request_id, earlier_answer, remember_answer
+from tradewind.v1 import orchestrator_pb2
+
+# PostgreSQL's bigint; also about the power of all data centres there are.
+MOST_MW = 2**63 - 1
+
+
+class NodeWrites:
+    """Drains nodes and limits power.
+
+    Args:
+        control: the control loop.
+    """
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    async def drain(
+        self, request: orchestrator_pb2.DrainNodeRequest, time_left_s: float
+    ) -> orchestrator_pb2.DrainNodeResponse:
+        """See the contract. Work leaves as its successors become ready; what has nowhere to go stays and is said."""
+        control, kind = self._control, orchestrator_pb2.DrainNodeResponse
+        check_request_id(request.request_id)
+        self._known(request.node_id)
+        if not request.undo:
+            await control.until_plannable(max(min(time_left_s - 2.0, PATIENCE_S), 0.0))
+        async with control.exclusive():
+            others = tuple(name for name in control.draining if name != request.node_id)
+            draining = others if request.undo else tuple(sorted((*others, request.node_id)))
+            proposal = await control.propose(control.wishes(), draining)
+            async with control.records.begin() as session:
+                earlier = await earlier_answer(session, SERVICE, "DrainNode", request.request_id, request, kind)
+                if earlier:
+                    return earlier
+                await set_draining(session, request.node_id, not request.undo)
+                word = "may have work again" if request.undo else "is drained"
+                await control.commit(session, f"node {request.node_id} {word}", proposal)
+                shown = {n.node_id: n for n in control.nodes(draining)}
+                response = kind(node=node_message(shown[request.node_id], control.links.get(request.node_id)))
+                await remember_answer(session, SERVICE, "DrainNode", request.request_id, request, response)
+            control.draining = draining
+            control.adopt(proposal.plan)
+        return response
+
+    async def budget(self, request: orchestrator_pb2.SetPowerBudgetRequest) -> orchestrator_pb2.SetPowerBudgetResponse:
+        """See the contract. Enforced on mean modelled power when work is placed; what runs is never cut by it."""
+        control, kind = self._control, orchestrator_pb2.SetPowerBudgetResponse
+        check_request_id(request.request_id)
+        node_id, device_id = check_scope(request.scope)
+        if request.limit_mw > MOST_MW:
+            raise InvalidField("limit_mw", f"{request.limit_mw} mW; at most {MOST_MW} can be kept")
+        if node_id and request.limit_mw:
+            devices = self._known(node_id)
+            if device_id and device_id not in devices:
+                raise NotFound("device", device_id, f"{node_id} has: {', '.join(devices)}")
+        async with control.exclusive():
+            async with control.records.begin() as session:
+                earlier = await earlier_answer(session, SERVICE, "SetPowerBudget", request.request_id, request, kind)
+                if earlier:
+                    return earlier
+                await set_budget(session, request.scope, request.limit_mw)
+                response = kind(scope=request.scope, limit_mw=request.limit_mw)
+                await remember_answer(session, SERVICE, "SetPowerBudget", request.request_id, request, response)
+            control.budgets.pop(request.scope, None)
+            if request.limit_mw:
+                control.budgets[request.scope] = request.limit_mw
+        return response
+
+    def _known(self, node_id: str) -> tuple[str, ...]:
+        """Devices of a node.
+
+        Raises:
+            NotFound: there is no such node.
+        """
+        nodes = self._control.nodes()
+        found = next((n for n in nodes if n.node_id == node_id), None)
+        if found is None:
+            names = ", ".join(n.node_id for n in nodes)
+            raise NotFound("node", node_id, f"there are: {names}" if names else "no node is connected")
+        return tuple(d.device_id for d in found.devices)

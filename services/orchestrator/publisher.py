@@ -1,0 +1,86 @@
+"""Writes live state to Redis: node reports as they come, routes when they change, all again when Redis lost them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from tradewind.domain.errors import LiveStateUnavailable
+from tradewind.domain.routes import DeploymentRoute
+from tradewind.store.live import LiveState
+from tradewind.v1 import node_pb2
+
+# How often it is looked whether Redis still has the routes; with the report period this bounds the rebuild.
+CHECK_S: Final = 1.0
+
+
+class Publisher:
+    """The one writer of live state. Never waits for Redis on anybody else's time.
+
+    Args:
+        live: Redis.
+    """
+
+    def __init__(self, live: LiveState) -> None:
+        self._live = live
+        self._reports: dict[str, node_pb2.NodeReport] = {}
+        self._routes: tuple[DeploymentRoute, ...] | None = None
+        self._written: tuple[DeploymentRoute, ...] | None = None
+        self._version = 0
+        self._news = asyncio.Event()
+        self._away = False
+        self._log = structlog.get_logger("publisher")
+
+    @property
+    def available(self) -> bool:
+        """Whether Redis answered last time."""
+        return not self._away
+
+    def report(self, report: node_pb2.NodeReport) -> None:
+        """A node's newest report; of several only the last is written."""
+        self._reports[report.node_id] = report
+        self._news.set()
+
+    def routes(self, routes: Sequence[DeploymentRoute]) -> None:
+        """The whole routing table."""
+        self._routes = tuple(routes)
+        if self._routes != self._written:
+            self._news.set()
+
+    async def run(self) -> None:
+        """Writes until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), CHECK_S)
+            self._news.clear()
+            try:
+                await self._write()
+            except LiveStateUnavailable as error:
+                if not self._away:
+                    self._log.warning("live state is away; planning and pushing go on", error=error.message)
+                self._away = True
+                # A bounded pause: reports would otherwise wake us at once, again and again.
+                await asyncio.sleep(CHECK_S)
+
+    async def _write(self) -> None:
+        while self._reports:
+            name = next(iter(self._reports))
+            report = self._reports[name]
+            await self._live.put_node(report)
+            if self._reports.get(name) is report:
+                del self._reports[name]
+        if self._routes is not None and (self._routes != self._written or await self._lost()):
+            wanted = self._routes
+            await self._live.publish_routes(wanted)
+            self._written, self._version = wanted, await self._live.routes_version()
+        if self._away:
+            self._log.info("live state is back")
+            self._away = False
+
+    async def _lost(self) -> bool:
+        """Whether Redis has forgotten, or somebody else wrote."""
+        return await self._live.routes_version() != self._version

@@ -1,0 +1,174 @@
+"""OrchestratorService and NodeLinkService on the wire. Reads are answered here; writes are handed on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final, TypeVar
+
+from services.orchestrator.control import Control
+from services.orchestrator.deployments import DeploymentWrites
+from services.orchestrator.links import Link, Links
+from services.orchestrator.node_view import node_message
+from services.orchestrator.node_writes import NodeWrites
+from services.orchestrator.records import decisions, newest_explanation
+from tradewind.domain.errors import InvalidField, NotFound
+from tradewind.v1 import node_pb2, node_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc
+
+SERVICE_NAME: Final = "tradewind.v1.OrchestratorService"
+LINK_SERVICE_NAME: Final = "tradewind.v1.NodeLinkService"
+DEFAULT_PAGE: Final = 100
+MOST_PAGE: Final = 1000
+
+T = TypeVar("T")
+
+
+class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
+    """Deployments, plans, nodes.
+
+    Args:
+        control: the control loop.
+    """
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._deployments, self._nodes = DeploymentWrites(control), NodeWrites(control)
+
+    async def CreateDeployment(self, request: Any, context: Any) -> orchestrator_pb2.CreateDeploymentResponse:
+        """See the contract, for every method here."""
+        return await self._deployments.create(request, context.time_remaining())
+
+    async def UpdateDeployment(self, request: Any, context: Any) -> orchestrator_pb2.UpdateDeploymentResponse:
+        """Compare-and-set on the generation."""
+        return await self._deployments.update(request, context.time_remaining())
+
+    async def DeleteDeployment(self, request: Any, context: Any) -> orchestrator_pb2.DeleteDeploymentResponse:
+        """Drains and stops."""
+        return await self._deployments.delete(request, context.time_remaining())
+
+    async def PreviewPlan(self, request: Any, context: Any) -> orchestrator_pb2.PreviewPlanResponse:
+        """Plans and commits nothing."""
+        return await self._deployments.preview(request, context.time_remaining())
+
+    async def DrainNode(self, request: Any, context: Any) -> orchestrator_pb2.DrainNodeResponse:
+        """Make-before-break."""
+        return await self._nodes.drain(request, context.time_remaining())
+
+    async def SetPowerBudget(self, request: Any, context: Any) -> orchestrator_pb2.SetPowerBudgetResponse:
+        """Stored, and kept when work is placed."""
+        return await self._nodes.budget(request)
+
+    async def GetDeployment(self, request: Any, context: Any) -> orchestrator_pb2.GetDeploymentResponse:
+        """By name or id."""
+        record = self._control.find(request.deployment)
+        return orchestrator_pb2.GetDeploymentResponse(deployment=self._control.show(record))
+
+    async def ListDeployments(self, request: Any, context: Any) -> orchestrator_pb2.ListDeploymentsResponse:
+        """By name."""
+        shown = [d for d in self._control.show_all() if d.name > request.page_token]
+        page, token = _page(shown, request.page_size, [d.name for d in shown])
+        return orchestrator_pb2.ListDeploymentsResponse(deployments=page, next_page_token=token)
+
+    async def WatchDeployments(
+        self, request: Any, context: Any
+    ) -> AsyncIterator[orchestrator_pb2.WatchDeploymentsResponse]:
+        """Whole states at once and at each change; a name that does not exist yet is waited for."""
+        wanted, last = list(request.deployments), None
+        async for _ in self._control.changes():
+            shown = [d for d in self._control.show_all() if not wanted or d.name in wanted or d.deployment_id in wanted]
+            if shown != last:
+                last = shown
+                yield orchestrator_pb2.WatchDeploymentsResponse(deployments=shown)
+
+    async def ExplainDeployment(self, request: Any, context: Any) -> orchestrator_pb2.ExplainDeploymentResponse:
+        """The explanation kept with the newest decision."""
+        record = self._control.find(request.deployment)
+        explanation = self._control.explanations.get(record.deployment_id)
+        if explanation is None:
+            async with self._control.records.read() as session:
+                explanation = await newest_explanation(session, record.deployment_id)
+        if explanation is None:
+            raise NotFound("explanation", request.deployment, "the deployment was not planned yet, retry in a second")
+        return orchestrator_pb2.ExplainDeploymentResponse(explanation=explanation)
+
+    async def ListDecisions(self, request: Any, context: Any) -> orchestrator_pb2.ListDecisionsResponse:
+        """Newest first."""
+        deployment_id = ""
+        if request.deployment:
+            # Decisions outlive deployments: an id that is not known any more is searched for as it is.
+            try:
+                deployment_id = self._control.find(request.deployment).deployment_id
+            except NotFound:
+                deployment_id = request.deployment
+        if request.page_token and not request.page_token.isdigit():
+            raise InvalidField("page_token", "it is not one that this method gave")
+        before = int(request.page_token) if request.page_token else None
+        size = _size(request.page_size)
+        async with self._control.records.read() as session:
+            found = await decisions(session, deployment_id, before, size + 1)
+        token = str(found[size - 1][0]) if len(found) > size else ""
+        return orchestrator_pb2.ListDecisionsResponse(
+            decisions=[decision for _, decision in found[:size]], next_page_token=token
+        )
+
+    async def ListNodes(self, request: Any, context: Any) -> orchestrator_pb2.ListNodesResponse:
+        """By id."""
+        nodes = [n for n in self._control.nodes() if n.node_id > request.page_token]
+        page, token = _page(nodes, request.page_size, [n.node_id for n in nodes])
+        messages = [node_message(node, self._control.links.get(node.node_id)) for node in page]
+        return orchestrator_pb2.ListNodesResponse(nodes=messages, next_page_token=token)
+
+
+class NodeLinkServicer(node_pb2_grpc.NodeLinkServiceServicer):
+    """One stream for each node agent.
+
+    Args:
+        links: nodes and their streams.
+    """
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+
+    async def Connect(self, request_iterator: Any, context: Any) -> AsyncIterator[node_pb2.ConnectResponse]:
+        """Whole reports up, whole targets down, until either side ends."""
+        stream, link = self._links.open(), None
+        async for first in request_iterator:
+            link = self._links.hear(stream, first.report)
+            break
+        if link is None:
+            return
+        node_id = link.report.node_id
+        reading = asyncio.ensure_future(self._read(stream, link, node_id, request_iterator))
+        try:
+            async for target in self._links.targets(link, stream):
+                yield node_pb2.ConnectResponse(target=target)
+            if reading.done():
+                reading.result()
+        finally:
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
+            self._links.closed(stream, node_id)
+
+    async def _read(self, stream: int, link: Link, node_id: str, requests: Any) -> None:
+        try:
+            async for request in requests:
+                if request.report.node_id != node_id:
+                    raise InvalidField("report.node_id", f"this stream speaks for {node_id!r}")
+                self._links.hear(stream, request.report)
+        finally:
+            self._links.closed(stream, node_id)
+            link.news.set()
+
+
+def _size(page_size: int) -> int:
+    if page_size > MOST_PAGE:
+        raise InvalidField("page_size", f"{page_size}; at most {MOST_PAGE} are possible")
+    return page_size or DEFAULT_PAGE
+
+
+def _page(items: Sequence[T], page_size: int, keys: Sequence[str]) -> tuple[Sequence[T], str]:
+    """The first page of items and the key to go on after; items are sorted by key."""
+    size = _size(page_size)
+    return items[:size], keys[size - 1] if len(items) > size else ""

@@ -1,0 +1,107 @@
+"""Where a deployment stands, from its record, its plan and what nodes report. Pure words; nothing is decided here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.orchestrator.core.blueprint import Blueprint, Replica
+from services.orchestrator.records import DeploymentRecord, timestamp
+from tradewind.v1 import node_pb2, orchestrator_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A replica as reported: by which node, and whether that node still counts as there."""
+
+    node_id: str
+    status: node_pb2.ReplicaStatus
+    present: bool
+
+
+def deployment_message(
+    record: DeploymentRecord,
+    blueprint: Blueprint,
+    heard: dict[str, Heard],
+    explanation: orchestrator_pb2.Explanation | None,
+) -> orchestrator_pb2.Deployment:
+    """The deployment as sent."""
+    planned, leaving = blueprint.of(record.deployment_id), blueprint.leaving_of(record.deployment_id)
+    state, reason = _state(record, planned, leaving, heard, explanation)
+    return orchestrator_pb2.Deployment(
+        deployment_id=record.deployment_id,
+        name=record.name,
+        spec=record.spec,
+        generation=record.generation,
+        # A wish and the plan for it are committed in one transaction.
+        observed_generation=record.generation,
+        state=state,
+        state_reason=reason,
+        replicas=[_status(replica, heard) for replica in (*planned, *leaving)],
+        variant_ids=sorted({replica.variant_id for replica in planned}),
+        create_time=timestamp(record.created_at),
+        update_time=timestamp(record.updated_at),
+    )
+
+
+def _state(
+    record: DeploymentRecord,
+    planned: tuple[Replica, ...],
+    leaving: tuple[Replica, ...],
+    heard: dict[str, Heard],
+    explanation: orchestrator_pb2.Explanation | None,
+) -> tuple[orchestrator_pb2.DeploymentState.ValueType, str]:
+    if record.deleting:
+        return orchestrator_pb2.DEPLOYMENT_STATE_DELETING, f"{len(leaving)} replicas are draining or stopping"
+    serving = sum(_ready(replica, heard) for replica in (*planned, *leaving))
+    if explanation is not None and explanation.binding_limit:
+        kept = f" It keeps {serving} replicas that serve." if serving else ""
+        return orchestrator_pb2.DEPLOYMENT_STATE_INFEASIBLE, explanation.summary + kept
+    missing = [replica for replica in planned if not _ready(replica, heard)]
+    if planned and not missing:
+        words = f"{len(planned)} of {len(planned)} replicas ready"
+        return orchestrator_pb2.DEPLOYMENT_STATE_READY, words + (", the old ones are leaving" if leaving else "")
+    words = f"{len(planned) - len(missing)} of {len(planned)} replicas ready"
+    words += "".join(f"; {_why(replica, heard)}" for replica in missing)
+    if not planned:
+        words = "waiting for a plan"
+    failed = any(_has_failed(replica, heard) for replica in missing)
+    if serving and failed:
+        return orchestrator_pb2.DEPLOYMENT_STATE_DEGRADED, words
+    return orchestrator_pb2.DEPLOYMENT_STATE_PROGRESSING, words
+
+
+def _ready(replica: Replica, heard: dict[str, Heard]) -> bool:
+    report = heard.get(replica.replica_id)
+    return report is not None and report.present and report.status.state == node_pb2.REPLICA_STATE_READY
+
+
+def _has_failed(replica: Replica, heard: dict[str, Heard]) -> bool:
+    report = heard.get(replica.replica_id)
+    if report is None:
+        return False
+    return not report.present or report.status.state == node_pb2.REPLICA_STATE_FAILED or report.status.starts > 1
+
+
+def _why(replica: Replica, heard: dict[str, Heard]) -> str:
+    report = heard.get(replica.replica_id)
+    if report is None:
+        return f"{replica.replica_id} is not reported by {replica.node_id} yet"
+    if not report.present:
+        return f"{replica.replica_id} was on {replica.node_id}, which is lost"
+    state = node_pb2.ReplicaState.Name(report.status.state).removeprefix("REPLICA_STATE_").lower()
+    reason = f": {report.status.reason}" if report.status.reason else ""
+    return f"{replica.replica_id} on {replica.node_id} is {state}{reason}"
+
+
+def _status(replica: Replica, heard: dict[str, Heard]) -> node_pb2.ReplicaStatus:
+    report = heard.get(replica.replica_id)
+    if report is not None:
+        return report.status
+    return node_pb2.ReplicaStatus(
+        replica_id=replica.replica_id,
+        deployment_id=replica.deployment_id,
+        variant_id=replica.variant_id,
+        partition_id=replica.partition.partition_id,
+        state=node_pb2.REPLICA_STATE_FETCHING,
+        reason=f"not reported by {replica.node_id} yet",
+    )

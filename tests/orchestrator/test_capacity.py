@@ -1,0 +1,111 @@
+"""The queueing calculation against closed forms, limits and its own promises."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.orchestrator.core.capacity import (
+    MOST_UTILISATION,
+    broken_limit,
+    capacity_per_s,
+    energy_per_token_mj,
+    percentile_ms,
+    presence,
+    share_within,
+    station_of,
+)
+from services.orchestrator.core.loads import figures_at, longest_prompt
+from services.orchestrator.core.wish import Demand, Metric
+from tests.orchestrator.worlds import profile, slo
+
+DEMAND = Demand(1.0, 128, 32)
+
+
+def test_without_load_the_figures_are_the_measured_ones() -> None:
+    measured = profile("v", ttft_ms=100, tpot_ms=20)
+    station = station_of(measured, DEMAND, 4)
+    assert percentile_ms(station, Metric.TTFT, 50, 0.0) == pytest.approx(100.0, rel=1e-6)
+    # The lognormal is at least as wide as p95 and p99 say, so the percentile is no smaller than the measured one.
+    assert 120.0 <= percentile_ms(station, Metric.TTFT, 95, 0.0) <= 125.0
+    assert energy_per_token_mj(station, 0.0) == pytest.approx(300.0)
+
+
+def test_one_at_a_time_is_the_mm1_queue() -> None:
+    station = station_of(profile("v", batches=(1,)), DEMAND, 1)
+    rate = 0.5 * station.rates_per_s[0]
+    for n, probability in enumerate(presence(station, rate)[:10]):
+        assert probability == pytest.approx(0.5 * 0.5**n, rel=1e-6)
+
+
+def test_waiting_matches_a_simulated_queue() -> None:
+    """Exponential service at the state's rate, one at a time: the waits of a simulated queue keep the model's share."""
+    station = station_of(profile("v", batches=(1,)), DEMAND, 1)
+    mu, rate, rng = station.rates_per_s[0], 0.7 * station.rates_per_s[0], random.Random(1)
+    clock = free_at = 0.0
+    waits_s: list[float] = []
+    for _ in range(60_000):
+        clock += rng.expovariate(rate)
+        waits_s.append(max(free_at - clock, 0.0))
+        free_at = max(free_at, clock) + rng.expovariate(mu)
+    own_p95_ms = station.ttft[0].p95_ms
+    limit_ms = own_p95_ms + 1500.0
+    simulated = sum(wait <= 1.5 for wait in waits_s) / len(waits_s)
+    assert share_within(station, Metric.TTFT, limit_ms, rate) == pytest.approx(simulated, abs=0.02)
+
+
+@given(
+    ttft=st.floats(1, 2000),
+    tpot=st.floats(0.5, 300),
+    batch=st.sampled_from([1, 2, 4]),
+    limit=st.floats(1, 5000),
+    prompt=st.integers(8, 512),
+)
+@settings(max_examples=60, deadline=None)
+def test_capacity_is_where_the_limit_breaks(ttft: float, tpot: float, batch: int, limit: float, prompt: int) -> None:
+    station = station_of(profile("v", ttft_ms=ttft, tpot_ms=tpot), Demand(1, prompt, 32), batch)
+    limits = slo(ttft=limit, tpot=limit).latency
+    capacity = capacity_per_s(station, limits)
+    assert 0.0 <= capacity <= station.most_per_s
+    assert capacity == 0.0 or broken_limit(station, limits, capacity) is None
+    if 0.0 < capacity < station.most_per_s:
+        assert broken_limit(station, limits, min(capacity * 1.01, station.most_per_s)) is not None
+    if capacity == 0.0:
+        assert broken_limit(station, limits, 0.0) is not None
+
+
+@given(st.floats(0.0, 0.9), st.floats(0.0, 0.9), st.sampled_from(list(Metric)))
+@settings(max_examples=60, deadline=None)
+def test_latency_does_not_fall_with_load(a: float, b: float, metric: Metric) -> None:
+    station = station_of(profile("v"), DEMAND, 4)
+    low, high = sorted((a * station.rates_per_s[-1], b * station.rates_per_s[-1]))
+    assert percentile_ms(station, metric, 95, low) <= percentile_ms(station, metric, 95, high) * (1 + 1e-6)
+
+
+def test_without_limits_it_is_a_share_of_the_most_throughput() -> None:
+    station = station_of(profile("v"), DEMAND, 4)
+    assert capacity_per_s(station, ()) == pytest.approx(MOST_UTILISATION * station.rates_per_s[-1])
+
+
+def test_prompts_between_measured_ones_are_interpolated_and_far_ones_refused() -> None:
+    measured = profile("v", ttft_ms=128)
+    assert figures_at(measured, 80, 1).ttft.p50_ms == pytest.approx(80.0)
+    assert figures_at(measured, 8, 1).ttft.p50_ms == pytest.approx(32.0), "never better than the shortest measured"
+    assert figures_at(measured, 512, 1).ttft.p50_ms == pytest.approx(512.0)
+    assert figures_at(measured, 128, 3).ttft.p50_ms == pytest.approx(256.0)
+    with pytest.raises(ValueError, match="does not reach"):
+        figures_at(measured, int(longest_prompt(measured)) + 1, 1)
+
+
+def test_a_shorter_answer_carries_more_of_the_prefill() -> None:
+    from dataclasses import replace
+
+    measured = profile("v", batches=(1,), energy_mj=300)
+    known = replace(measured, loads=tuple(replace(load, energy_per_prefill_mj=3200.0) for load in measured.loads))
+    # 300 mJ × 32 tokens = 9600 mJ, of which 3200 are prefill: 200 mJ a decoded token.
+    assert energy_per_token_mj(station_of(known, Demand(0, 128, 8), 1), 0.0) == pytest.approx(200 + 3200 / 8)
+    assert math.isclose(energy_per_token_mj(station_of(known, Demand(0, 128, 32), 1), 0.0), 300.0)

@@ -30,11 +30,13 @@ def warm(model: Model, manifest: VariantManifest) -> None:
 
 
 def check_canary(engine: Engine, canary: Canary) -> None:
-    """Asks the canary's prompt, greedily, on the idle engine.
+    """Asks the canary's prompt, greedily, on the idle engine. A variant that was never checked has none.
 
     Raises:
         VariantRejected: the answer is another one, or none came in time.
     """
+    if not canary.continuation:
+        return
     answer: list[int] = []
     over = threading.Event()
     errors: list[TradewindError] = []

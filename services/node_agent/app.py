@@ -1,0 +1,192 @@
+"""Composition root of the node agent: parts start in order, and stop in the reverse order.
+
+state folder → devices → fleet → server (not ready) → kept target → link → ready
+(signal) → not ready → drain → link → server → fleet → state folder
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from services.node_agent.artifacts.fetcher import Fetcher
+from services.node_agent.artifacts.store import ArtifactStore
+from services.node_agent.core.energy import Rate
+from services.node_agent.core.target import ReplicaSpec
+from services.node_agent.devices.discovery import discover_cpu, offered_cpus
+from services.node_agent.devices.inventory import Inventory
+from services.node_agent.link import Link
+from services.node_agent.metrics import AgentMetrics
+from services.node_agent.obedience import Obedience
+from services.node_agent.replica.spec import ProcessSpec
+from services.node_agent.report import Identity, Reporter, read_boot_id
+from services.node_agent.serving import inference
+from services.node_agent.serving.measure import Measurer, Workbench
+from services.node_agent.serving.node_service import NodeAgentServicer
+from services.node_agent.settings import NodeAgentSettings
+from services.node_agent.state_folder import StateFolder
+from services.node_agent.supervision.fleet import Fleet
+from services.node_agent.supervision.replica import Surroundings
+from tradewind import logs
+from tradewind.domain.errors import InvalidField
+from tradewind.metrics import Registry, serve_metrics
+from tradewind.rpc.client import open_channel
+from tradewind.rpc.server import GrpcServer
+from tradewind.rpc.service import Lifecycle, run
+from tradewind.settings import read_or_exit
+from tradewind.v1 import compiler_pb2_grpc, node_pb2_grpc
+
+# After the drain nothing of worth is in hand.
+SERVER_GRACE_S: Final = 1.0
+
+
+def main() -> None:
+    """Runs the node agent until a signal comes."""
+    settings = read_or_exit(NodeAgentSettings)
+    logs.configure("node_agent", settings.log_format, settings.log_level)
+    run("node-agent", lambda life: start(settings, life))
+
+
+async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
+    """Starts everything; registers what stops it.
+
+    Raises:
+        TradewindError: a setting cannot be met, or the port or state folder is taken.
+    """
+    structlog.get_logger("node-agent").info("settings", **settings.effective())
+    labels = _labels(settings)
+    folder = StateFolder.open(settings.state_dir)
+    life.on_stop(lambda: asyncio.to_thread(folder.close))
+    node_id = folder.node_id(settings.node_id)
+    structlog.contextvars.bind_contextvars(node=node_id)
+    inventory = Inventory([discover_cpu(offered_cpus(settings.cpu_ids, os.sched_getaffinity(0)), settings.tdp_w)])
+    store = ArtifactStore(folder.artifacts, settings.cache_limit_bytes)
+    compiler = open_channel(settings.compiler_address)
+    life.on_stop(lambda: compiler.close(None))
+    news = asyncio.Event()
+    parts = _Parts(settings, folder, inventory, store)
+    fetcher = Fetcher(
+        store, compiler_pb2_grpc.CompilerServiceStub(compiler), settings.keys, in_use=lambda: fleet.digests
+    )
+    fleet = Fleet(lambda changed, emptied: parts.surroundings(fetcher, changed, emptied), news.set, time.monotonic)
+    life.on_stop(fleet.stop)
+
+    registry = Registry()
+    registry.collector.register(AgentMetrics(fleet, list(inventory)))
+    life.on_stop(_async(serve_metrics(registry, settings.metrics_listen)))
+    server = GrpcServer("node-agent", settings.listen, registry)
+    obedience = Obedience(node_id, folder, lambda target: fleet.want(target.replicas))
+    identity = Identity(node_id, read_boot_id(), time.time_ns(), "", labels, settings.report_period_s)
+    reporter = Reporter(identity, list(inventory), fleet, store, lambda: obedience.newest)
+    measurer = Measurer(parts.workbench(fetcher, node_id, lambda: fleet.busy_cpus))
+    server.add(inference.register, inference.InferenceProxy(fleet), inference.SERVICE)
+    servicer = NodeAgentServicer(reporter, measurer)
+    server.add(node_pb2_grpc.add_NodeAgentServiceServicer_to_server, servicer, "tradewind.v1.NodeAgentService")
+    await server.start()
+    reporter.reached_at(settings.advertise_address or server.address)
+    life.on_stop(lambda: server.stop(SERVER_GRACE_S))
+
+    fleet.start()
+    obedience.recover()
+    orchestrator = open_channel(settings.orchestrator_address)
+    life.on_stop(lambda: orchestrator.close(None))
+    stub = node_pb2_grpc.NodeLinkServiceStub(orchestrator)
+    link = Link(stub, reporter, obedience.obey, news, settings.report_period_s, random.random)
+    link.start()
+    life.on_stop(link.stop)
+    metering = asyncio.create_task(_meter(inventory, fleet, settings.report_period_s))
+    life.on_stop(lambda: _end(metering))
+    # The link still tells that replicas drain, and ends after them.
+    life.on_stop(lambda: fleet.drain(settings.drain_limit_s))
+    life.on_not_ready(server.not_ready)
+    await server.ready()
+
+
+class _Parts:
+    """What replicas and measurements share."""
+
+    def __init__(
+        self, settings: NodeAgentSettings, folder: StateFolder, inventory: Inventory, store: ArtifactStore
+    ) -> None:
+        self._settings, self._folder, self._inventory, self._store = settings, folder, inventory, store
+
+    def surroundings(self, fetcher: Fetcher, changed: Callable[[], None], emptied: Callable[[], None]) -> Surroundings:
+        return Surroundings(
+            fetcher=fetcher,
+            store=self._store,
+            check=self._check,
+            process_spec=self._process_spec,
+            load_limit_s=self._settings.load_limit_s,
+            now_s=time.monotonic,
+            draw=random.random,
+            changed=changed,
+            emptied=emptied,
+        )
+
+    def workbench(self, fetcher: Fetcher, node_id: str, busy_cpus: Callable[[], set[int]]) -> Workbench:
+        return Workbench(
+            fetcher=fetcher,
+            inventory=self._inventory,
+            node_id=node_id,
+            busy_cpus=busy_cpus,
+            process_spec=self._process_spec,
+            envelope_path=self._store.path_of,
+            load_limit_s=self._settings.load_limit_s,
+        )
+
+    def _check(self, spec: ReplicaSpec) -> None:
+        self._inventory.find(spec.device_id).check(spec.device_id, spec.partition_kind, spec.cpu_ids)
+
+    def _process_spec(self, spec: ReplicaSpec, envelope: Path, number: int) -> ProcessSpec:
+        name = hashlib.sha256(spec.replica_id.encode()).hexdigest()[:12]
+        return ProcessSpec(
+            replica_id=spec.replica_id,
+            variant_id=spec.variant_id,
+            envelope=envelope,
+            artifacts=self._store.root,
+            trusted_keys=self._settings.keys.absolute(),
+            socket=self._folder.sockets / f"{name}-{number}",
+            cpu_ids=spec.cpu_ids,
+            batch_limit=spec.batch_limit,
+            parent=os.getpid(),
+            rate=self._inventory.find(spec.device_id).rate(),
+            log_format=self._settings.log_format,
+            log_level=self._settings.log_level,
+        )
+
+
+def _labels(settings: NodeAgentSettings) -> dict[str, str]:
+    try:
+        return settings.label_pairs()
+    except ValueError as error:
+        raise InvalidField("labels", str(error)) from error
+
+
+async def _meter(inventory: Inventory, fleet: Fleet, period_s: float) -> None:
+    """Reads meters often enough for counters that wrap, and tells replicas what CPU time costs when that changes."""
+    told: dict[str, Rate] = {}
+    while True:
+        await asyncio.sleep(period_s)
+        for device in inventory:
+            device.read()
+            device_id, rate = device.facts.device_id, device.rate()
+            if told.get(device_id) != rate:
+                fleet.tell_rate(device_id, rate)
+                told[device_id] = rate
+
+
+def _async(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    return lambda: asyncio.to_thread(stop)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,95 @@
+"""The link to the orchestrator: whole reports up, whole targets down, again and again. Serving never waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import structlog
+
+from services.node_agent.core.backoff import RECONNECT
+from services.node_agent.report import Reporter
+from tradewind.domain.errors import TradewindError
+from tradewind.rpc.errors import translated
+from tradewind.v1 import node_pb2, node_pb2_grpc
+
+# Changes that come together go into one report.
+LEAST_PAUSE_S: Final = 0.1
+
+
+class Link:
+    """Keeps a stream to the orchestrator.
+
+    Args:
+        stub: of the orchestrator.
+        reporter: makes reports.
+        obey: takes each target; raises TradewindError for one it refuses.
+        news: set by others when something changed: a report follows soon.
+        period_s: longest time between two reports.
+        draw: uniform in [0, 1), for the back-off.
+    """
+
+    def __init__(
+        self,
+        stub: node_pb2_grpc.NodeLinkServiceAsyncStub,
+        reporter: Reporter,
+        obey: Callable[[node_pb2.NodeTarget], None],
+        news: asyncio.Event,
+        period_s: float,
+        draw: Callable[[], float],
+    ) -> None:
+        self._stub, self._reporter, self._obey, self._news = stub, reporter, obey, news
+        self._period_s, self._draw = period_s, draw
+        self._task: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._log = structlog.get_logger("link")
+
+    def start(self) -> None:
+        """Begins to connect."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Ends the stream. Idempotent."""
+        if self._task is not None:
+            task, self._task = self._task, None
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                with translated("orchestrator"):
+                    await self._talk()
+                self._log.info("the orchestrator closed the stream")
+            except TradewindError as error:
+                # Told once for each outage; the retries go on silently.
+                (self._log.debug if self._failures else self._log.warning)("no link", error=error.message)
+            self._failures += 1
+            await asyncio.sleep(RECONNECT.pause_s(self._failures, self._draw()))
+
+    async def _talk(self) -> None:
+        call = self._stub.Connect(self._reports())
+        try:
+            async for response in call:
+                self._failures = 0
+                self._take(response.target)
+        finally:
+            call.cancel()
+
+    def _take(self, target: node_pb2.NodeTarget) -> None:
+        try:
+            self._obey(target)
+        except TradewindError as error:
+            self._log.warning(
+                "target refused", error=error.message, generation=target.generation, fencing=target.fencing
+            )
+
+    async def _reports(self) -> AsyncIterator[node_pb2.ConnectRequest]:
+        while True:
+            self._news.clear()
+            yield node_pb2.ConnectRequest(report=self._reporter.report())
+            await asyncio.sleep(min(LEAST_PAUSE_S, self._period_s))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), max(0.0, self._period_s - LEAST_PAUSE_S))

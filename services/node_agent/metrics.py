@@ -1,0 +1,69 @@
+"""What the agent counts: load, tokens and step times of replicas, restarts, energy. Filled from whole states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from services.node_agent.core.replica_states import ReplicaState
+from services.node_agent.devices.port import Device
+from services.node_agent.supervision.fleet import Fleet
+
+_PREFIX: Final = "tradewind_"
+
+
+class AgentMetrics(Collector):
+    """Reads fleet and devices when it is asked, so that a replica that is gone leaves no metric behind.
+
+    Args:
+        fleet: the replicas.
+        devices: the devices.
+    """
+
+    def __init__(self, fleet: Fleet, devices: Sequence[Device]) -> None:
+        self._fleet, self._devices = fleet, devices
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics now."""
+        yield from self._replica_metrics()
+        joules = CounterMetricFamily(
+            f"{_PREFIX}device_energy_joules", "Energy since the agent started", labels=("device", "source")
+        )
+        watts = GaugeMetricFamily(f"{_PREFIX}device_power_watts", "Mean power", labels=("device", "source"))
+        for device in self._devices:
+            reading = device.read()
+            labels = (device.facts.device_id, reading.energy.source.label)
+            joules.add_metric(labels, reading.energy.energy_mj / 1e3)
+            watts.add_metric(labels, reading.power_mw / 1e3)
+        yield joules
+        yield watts
+
+    def _replica_metrics(self) -> Iterator[Metric]:
+        state = GaugeMetricFamily(f"{_PREFIX}replica_state", "1 for the state it is in", labels=("replica", "state"))
+        starts = CounterMetricFamily(f"{_PREFIX}replica_starts", "Starts of its process", labels=("replica",))
+        active = GaugeMetricFamily(f"{_PREFIX}replica_active_sequences", "Sequences at work", labels=("replica",))
+        queued = GaugeMetricFamily(f"{_PREFIX}replica_queued_sequences", "Sequences waiting", labels=("replica",))
+        memory = GaugeMetricFamily(f"{_PREFIX}replica_memory_bytes", "Resident memory", labels=("replica",))
+        phased = ("replica", "phase")
+        tokens = CounterMetricFamily(f"{_PREFIX}replica_tokens", "Tokens taken or generated", labels=phased)
+        steps = CounterMetricFamily(f"{_PREFIX}replica_steps", "Steps of the engine", labels=phased)
+        seconds = CounterMetricFamily(f"{_PREFIX}replica_step_seconds", "Time in steps", labels=phased)
+        for replica in self._fleet.replicas:
+            name, process = replica.spec.replica_id, replica.process
+            for known in ReplicaState:
+                state.add_metric((name, known.name.lower()), float(replica.state is known))
+            starts.add_metric((name,), replica.starts)
+            if process is None:
+                continue
+            active.add_metric((name,), process.stats.active)
+            queued.add_metric((name,), process.stats.queued)
+            memory.add_metric((name,), process.memory_bytes)
+            totals = process.stats.totals
+            for phase in ("prefill", "decode"):
+                tokens.add_metric((name, phase), totals.get(f"{phase}_tokens", 0))
+                steps.add_metric((name, phase), totals.get(f"{phase}_steps", 0))
+                seconds.add_metric((name, phase), totals.get(f"{phase}_s", 0))
+        yield from (state, starts, active, queued, memory, tokens, steps, seconds)

@@ -1,0 +1,251 @@
+"""Measures a variant on a partition of its own: a process that is there for this only, and gone when the call ends."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import structlog
+
+from services.node_agent.artifacts.fetcher import Fetcher
+from services.node_agent.core.measurement import (
+    DEFAULT_REPEATS,
+    LoadFigures,
+    LoadSpec,
+    Sample,
+    check_loads,
+    figures_of,
+    prompt,
+)
+from services.node_agent.core.shapes import shapes_of
+from services.node_agent.core.target import ReplicaSpec
+from services.node_agent.devices.inventory import Inventory
+from services.node_agent.devices.port import Device
+from services.node_agent.replica.latencies import stats_of
+from services.node_agent.replica.servicer import PHASES_KEY
+from services.node_agent.replica.spec import ProcessSpec
+from services.node_agent.supervision.process import ReplicaProcess
+from services.node_agent.wire import energy_message, file_of, stats_message
+from tradewind.domain.errors import InvalidField, ReplicaLost
+from tradewind.domain.figures import FigureSource
+from tradewind.domain.manifest import FileRef, VariantManifest
+from tradewind.rpc.errors import translated
+from tradewind.v1 import common_pb2, inference_pb2, node_pb2, profiler_pb2
+
+# One round of a load.
+ROUND_LIMIT_S: Final = 600.0
+# A caller that waits for its turn hears this often that it does.
+WAIT_NEWS_S: Final = 5.0
+# Rounds number their sequences apart by this much, so that no two prompts of a measurement are the same.
+MAX_SEQUENCES: Final = 10_000
+# Shares of the progress that are over once files are here and once the process serves.
+_FETCHED, _LOADED = 0.05, 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What a measurement needs of its agent; see `Surroundings`."""
+
+    fetcher: Fetcher
+    inventory: Inventory
+    node_id: str
+    busy_cpus: Callable[[], set[int]]
+    process_spec: Callable[[ReplicaSpec, Path, int], ProcessSpec]
+    envelope_path: Callable[[str], Path]
+    load_limit_s: float
+
+
+class Measurer:
+    """Runs measurements, one at a time: two would measure each other.
+
+    Args:
+        bench: of the agent.
+    """
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        self._turn = asyncio.Lock()
+        self._numbers = itertools.count(1)
+        self._log = structlog.get_logger("measure")
+
+    async def measure(self, request: node_pb2.MeasureRequest) -> AsyncIterator[node_pb2.MeasureResponse]:
+        """See the contract."""
+        if not request.variant_id or not request.manifest.digest:
+            raise InvalidField("variant_id", "variant_id and manifest say what to measure; both are needed")
+        loads = [
+            LoadSpec(load.prompt_tokens, load.output_tokens, load.concurrency, load.repeats or DEFAULT_REPEATS)
+            for load in request.loads
+        ]
+        async for response in self._wait_for_turn():
+            yield response
+        async with AsyncExitStack() as stack:
+            stack.callback(self._turn.release)
+            yield _progress("fetching files", 0.0)
+            envelope = file_of(request.manifest)
+            manifest = await self._bench.fetcher.variant(request.variant_id, envelope)
+            check_loads(loads, shapes_of(manifest, request.batch_limit).slots, manifest.context_tokens)
+            device = self._bench.inventory.for_target(manifest.target, request.device_id)
+            yield _progress("loading and warming up", _FETCHED)
+            process = await self._start(request, envelope, device, stack)
+            run = _Run(manifest, device, process)
+            yield _progress("first round, not counted", _LOADED)
+            await run.round(loads[0], 0)
+            points = []
+            async for response in run.all(loads):
+                if response.HasField("load"):
+                    points.append(response.load)
+                yield response
+            profile = self._profile(request, manifest, device, process, points)
+            yield node_pb2.MeasureResponse(stage="done", progress=1.0, profile=profile)
+
+    async def _wait_for_turn(self) -> AsyncIterator[node_pb2.MeasureResponse]:
+        """Ends when it is this call's turn; the lock is held then. Says now and then that it still waits."""
+        while True:
+            try:
+                await asyncio.wait_for(self._turn.acquire(), WAIT_NEWS_S)
+            except TimeoutError:
+                yield _progress("waiting for another measurement to end", 0.0)
+            else:
+                return
+
+    async def _start(
+        self, request: node_pb2.MeasureRequest, envelope: FileRef, device: Device, stack: AsyncExitStack
+    ) -> ReplicaProcess:
+        kind = request.partition_kind or device.facts.partition_kinds[-1]
+        partition = device.cut(kind, self._bench.busy_cpus())
+        number = next(self._numbers)
+        spec = ReplicaSpec(
+            replica_id=f"measure-{number}",
+            deployment_id="",
+            variant_id=request.variant_id,
+            manifest=envelope,
+            partition_id=partition.partition_id,
+            device_id=partition.device_id,
+            partition_kind=kind,
+            cpu_ids=partition.cpu_ids,
+            batch_limit=request.batch_limit,
+        )
+        told = self._bench.process_spec(spec, self._bench.envelope_path(envelope.digest), number)
+        process = await ReplicaProcess.start(told)
+        stack.push_async_callback(process.stop)
+        # A call that is cancelled has no time for a friendly end.
+        stack.callback(process.kill)
+        await process.ready(self._bench.load_limit_s)
+        return process
+
+    def _profile(
+        self,
+        request: node_pb2.MeasureRequest,
+        manifest: VariantManifest,
+        device: Device,
+        process: ReplicaProcess,
+        points: list[profiler_pb2.LoadPoint],
+    ) -> profiler_pb2.Profile:
+        facts = device.facts
+        point = common_pb2.OperatingPoint(
+            variant_id=request.variant_id,
+            device_class=facts.device_class,
+            partition_kind=request.partition_kind or facts.partition_kinds[-1],
+            batch_limit=shapes_of(manifest, request.batch_limit).slots,
+        )
+        profile = profiler_pb2.Profile(
+            point=point,
+            model_id=manifest.model_id,
+            loads=points,
+            memory_bytes=process.peak_memory_bytes,
+            load_s=process.load_s,
+            idle_power_mw=facts.idle_power_mw,
+            idle_power_source=common_pb2.FigureSource.ValueType(facts.idle_power_source),
+            node_id=self._bench.node_id,
+        )
+        profile.create_time.GetCurrentTime()
+        return profile
+
+
+class _Run:
+    """Loads on one process."""
+
+    def __init__(self, manifest: VariantManifest, device: Device, process: ReplicaProcess) -> None:
+        self._manifest, self._device, self._process = manifest, device, process
+        self._sequences = itertools.count(1)
+
+    async def all(self, loads: Sequence[LoadSpec]) -> AsyncIterator[node_pb2.MeasureResponse]:
+        """Every round of every load in order; news after each."""
+        rounds, done = sum(load.repeats for load in loads), 0
+        for load in loads:
+            words = f"{load.prompt_tokens} + {load.output_tokens} tokens × {load.concurrency}"
+            samples: list[Sample] = []
+            wall_s = 0.0
+            for repeat in range(load.repeats):
+                began_s = time.monotonic()
+                samples += await self.round(load, next(self._sequences) * MAX_SEQUENCES)
+                wall_s += time.monotonic() - began_s
+                done += 1
+                share = _LOADED + (1 - _LOADED) * done / rounds
+                if repeat + 1 < load.repeats:
+                    yield _progress(words, share)
+            figures = figures_of(samples, wall_s, self._device.facts.idle_power_mw)
+            yield node_pb2.MeasureResponse(stage=words, progress=share, load=_point(load, samples, figures))
+
+    async def round(self, load: LoadSpec, first_sequence: int) -> list[Sample]:
+        """All sequences of a load together, once."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._one(load, first_sequence + i)) for i in range(load.concurrency)]
+        return [task.result() for task in tasks]
+
+    async def _one(self, load: LoadSpec, sequence: int) -> Sample:
+        manifest = self._manifest
+        ids = prompt(load, sequence, manifest.vocabulary_size, manifest.eos_token_ids)
+        request = inference_pb2.GenerateRequest(
+            token_ids=inference_pb2.TokenIds(ids=ids),
+            sampling=inference_pb2.Sampling(max_tokens=load.output_tokens, ignore_eos=True),
+        )
+        call = self._process.generate(request, ROUND_LIMIT_S)
+        usage: inference_pb2.Usage | None = None
+        with translated("replica under measurement"):
+            async for piece in call:
+                response = inference_pb2.GenerateResponse.FromString(piece)
+                usage = response.usage if response.finish_reason else usage
+            phases = _phases(await call.trailing_metadata())
+        if usage is None:
+            raise ReplicaLost("the replica under measurement ended its stream early")
+        return Sample(
+            ttft_ms=usage.ttft_ms,
+            tpot_ms=usage.tpot_ms,
+            output_tokens=usage.output_tokens,
+            prefill_mj=phases["prefill_mj"],
+            decode_mj=phases["decode_mj"],
+            source=FigureSource(usage.energy.source),
+            method=usage.energy.method,
+        )
+
+
+def _phases(metadata: grpc.aio.Metadata | Any) -> dict[str, float]:
+    raw = dict(metadata)[PHASES_KEY]
+    return dict(json.loads(raw))
+
+
+def _point(load: LoadSpec, samples: list[Sample], figures: LoadFigures) -> profiler_pb2.LoadPoint:
+    return profiler_pb2.LoadPoint(
+        prompt_tokens=load.prompt_tokens,
+        output_tokens=load.output_tokens,
+        concurrency=load.concurrency,
+        ttft=stats_message(stats_of([s.ttft_ms for s in samples])),
+        tpot=stats_message(stats_of([s.tpot_ms for s in samples if s.output_tokens > 1])),
+        tokens_per_s=figures.tokens_per_s,
+        energy_per_token=energy_message(figures.energy_per_token),
+        power_mw=figures.power_mw,
+        energy_per_prefill=energy_message(figures.energy_per_prefill),
+    )
+
+
+def _progress(stage: str, share: float) -> node_pb2.MeasureResponse:
+    return node_pb2.MeasureResponse(stage=stage, progress=share)

@@ -1,0 +1,115 @@
+"""Between the contract's messages and the agent's own values. Translation only."""
+
+from __future__ import annotations
+
+import hashlib
+
+from services.node_agent.core.target import INTENT_DRAIN, INTENT_SERVE, ReplicaSpec, Target
+from services.node_agent.devices.port import DeviceFacts, Partition, Reading
+from services.node_agent.replica.latencies import Stats
+from tradewind.domain.errors import InvalidField
+from tradewind.domain.figures import EnergyFigure
+from tradewind.domain.manifest import FileRef
+from tradewind.v1 import common_pb2, compiler_pb2, node_pb2, profiler_pb2
+
+
+def target_of(message: node_pb2.NodeTarget) -> Target:
+    """A target out of its message.
+
+    Raises:
+        InvalidField: a replica has no intent.
+    """
+    return Target(
+        node_id=message.node_id,
+        fencing=message.fencing,
+        generation=message.generation,
+        step=message.step,
+        replicas=tuple(_spec_of(replica) for replica in message.replicas),
+        content=hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest(),
+    )
+
+
+def _spec_of(message: node_pb2.ReplicaSpec) -> ReplicaSpec:
+    if message.intent not in (INTENT_SERVE, INTENT_DRAIN):
+        raise InvalidField("replicas.intent", f"replica {message.replica_id!r} needs SERVE or DRAIN")
+    return ReplicaSpec(
+        replica_id=message.replica_id,
+        deployment_id=message.deployment_id,
+        variant_id=message.variant_id,
+        manifest=file_of(message.manifest),
+        partition_id=message.partition.partition_id,
+        device_id=message.partition.device_id,
+        partition_kind=message.partition.kind,
+        cpu_ids=tuple(sorted(message.partition.cpu_ids)),
+        batch_limit=message.batch_limit,
+        model_id=message.model_id,
+        draining=message.intent == INTENT_DRAIN,
+    )
+
+
+def file_of(message: compiler_pb2.ArtifactRef) -> FileRef:
+    """A file reference out of its message."""
+    return FileRef(message.name, message.digest, message.size_bytes)
+
+
+def energy_message(figure: EnergyFigure) -> common_pb2.Energy:
+    """An energy figure."""
+    return common_pb2.Energy(
+        energy_mj=figure.energy_mj,
+        source=common_pb2.FigureSource.ValueType(figure.source),
+        method=figure.method,
+    )
+
+
+def stats_message(stats: Stats) -> profiler_pb2.LatencyStats:
+    """A latency distribution."""
+    return profiler_pb2.LatencyStats(
+        p50_ms=stats.p50_ms,
+        p95_ms=stats.p95_ms,
+        p99_ms=stats.p99_ms,
+        mean_ms=stats.mean_ms,
+        samples=stats.samples,
+    )
+
+
+def device_message(facts: DeviceFacts) -> node_pb2.Device:
+    """A device."""
+    return node_pb2.Device(
+        device_id=facts.device_id,
+        kind=node_pb2.DeviceKind.ValueType(facts.kind),
+        device_class=facts.device_class,
+        product_name=facts.product_name,
+        targets=facts.targets,
+        memory_bytes=facts.memory_bytes,
+        cpu_ids=facts.cpu_ids,
+        partition_kinds=facts.partition_kinds,
+        can_set_power=facts.can_set_power,
+        can_partition=facts.can_partition,
+        energy_source=common_pb2.FigureSource.ValueType(facts.energy_source),
+        energy_method=facts.energy_method,
+        idle_power_mw=facts.idle_power_mw,
+    )
+
+
+def reading_message(device_id: str, reading: Reading) -> node_pb2.DeviceReading:
+    """A device's readings."""
+    return node_pb2.DeviceReading(
+        device_id=device_id,
+        energy=energy_message(reading.energy),
+        power_mw=reading.power_mw,
+        utilization=reading.utilization,
+        memory_used_bytes=reading.memory_used_bytes,
+        fault=reading.fault,
+    )
+
+
+def partition_message(partition: Partition) -> common_pb2.Partition:
+    """A partition."""
+    return common_pb2.Partition(
+        partition_id=partition.partition_id,
+        device_id=partition.device_id,
+        kind=partition.kind,
+        cpu_ids=partition.cpu_ids,
+        uuid=partition.uuid,
+        memory_bytes=partition.memory_bytes,
+    )

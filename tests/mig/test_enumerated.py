@@ -13,7 +13,7 @@ from services.node_agent.core.mig import Layout, Plan, Planner, Refusal, Refusal
 from . import brute_force
 
 # The full product of all profiles (2319 × 128) takes minutes; `bench/mig/pairs.py` runs it, this takes a sample of it.
-SAMPLED_LAYOUTS = 40
+SAMPLED_LAYOUTS = 12
 SEED = 4
 
 

@@ -61,7 +61,7 @@ def questions(draw: st.DrawFn) -> tuple[Planner, Standing, Layout, Policy]:
     return planner, standing, target, Policy(order=draw(st.sampled_from(Order)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tables())
 def test_enumeration_of_any_board(table: DeviceTable) -> None:
     found = [brute_force.seats_of(one) for one in Planner(table).space.layouts()]
@@ -70,7 +70,7 @@ def test_enumeration_of_any_board(table: DeviceTable) -> None:
     assert set(found) == brute_force.all_layouts(table)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(questions())
 def test_a_plan_is_legal_complete_and_the_gentlest(question: tuple[Planner, Standing, Layout, Policy]) -> None:
     planner, standing, target, policy = question
@@ -89,7 +89,7 @@ def test_a_plan_is_legal_complete_and_the_gentlest(question: tuple[Planner, Stan
         assert answer.reason is RefusalReason.PINNED_IN_THE_WAY
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(questions(), st.data())
 def test_admission_agrees_with_brute_force(
     question: tuple[Planner, Standing, Layout, Policy], data: st.DataObject

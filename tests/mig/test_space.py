@@ -9,7 +9,7 @@ import pytest
 from services.node_agent.core.mig import DeviceTable, LayoutSpace, Planner
 
 from . import brute_force
-from .fixtures import A30, A100_40, BOARDS, EXTENDED, PLAIN, Board, layout, only, slice_at
+from .fixtures import A30, A100_40, EXTENDED, PLAIN, Board, layout, only, slice_at
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_documented_counts(
     assert len({brute_force.multiset(one.counts()) for one in largest}) == maximal_multisets
 
 
-@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.table.name)
+@pytest.mark.parametrize("board", [A100_40, A30], ids=lambda board: board.table.name)
 def test_enumeration_agrees_with_brute_force(board: Board) -> None:
     names = ("1g", "2g", "4g", "1g+me", "2g+me") if board is A30 else EXTENDED
     table = only(board, *names)

@@ -38,7 +38,7 @@ def no_layout(space: LayoutSpace, standing: Standing, wanted: Wanted) -> Refusal
 
 
 def not_admitted(space: LayoutSpace, standing: Standing, profile_id: int, least: Counts) -> Refusal:
-    """The refusal for one more slice, with the fewest others that would have to go, pinned ones last.
+    """The refusal for one more slice, with the fewest and smallest others that would have to go; pinned last.
 
     Args:
         space: the board's layouts.
@@ -51,12 +51,13 @@ def not_admitted(space: LayoutSpace, standing: Standing, profile_id: int, least:
     most = tuple(map(add, space.counts(standing.layout.counts()), one))
     of_profile = space.encode(seat for seat in space.seats if seat.profile_id == profile_id) or 0
     pinned, before = (space.encode(part) or 0 for part in (standing.pinned, standing.layout))
-    best: tuple[tuple[int, int, int], Mask, Counts] | None = None
+    best: tuple[tuple[int, int, int, int], Mask, Counts] | None = None
     for counts, masks in space.between(one, most):
         missing = _missing(least, counts)
+        missing_memory = space.table.memory_slices_of(space.wanted(missing))
         for mask in masks:
             others = mask & ~_lowest(mask & of_profile & ~pinned or mask & of_profile)
-            price = (pinned & ~others).bit_count(), sum(missing), (before & ~others).bit_count()
+            price = (pinned & ~others).bit_count(), sum(missing), missing_memory, (before & ~others).bit_count()
             if best is None or price < best[0]:
                 best = price, others, missing
     if best is None:

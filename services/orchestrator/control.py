@@ -215,6 +215,8 @@ class Control:
         if plan.blueprint != self.blueprint:
             self._log.info("blueprint committed", generation=plan.blueprint.generation, id=plan.blueprint.blueprint_id)
         self.blueprint = plan.blueprint
+        # The next look finds the same and has no news to write down again.
+        self._state = replace(self._state, explanations=plan.explanations)
         self.explanations.update({e.deployment_id: explanation_message(e) for e in plan.explanations})
         self._gauges.generation(plan.blueprint.generation)
 
@@ -328,7 +330,7 @@ class Control:
             self._log.warning("not committed, trying again", trigger=effect.trigger, error=error.message)
             self._retry_at_s = self._now_s() + RETRY_S
             return
-        self._log.info("decided", trigger=effect.trigger, changes=list(proposal.changes))
+        self._log.info("decided", trigger=effect.trigger, changes=[line for line in proposal.changes if line[0] != "="])
         self.adopt(effect.plan)
         self.wake()
 

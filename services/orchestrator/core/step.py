@@ -242,12 +242,12 @@ def _outline(situation: Situation | None) -> object:
 
 def _verdicts(explanations: tuple[Explanation, ...]) -> object:
     """What makes an explanation news."""
-    return tuple(
-        (
-            e.deployment_id,
-            e.binding_limit,
-            e.nearest_slo,
-            tuple((c.variant_id, c.refusal, c.chosen) for c in e.candidates),
-        )
-        for e in explanations
-    )
+
+    def verdict(explanation: Explanation) -> object:
+        options = [
+            (c.variant_id, c.device_class, c.partition_kind, c.batch_limit, c.refusal, c.chosen)
+            for c in explanation.candidates
+        ]
+        return (explanation.deployment_id, explanation.binding_limit, explanation.nearest_slo, sorted(options))
+
+    return [verdict(explanation) for explanation in explanations]

@@ -62,7 +62,7 @@ async def start(life: Lifecycle, settings: GatewaySettings) -> Gateway:
     life.on_stop(_shut(threads))
     live = LiveState(settings.redis_url)
     life.on_stop(live.close)
-    compiler, orchestrator = open_channel(settings.compiler), open_channel(settings.orchestrator)
+    compiler, orchestrator = open_channel(settings.compiler_address), open_channel(settings.orchestrator_address)
     life.on_stop(lambda: compiler.close(None))
     life.on_stop(lambda: orchestrator.close(None))
     channels = Channels()

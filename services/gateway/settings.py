@@ -30,8 +30,8 @@ class GatewaySettings(ServiceSettings):
 
     listen: str = "127.0.0.1:7404"
     http_listen: str = "127.0.0.1:8080"
-    compiler: str = "127.0.0.1:7402"
-    orchestrator: str = "127.0.0.1:7401"
+    compiler_address: str = "127.0.0.1:7402"
+    orchestrator_address: str = "127.0.0.1:7401"
     api_keys: tuple[Annotated[str, Field(min_length=8)], ...] = Field(default=(), repr=False)
     wait_ready_s: float = Field(default=15.0, ge=0, le=600)
     request_limit_s: float = Field(default=600.0, gt=0, le=86_400)

@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from services.gateway.core.energy_estimate import EnergyEstimates
 from services.gateway.core.stop_matcher import StopMatcher
 from services.gateway.metrics import Finished, GatewayMetrics
@@ -54,13 +56,19 @@ class Account:
     def __init__(self, metrics: GatewayMetrics, estimates: EnergyEstimates, arrival: Arrival) -> None:
         self.metrics, self.estimates, self.arrival = metrics, estimates, arrival
         self._open = True
+        self._log = structlog.get_logger("requests")
         metrics.begun(arrival.deployment)
 
     def end(self, code: str) -> None:
         """Over, with "OK", "CANCELLED" or an error's reason; later calls change nothing."""
-        if self._open:
-            self._open = False
-            self.metrics.ended(self.arrival.interface, self.arrival.deployment, code)
+        if not self._open:
+            return
+        self._open = False
+        self.metrics.ended(self.arrival.interface, self.arrival.deployment, code)
+        ms = round((time.monotonic() - self.arrival.at_s) * 1e3, 1)
+        self._log.info(
+            "request", interface=self.arrival.interface, deployment=self.arrival.deployment, code=code, ms=ms
+        )
 
 
 class TextGeneration:

@@ -33,6 +33,8 @@ QUEUED_PER_PLACE: Final = 32
 MAX_WAITING: Final = 256
 # Tried again this soon when every replica refused and the routing table did not change.
 RETRY_PAUSE_S: Final = 0.25
+# A node that is there connects in milliseconds; one that swallows packets must not hold a request for longer.
+CONNECT_WAIT_S: Final = 2.0
 # Replicas tried for one request before its last error is told.
 MAX_ATTEMPTS: Final = 64
 # HTTP requests open at once; each costs a few tens of kilobytes.

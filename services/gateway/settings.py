@@ -16,8 +16,8 @@ class GatewaySettings(ServiceSettings):
     Attributes:
         listen: "host:port" of gRPC (InferenceService and Open Inference Protocol).
         http_listen: "host:port" of HTTP; /metrics is served there too.
-        compiler: "host:port" of the compiler, for tokenizers and chat templates.
-        orchestrator: "host:port" of the orchestrator, for the status page only.
+        compiler_address: "host:port" of the compiler, for tokenizers and chat templates.
+        orchestrator_address: "host:port" of the orchestrator, for the status page only.
         api_keys: keys that clients of the data path must show one of; none means that anyone may ask.
         wait_ready_s: how long a request waits while its deployment has no ready replica.
         request_limit_s: most seconds a request may take.

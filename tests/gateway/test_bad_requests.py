@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -86,6 +87,19 @@ async def test_huge_bodies_are_refused(world: World) -> None:
 
     status, error = await post(world, "completions", content=endless())
     assert (status, error["code"]) == (413, "request_too_large")
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault_of_ours(world: World) -> None:
+    host, port = world.gateway.http.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"model":')
+    await writer.drain()
+    # Half closed: the gateway sees the end of the body and may still answer, which ends the wait here.
+    writer.write_eof()
+    await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    async with httpx.AsyncClient() as client:
+        assert "tradewind_gateway_faults_total 0.0" in (await client.get(f"{world.url}/metrics")).text
 
 
 ABSURD_CHATS: list[tuple[dict[str, Any], str]] = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gateway.core.choice import capacity, choose
@@ -40,6 +40,7 @@ def test_draining_and_excluded_replicas_get_nothing() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 8), st.integers(0, 50)), min_size=1, max_size=8), st.integers(0, 100))
+@settings(deadline=None)
 def test_no_other_replica_would_be_less_loaded(shape: list[tuple[int, int]], turn: int) -> None:
     replicas = [replica(f"r{i}", limit) for i, (limit, _) in enumerate(shape)]
     outstanding = {f"r{i}": count for i, (_, count) in enumerate(shape)}

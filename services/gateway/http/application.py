@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import uuid
 from http import HTTPStatus
+from typing import Final
 
 import structlog
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
@@ -21,6 +23,9 @@ from services.gateway.openai.shapes import ChatRequest, CompletionRequest
 from services.gateway.status.endpoints import StatusEndpoints
 from tradewind.domain.errors import TradewindError
 from tradewind.metrics import Registry
+
+# As nginx counts it; no standard status says so.
+_CLIENT_LEFT: Final = 499
 
 
 def application(
@@ -46,7 +51,14 @@ def application(
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(TradewindError, _failed)
     app.add_exception_handler(HTTPException, _no_such)
-    app.add_exception_handler(Exception, _fault)
+    app.add_exception_handler(ClientDisconnect, _left)
+    faults = registry.counter("gateway_faults_total", "HTTP requests that failed by a fault of ours")
+
+    async def fault(request: Request, error: Exception) -> Response:
+        faults.inc()
+        return await _fault(request, error)
+
+    app.add_exception_handler(Exception, fault)
     document(app, (ChatRequest, CompletionRequest))
     return Surround(app, keys)
 
@@ -70,6 +82,11 @@ async def _no_such(request: Request, error: Exception) -> Response:
     what = f"{request.method} {request.url.path}: {HTTPStatus(error.status_code).phrase.lower()}; see /openapi.json"
     refusal = Refusal(error.status_code, "invalid_request_error", "unknown_url", what)
     return JSONResponse(refusal.body(), error.status_code, {**refusal.headers(), **(error.headers or {})})
+
+
+async def _left(_: Request, __: Exception) -> Response:
+    # Nobody reads this: the client went away while it sent its body.
+    return Response(status_code=_CLIENT_LEFT)
 
 
 async def _fault(request: Request, error: Exception) -> Response:

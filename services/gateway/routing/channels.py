@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Collection
 
 import grpc
 
-from services.gateway.limits import IDLE_CHANNELS
+from services.gateway.limits import CONNECT_WAIT_S, IDLE_CHANNELS
+from tradewind.domain.errors import ServiceUnavailable
 from tradewind.rpc.client import open_channel
 from tradewind.v1 import inference_pb2_grpc
 
@@ -18,12 +20,24 @@ class Channels:
     def __init__(self) -> None:
         self._open: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
 
-    def stub(self, address: str) -> inference_pb2_grpc.InferenceServiceAsyncStub:
-        """The inference service at an address."""
+    async def stub(self, address: str) -> inference_pb2_grpc.InferenceServiceAsyncStub:
+        """The inference service at an address, connected.
+
+        Raises:
+            ServiceUnavailable: nobody is there, or nobody answers; gRPC by itself would wait until the deadline.
+        """
         if address not in self._open:
             self._open[address] = open_channel(address)
         self._open.move_to_end(address)
-        return inference_pb2_grpc.InferenceServiceStub(self._open[address])
+        channel = self._open[address]
+        try:
+            async with asyncio.timeout(CONNECT_WAIT_S):
+                await _connect(channel)
+        except TimeoutError as error:
+            raise ServiceUnavailable(
+                f"the node at {address} does not answer within {CONNECT_WAIT_S:.0f} s", {"service": address}
+            ) from error
+        return inference_pb2_grpc.InferenceServiceStub(channel)
 
     async def prune(self, needed: Collection[str]) -> None:
         """Closes idle channels beyond `IDLE_CHANNELS`.
@@ -39,3 +53,10 @@ class Channels:
         """Closes all; calls at work end as cancelled."""
         while self._open:
             await self._open.popitem()[1].close(None)
+
+
+async def _connect(channel: grpc.aio.Channel) -> None:
+    """Returns when a channel is connected, or has just failed and so would a call."""
+    settled = (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE)
+    while (state := channel.get_state(try_to_connect=True)) not in settled:
+        await channel.wait_for_state_change(state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import grpc
 import structlog
@@ -24,6 +24,8 @@ from tradewind.v1 import inference_pb2
 # Another replica may well do what this one could not. NOT_FOUND: the replica was stopped since the table was read.
 RETRYABLE: Final = frozenset({"REPLICA_LOST", "SERVICE_UNAVAILABLE", "NO_READY_REPLICA", "OVERLOADED", "NOT_FOUND"})
 
+Call: TypeAlias = grpc.aio.UnaryStreamCall[inference_pb2.GenerateRequest, inference_pb2.GenerateResponse]
+
 
 class ReplicaStream:
     """A generation at work on one replica; its first message is in.
@@ -34,7 +36,7 @@ class ReplicaStream:
     def __init__(
         self,
         replica: ReplicaRoute,
-        call: grpc.aio.UnaryStreamCall[inference_pb2.GenerateRequest, inference_pb2.GenerateResponse],
+        call: Call,
         first: inference_pb2.GenerateResponse,
         release: Outstanding,
     ) -> None:
@@ -179,19 +181,19 @@ class Dispatcher:
             sampling=sampling,
         )
         place = Outstanding(self._by_replica, self._by_deployment, replica.replica_id, deployment)
-        call = self._channels.stub(replica.address).Generate(request, timeout=deadline.left_s())
+        call: Call | None = None
         try:
+            stub = await self._channels.stub(replica.address)
+            call = stub.Generate(request, timeout=deadline.left_s())
             return ReplicaStream(replica, call, await read(call, replica), place)
         except BaseException:
-            call.cancel()
+            if call is not None:
+                call.cancel()
             place.leave()
             raise
 
 
-async def read(
-    call: grpc.aio.UnaryStreamCall[inference_pb2.GenerateRequest, inference_pb2.GenerateResponse],
-    replica: ReplicaRoute,
-) -> inference_pb2.GenerateResponse:
+async def read(call: Call, replica: ReplicaRoute) -> inference_pb2.GenerateResponse:
     """The next message.
 
     Raises:

@@ -134,7 +134,7 @@ async def test_life_with_signals_and_a_redis_that_goes_and_comes_back(tmp_path: 
         "http_listen": f"127.0.0.1:{port}",
         "listen": "127.0.0.1:0",
         "redis_url": f"unix://{socket_path}",
-        "compiler": compiler.server.address,
+        "compiler_address": compiler.server.address,
         "state_dir": str(tmp_path / "state"),
         "drain_s": "20",
     }
@@ -210,7 +210,7 @@ async def test_a_stream_that_outlasts_the_drain_is_cut_and_the_process_ends(redi
             "http_listen": f"127.0.0.1:{port}",
             "listen": "127.0.0.1:0",
             "redis_url": redis_url,
-            "compiler": compiler.server.address,
+            "compiler_address": compiler.server.address,
             "state_dir": str(tmp_path),
             "drain_s": "1",
         }

@@ -142,7 +142,8 @@ class GatewayMetrics:
 
 def source_label(source: common_pb2.FigureSource.ValueType) -> str:
     """The label as people and JSON see it, for instance "measured_counter"; an unset one is "unavailable"."""
-    if source == common_pb2.FIGURE_SOURCE_UNSPECIFIED:
+    if source == common_pb2.FIGURE_SOURCE_UNSPECIFIED or source not in common_pb2.FigureSource.values():
+        # Not set, or newer than this software.
         return "unavailable"
     return common_pb2.FigureSource.Name(source).removeprefix("FIGURE_SOURCE_").lower()
 

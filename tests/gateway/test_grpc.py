@@ -58,37 +58,38 @@ async def test_stop_texts_are_matched_at_the_gateway(world: World, channel: grpc
     assert list(script.requests[0].sampling.stop) == []
 
 
-@pytest.mark.parametrize(
-    ("request_", "reason"),
-    [
-        (inference_pb2.GenerateRequest(text="x"), "INVALID_FIELD"),
-        (inference_pb2.GenerateRequest(deployment="chat"), "INVALID_FIELD"),
-        (inference_pb2.GenerateRequest(deployment="nope", text="x"), "NOT_FOUND"),
-        (
-            inference_pb2.GenerateRequest(deployment="chat", text="x", sampling=inference_pb2.Sampling(temperature=-1)),
-            "INVALID_FIELD",
+REFUSED = [
+    (inference_pb2.GenerateRequest(text="x"), "INVALID_FIELD"),
+    (inference_pb2.GenerateRequest(deployment="chat"), "INVALID_FIELD"),
+    (inference_pb2.GenerateRequest(deployment="nope", text="x"), "NOT_FOUND"),
+    (
+        inference_pb2.GenerateRequest(deployment="chat", text="x", sampling=inference_pb2.Sampling(temperature=-1)),
+        "INVALID_FIELD",
+    ),
+    (
+        inference_pb2.GenerateRequest(
+            deployment="chat", text="x", sampling=inference_pb2.Sampling(temperature=float("nan"))
         ),
-        (
-            inference_pb2.GenerateRequest(
-                deployment="chat", text="x", sampling=inference_pb2.Sampling(temperature=float("nan"))
-            ),
-            "INVALID_FIELD",
-        ),
-        (
-            inference_pb2.GenerateRequest(deployment="chat", text="x", sampling=inference_pb2.Sampling(stop=["a"] * 5)),
-            "INVALID_FIELD",
-        ),
-        (
-            inference_pb2.GenerateRequest(deployment="chat", token_ids=inference_pb2.TokenIds(ids=[5] * 201)),
-            "CONTEXT_EXCEEDED",
-        ),
-    ],
-)
-async def test_refusals(world: World, channel: grpc.aio.Channel, request_: Any, reason: str) -> None:
-    await world.serve("x")
-    with pytest.raises(RemoteError) as caught:
-        await generate(channel, request_)
-    assert caught.value.remote_reason == reason
+        "INVALID_FIELD",
+    ),
+    (
+        inference_pb2.GenerateRequest(deployment="chat", text="x", sampling=inference_pb2.Sampling(stop=["a"] * 5)),
+        "INVALID_FIELD",
+    ),
+    (
+        inference_pb2.GenerateRequest(deployment="chat", token_ids=inference_pb2.TokenIds(ids=[5] * 201)),
+        "CONTEXT_EXCEEDED",
+    ),
+]
+
+
+async def test_refusals(world: World, channel: grpc.aio.Channel) -> None:
+    script = await world.serve("x")
+    for request, reason in REFUSED:
+        with pytest.raises(RemoteError) as caught:
+            await generate(channel, request)
+        assert caught.value.remote_reason == reason, request
+    assert not script.requests
 
 
 async def test_infer_says_why_not(world: World, channel: grpc.aio.Channel) -> None:

@@ -139,6 +139,20 @@ async def test_status_shows_everything(world: World) -> None:
     assert serving["ttft"] == {"p50_ms": 80, "p95_ms": 120, "samples": 9}
 
 
+async def test_states_newer_than_this_software_are_shown_as_numbers(world: World) -> None:
+    report = fill(world)
+    report.replicas[0].state = 77  # type: ignore[assignment]
+    report.devices[0].energy_source = 88  # type: ignore[assignment]
+    report.readings[0].energy.source = 88  # type: ignore[assignment]
+    world.orchestrator.nodes[0].report.CopyFrom(report)
+    world.orchestrator.deployments[0].state = 99  # type: ignore[assignment]
+    status = (await get(world, "/status.json")).json()
+    (deployment,) = status["deployments"]
+    assert deployment["state"] == "99"
+    assert {replica["state"] for replica in deployment["replicas"]} == {"77", "failed"}
+    assert status["nodes"][0]["devices"][0]["energy_source"] == "unavailable"
+
+
 async def test_status_without_the_orchestrator_explains_itself(world: World) -> None:
     report = fill(world)
     await world.live.put_node(report)

@@ -5,6 +5,7 @@ Figures keep their source label; what is not known is null, never a guess.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -74,9 +75,7 @@ def _deployment(name: str, wish: orchestrator_pb2.Deployment | None, places: Pla
     # Newest first hand: a node's own report beats what the orchestrator said of it.
     statuses |= {key: status for key, (_, status) in places.items() if status.deployment_id == deployment_id}
     ids = sorted({*routed, *statuses})
-    state = (
-        orchestrator_pb2.DeploymentState.Name(wish.state).removeprefix("DEPLOYMENT_STATE_").lower() if wish else None
-    )
+    state = _word(orchestrator_pb2.DeploymentState, wish.state) if wish else None
     return {
         "name": name,
         "deployment_id": deployment_id,
@@ -103,7 +102,7 @@ def _replica(
 ) -> dict[str, Any]:
     variant_id = status.variant_id if status and status.variant_id else (route.variant_id if route else "")
     node_id = route.node_id if route else (places[replica_id][0].node_id if replica_id in places else None)
-    state = node_pb2.ReplicaState.Name(status.state).removeprefix("REPLICA_STATE_").lower() if status else None
+    state = _word(node_pb2.ReplicaState, status.state) if status else None
     return {
         "replica_id": replica_id,
         "node_id": node_id,
@@ -128,7 +127,7 @@ def _node(
     report: node_pb2.NodeReport, state: orchestrator_pb2.NodeState.ValueType | None, age_s: float | None
 ) -> dict[str, Any]:
     readings = {reading.device_id: reading for reading in report.readings}
-    name = None if state is None else orchestrator_pb2.NodeState.Name(state).removeprefix("NODE_STATE_").lower()
+    name = None if state is None else _word(orchestrator_pb2.NodeState, state)
     return {
         "node_id": report.node_id,
         "state": name,
@@ -144,7 +143,7 @@ def _device(device: node_pb2.Device, reading: node_pb2.DeviceReading | None) -> 
     source = reading.energy.source if reading and reading.energy.source else device.energy_source
     return {
         "device_id": device.device_id,
-        "kind": node_pb2.DeviceKind.Name(device.kind).removeprefix("DEVICE_KIND_").lower(),
+        "kind": _word(node_pb2.DeviceKind, device.kind),
         "device_class": device.device_class,
         "product": device.product_name,
         "memory_bytes": device.memory_bytes or None,
@@ -194,7 +193,7 @@ def _slo(slo: common_pb2.Slo) -> list[str]:
 
 def _objective(wish: orchestrator_pb2.Deployment) -> str:
     objective = wish.spec.objective or common_pb2.OBJECTIVE_ENERGY
-    return common_pb2.Objective.Name(objective).removeprefix("OBJECTIVE_").lower()
+    return _word(common_pb2.Objective, objective)
 
 
 def _latency(stats: profiler_pb2.LatencyStats) -> dict[str, float] | None:
@@ -205,3 +204,11 @@ def _latency(stats: profiler_pb2.LatencyStats) -> dict[str, float] | None:
 
 def _age_s(time: Any, now_s: float) -> float | None:
     return round(max(now_s - time.seconds - time.nanos / 1e9, 0.0), 1) if time.seconds else None
+
+
+def _word(kind: Any, value: int) -> str:
+    """An enum's value as people say it; a value newer than this software is its number."""
+    name: str = next((name for name, number in kind.items() if number == value), str(value))
+    # Values bear the name of their enum in front: DEPLOYMENT_STATE_READY.
+    words = re.sub(r"(?<!^)(?=[A-Z])", "_", kind.DESCRIPTOR.name).upper() + "_"
+    return name.removeprefix(words).lower()

@@ -135,7 +135,7 @@ class TextGeneration:
             text += self._matcher.push(self._detokenizer.push(token_id))
             if self._matcher.stopped:
                 return self._stop_here(text)
-            if not self._matcher.holding:
+            if not self._matcher.held_chars:
                 self._released = len(self._ids)
         if response.finish_reason:
             return self._finish(text, response)

@@ -11,6 +11,7 @@ import pytest
 
 from services.gateway.limits import MAX_BODY_BYTES
 from tests.gateway.conftest import CONTEXT_TOKENS, World
+from tests.gateway.tokenizers_made import byte_level
 
 ASK: list[Any] = [{"role": "user", "content": "hi"}]
 
@@ -190,7 +191,7 @@ async def test_a_model_without_template_completes_and_does_not_chat(world: World
 
 async def test_a_template_may_refuse(world: World) -> None:
     await world.serve("x")
-    tokenizer = world.model._tokenizer.to_str()
+    tokenizer = byte_level().to_str()
     sources = {
         "m-strict": "{{ raise_exception('roles must alternate') }}",
         "m-broken": "{% for %}",

@@ -77,7 +77,7 @@ def test_endless_broken_bytes_do_not_pile_up() -> None:
     broken = tokenizer.token_to_id("<0xF0>")
     out = [detokenizer.push(broken) for _ in range(100)]
     assert "".join(out).count("\ufffd") >= 100 - MAX_PENDING_TOKENS
-    assert len(detokenizer._window) <= 2 * MAX_PENDING_TOKENS
+    assert detokenizer.kept_tokens <= 2 * MAX_PENDING_TOKENS
 
 
 def test_half_a_character_at_the_end_becomes_a_replacement() -> None:

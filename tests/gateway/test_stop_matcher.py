@@ -19,7 +19,7 @@ def run(pieces: list[str], stops: list[str]) -> tuple[str, bool, int]:
     out, most_held = "", 0
     for piece in pieces:
         out += matcher.push(piece)
-        most_held = max(most_held, len(matcher._held))
+        most_held = max(most_held, matcher.held_chars)
     return out + matcher.finish(), matcher.stopped, most_held
 
 
@@ -54,6 +54,6 @@ def test_a_stop_text_over_three_pieces_never_leaks() -> None:
 def test_a_false_beginning_is_given_back() -> None:
     matcher = StopMatcher(["STOP"])
     assert matcher.push("ST") == ""
-    assert matcher.holding
+    assert matcher.held_chars == 2
     assert matcher.push("AY") == "STAY"
-    assert not matcher.holding
+    assert matcher.held_chars == 0

@@ -86,6 +86,11 @@ class WindowDetokenizer:
         self._window: list[int] = []
         self._read = 0
 
+    @property
+    def kept_tokens(self) -> int:
+        """Tokens kept as context or because their text is not complete; at most twice `MAX_PENDING_TOKENS`."""
+        return len(self._window)
+
     def push(self, token_id: int) -> str:
         """Text that is complete with this token."""
         if token_id in self._special:

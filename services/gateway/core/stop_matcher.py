@@ -22,9 +22,9 @@ class StopMatcher:
         self.stopped = False
 
     @property
-    def holding(self) -> bool:
-        """Whether text is held back because it may be the beginning of a stop text."""
-        return bool(self._held)
+    def held_chars(self) -> int:
+        """Characters held back because they may be the beginning of a stop text."""
+        return len(self._held)
 
     def push(self, piece: str) -> str:
         """Takes the next piece; returns what may go out. After a stop text was found: nothing, ever."""

@@ -105,7 +105,7 @@ def test_idle_slices_go_before_live_ones(plain: Planner) -> None:
 
 
 def test_no_order_needs_fewer_stops(plain: Planner) -> None:
-    """For plain pairs (each second state) whose plan stops work: neither this target nor one as gentle can do with fewer stops."""
+    """Each second plain state: no order, to this target or one as gentle, stops less work than the plan does."""
     table = plain.space.table
     targets = brute_force.by_multiset(brute_force.all_layouts(table))
     with_stops = 0

@@ -15,6 +15,7 @@ from services.orchestrator.settings import OrchestratorSettings
 from tests.orchestrator.neighbours import Shelf, serve
 from tradewind.rpc.client import open_channel
 from tradewind.rpc.errors import translated
+from tradewind.rpc.server import GrpcServer
 from tradewind.rpc.service import Lifecycle
 from tradewind.v1 import common_pb2, orchestrator_pb2, orchestrator_pb2_grpc
 
@@ -31,6 +32,7 @@ class Stand:
     database_url: str
     redis_url: str
     settings: dict[str, Any] = field(default_factory=dict)
+    server: GrpcServer | None = None
     address: str = ""
     _life: Lifecycle | None = None
     _channel: Any = None
@@ -51,6 +53,7 @@ class Stand:
         )
         self.address = server.address
         self._channel = open_channel(self.address)
+        await asyncio.wait_for(self._channel.channel_ready(), LIMIT_S)
 
     async def down(self) -> None:
         """Stops it in order."""
@@ -116,7 +119,7 @@ async def standing(database_url: str, redis_url: str, **settings: Any) -> AsyncI
     shelf.put("fast", ttft_ms=100, tpot_ms=20, energy_mj=400)
     shelf.put("lean", ttft_ms=200, tpot_ms=40, energy_mj=250, top1=0.95)
     server, address = await serve(shelf)
-    stand = Stand(shelf, address, database_url, redis_url, settings)
+    stand = Stand(shelf, address, database_url, redis_url, settings, server)
     await stand.up()
     try:
         yield stand

@@ -121,7 +121,10 @@ def read_declaration(file: Path) -> Declaration:
     except ValidationError as error:
         mistakes = [_mistake(e["type"], e["loc"], e["msg"], e.get("input")) for e in error.errors()]
         raise InvalidField(str(file), "\n  ".join(["", *mistakes]).rstrip()) from error
-    spec_of(declaration)
+    try:
+        spec_of(declaration)
+    except InvalidField as error:
+        raise InvalidField(str(file), f"\n  {error.message}") from error
     return declaration
 
 

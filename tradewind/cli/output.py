@@ -11,6 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich import box
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -78,7 +79,7 @@ class Output:
 
 def table_of(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
     """A table without frames. "^Name" is right-aligned; "Name…" may be broken over lines, others keep to one."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(
             column.strip("^…"),
@@ -89,6 +90,36 @@ def table_of(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def lined(
+    columns: Sequence[str], rows: Sequence[Sequence[Cell]], notes: Sequence[str | Text], indent: int = 2
+) -> list[RenderableType]:
+    """A table whose rows carry a note on a line of its own, for words that no column has room for.
+
+    Args:
+        columns: as for `table_of`.
+        rows: cells.
+        notes: one for each row; an empty one takes no line.
+        indent: of the notes.
+    """
+    cells = [[Text.from_markup(f"[bold]{column.strip('^…')}[/]") for column in columns]]
+    cells += [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    widths = [max(row[i].cell_len for row in cells) for i in range(len(columns))]
+    lines: list[RenderableType] = []
+    for number, row in enumerate(cells):
+        line = Text(no_wrap=True, overflow="ellipsis")
+        for cell, width, column in zip(row, widths, columns, strict=True):
+            gap = " " * (width - cell.cell_len)
+            line.append_text(Text(gap) + cell if column.startswith("^") else cell + Text(gap))
+            line.append("  ")
+        line.rstrip()
+        lines.append(line)
+        if number == 0:
+            lines.append(Text("─" * (sum(widths) + 2 * (len(widths) - 1)), style="dim", no_wrap=True, overflow="crop"))
+        elif note := notes[number - 1]:
+            lines.append(Padding(Text(note, style="dim") if isinstance(note, str) else note, (0, 0, 0, indent)))
+    return lines
 
 
 def to_json(message: Message) -> dict[str, Any]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from tradewind.client.compiler import CompilerClient
 from tradewind.client.endpoints import Endpoints, find_endpoints
-from tradewind.client.gateway import GatewayClient
 from tradewind.client.operations import OperationsClient, service_of
 from tradewind.client.orchestrator import OrchestratorClient
 from tradewind.client.profiler import ProfilerClient
 from tradewind.client.wire import Wire
+
+if TYPE_CHECKING:
+    from tradewind.client.gateway import GatewayClient
 
 
 class Tradewind:
@@ -56,6 +58,9 @@ class Tradewind:
     @cached_property
     def gateway(self) -> GatewayClient:
         """Chat."""
+        # Imported on first use: an HTTP client costs every other command a fifth of its start.
+        from tradewind.client.gateway import GatewayClient
+
         gateway = GatewayClient(self.endpoints.gateway)
         self._gateways.append(gateway)
         return gateway

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -13,18 +13,22 @@ from tradewind.cli.commands.deployments import show_placed
 from tradewind.cli.commands.explain import show_explanation
 from tradewind.cli.commands.models import format_of
 from tradewind.cli.commands.variants import find_variant, show_table
-from tradewind.cli.declaration import Declaration, json_schema, read_declaration, spec_of
 from tradewind.cli.output import table_of, to_json
 from tradewind.cli.placing import DEFAULT_WAIT_S, existing, place, unchanged
 from tradewind.cli.progress import follow
 from tradewind.cli.session import Session, command
 from tradewind.cli.sources import source_path
-from tradewind.cli.steps import Observed, Step, steps
 from tradewind.cli.wish import parsed
 from tradewind.client.tradewind import Tradewind
 from tradewind.domain import units
 from tradewind.domain.errors import InvalidField, RemoteError, VariantRejected
 from tradewind.v1 import compiler_pb2, orchestrator_pb2
+
+if TYPE_CHECKING:
+    from tradewind.cli.declaration import Declaration
+    from tradewind.cli.steps import Observed, Step
+
+# The schema is imported by the functions that need it: building its checker would double every command's start.
 
 FileOption = Annotated[Path, typer.Option("-f", "--file", help="Declaration; docs/cli.md has the schema.")]
 
@@ -42,6 +46,8 @@ def apply(
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until it serves.")] = False,
 ) -> None:
     """Make it so: import, build, measure what is missing, then deploy. Applying twice changes nothing."""
+    from tradewind.cli.steps import steps
+
     if schema:
         return _print_schema(session)
     declaration = _read(file)
@@ -72,6 +78,8 @@ def apply(
 
 def plan(session: Session, file: FileOption = Path("-")) -> None:
     """Show what apply would do, and the planner's report, without doing it."""
+    from tradewind.cli.steps import steps
+
     declaration = _read(file)
     client, out = session.client, session.out
     todo = steps(declaration, observe(client, declaration))
@@ -93,6 +101,8 @@ def plan(session: Session, file: FileOption = Path("-")) -> None:
 
 def observe(client: Tradewind, declaration: Declaration) -> Observed:
     """What there is of a declaration."""
+    from tradewind.cli.steps import Observed
+
     try:
         model = client.compiler.model(declaration.model.name)
     except RemoteError as error:
@@ -143,6 +153,8 @@ def _do(session: Session, declaration: Declaration, step: Step, file: Path) -> N
 
 
 def _spec(client: Tradewind, declaration: Declaration) -> orchestrator_pb2.DeploymentSpec:
+    from tradewind.cli.declaration import spec_of
+
     spec = spec_of(declaration)
     if pinned := declaration.deployment.variant:
         spec.pinned_variant_id = find_variant(client.compiler, pinned, declaration.model.name).variant_id
@@ -150,12 +162,16 @@ def _spec(client: Tradewind, declaration: Declaration) -> orchestrator_pb2.Deplo
 
 
 def _read(file: Path) -> Declaration:
+    from tradewind.cli.declaration import read_declaration
+
     if file == Path("-"):
         raise InvalidField("-f", "name the declaration: -f deployment.yaml; deploy/examples/chat.yaml is one")
     return read_declaration(file)
 
 
 def _print_schema(session: Session) -> None:
+    from tradewind.cli.declaration import json_schema
+
     session.out.screen.print_json(data=json_schema())
 
 

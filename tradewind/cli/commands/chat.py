@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -11,9 +11,11 @@ from rich.text import Text
 from tradewind.cli.failures import EXIT_INTERRUPTED
 from tradewind.cli.output import Output
 from tradewind.cli.session import Session, command
-from tradewind.client.gateway import Answer, GatewayClient
 from tradewind.domain.errors import InvalidField
 from tradewind.domain.units import show_mj, show_ms
+
+if TYPE_CHECKING:
+    from tradewind.client.gateway import Answer, GatewayClient
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -74,7 +76,7 @@ def _converse(
         if not text:
             return
         messages.append({"role": "user", "content": _utf8(text)})
-        answer = Answer(deployment)
+        answer = new_answer(deployment)
         try:
             _say(out, gateway, deployment, messages, options, answer)
         except KeyboardInterrupt:
@@ -90,13 +92,20 @@ def _say(
     options: dict[str, Any],
     answer: Answer | None = None,
 ) -> Answer:
-    answer = answer or Answer(deployment)
+    answer = answer or new_answer(deployment)
     for piece in gateway.chat(deployment, messages, answer, **options):
         out.stream(piece)
     out.stream("\n")
     if not out.json:
         out.note(f"[dim]{Text(_figures(answer)).plain}[/]")
     return answer
+
+
+def new_answer(deployment: str) -> Answer:
+    """An empty answer; imported here because the HTTP client below it would slow every other command's start."""
+    from tradewind.client.gateway import Answer
+
+    return Answer(deployment)
 
 
 def _figures(answer: Answer) -> str:

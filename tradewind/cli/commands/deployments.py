@@ -11,7 +11,7 @@ from rich.text import Text
 from tradewind.cli import wish, words
 from tradewind.cli.commands.explain import show_explanation
 from tradewind.cli.commands.variants import find_variant
-from tradewind.cli.output import Cell, Output, to_json, to_json_list
+from tradewind.cli.output import Cell, Output, lined, to_json, to_json_list
 from tradewind.cli.placing import DEFAULT_WAIT_S, Placed, place, wait_ready
 from tradewind.cli.session import Session, command
 from tradewind.cli.show_slo import slo_words
@@ -172,12 +172,14 @@ def show_deployments(out: Output, deployments: list[orchestrator_pb2.Deployment]
             f"{sum(r.state == node_pb2.REPLICA_STATE_READY for r in d.replicas)}/{len(d.replicas)}",
             common_pb2.Objective.Name(d.spec.objective).removeprefix("OBJECTIVE_").lower(),
             slo_words(d.spec.slo),
-            Text(d.state_reason, style="dim"),
         ]
         for d in deployments
     ]
-    columns = ["deployment", "state", "model", "^ready", "objective", "SLO…", "why…"]
-    out.table(columns, rows, "no deployments; make one with `tradewind deploy MODEL --ttft-p95 300ms`")
+    if rows:
+        columns = ["deployment", "state", "model", "^ready", "objective", "SLO"]
+        out.show(*lined(columns, rows, [d.state_reason for d in deployments]))
+    else:
+        out.show("no deployments; make one with `tradewind deploy MODEL --ttft-p95 300ms`")
 
 
 def show(

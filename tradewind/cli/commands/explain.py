@@ -8,14 +8,14 @@ import typer
 from rich.text import Text
 
 from tradewind.cli import words
-from tradewind.cli.output import Output, to_json
+from tradewind.cli.output import Output, lined, to_json
 from tradewind.cli.session import Session, command
 from tradewind.cli.show_slo import slo_words
 from tradewind.domain.units import show_bytes, show_ms
 from tradewind.v1 import orchestrator_pb2
 
 COLUMNS: Final = (
-    "", "variant", "where", "^TTFT", "^TPOT", "^energy/token", "^memory", "^takes", "verdict…",
+    "", "variant", "where", "^TTFT", "^TPOT", "^energy/token", "^memory", "^takes",
 )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def show_explanation(out: Output, explanation: orchestrator_pb2.Explanation) -> 
     if explanation.summary:
         out.show(Text(explanation.summary))
     if explanation.candidates:
-        out.table(COLUMNS, [_row(c) for c in explanation.candidates], "")
+        out.show("", *lined(COLUMNS, [_row(c) for c in explanation.candidates], _verdicts(explanation)))
         sources = {(words.source(c.energy_per_token.source), c.energy_per_token.method) for c in explanation.candidates}
         known = sorted(f"{s} ({m})" if m else s for s, m in sources if s != "unavailable")
         if known:
@@ -62,9 +62,12 @@ def _row(candidate: orchestrator_pb2.Candidate) -> list[Text]:
         words.energy(candidate.energy_per_token),
         show_bytes(candidate.memory_bytes) if candidate.memory_bytes else "–",
         f"{candidate.capacity_requests_per_s:.2g}/s" if candidate.capacity_requests_per_s else "–",
-        verdict(candidate),
     ]
     return [Text(cell, style=style) for cell in cells]
+
+
+def _verdicts(explanation: orchestrator_pb2.Explanation) -> list[str | Text]:
+    return [Text(verdict(c), style="green" if c.chosen else "dim") for c in explanation.candidates]
 
 
 def verdict(candidate: orchestrator_pb2.Candidate) -> str:

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from tradewind.cli import words
-from tradewind.cli.output import Output, to_json, to_json_list
+from tradewind.cli.output import Cell, Output, lined, to_json, to_json_list
 from tradewind.cli.session import Session, command, with_session
 from tradewind.domain.units import show_bytes, show_mw
 from tradewind.v1 import node_pb2, orchestrator_pb2
@@ -41,11 +41,12 @@ def list_nodes(session: Session) -> None:
 
 def show_nodes(out: Output, found: Sequence[orchestrator_pb2.Node]) -> None:
     """A line for each device of each node."""
-    out.table(
-        ["node", "state", "device", "class", "partitions", "^power", "power is", "^in use", "^memory", "^seen"],
-        [row for node in found for row in _rows(node)],
-        "no nodes; `tradewind up` starts an agent on this machine",
-    )
+    devices = [(node, device) for node in found for device in node.report.devices or [node_pb2.Device()]]
+    if not devices:
+        out.show("no nodes; `tradewind up` starts an agent on this machine")
+        return
+    columns = ["node", "state", "device", "^load", "^power", "^memory in use", "^seen"]
+    out.show(*lined(columns, [_row(*pair) for pair in devices], [_kind(device) for _, device in devices]))
     for node in found:
         for reading in node.report.readings:
             if reading.fault:
@@ -69,27 +70,28 @@ def _drain(session: Session, node_id: str, *, undo: bool) -> None:
     session.out.show(Text.assemble((node_id, "bold"), f" {what}; ", _state(node)))
 
 
-def _rows(node: orchestrator_pb2.Node) -> list[list[str | Text]]:
+def _row(node: orchestrator_pb2.Node, device: node_pb2.Device) -> list[Cell]:
     report = node.report
     readings = {r.device_id: r for r in report.readings}
-    rows: list[list[str | Text]] = []
-    for number, device in enumerate(report.devices or [node_pb2.Device()]):
-        reading = readings.get(device.device_id, node_pb2.DeviceReading())
-        rows.append(
-            [
-                report.node_id if number == 0 else "",
-                _state(node) if number == 0 else "",
-                device.device_id or "–",
-                device.device_class,
-                ", ".join(device.partition_kinds),
-                show_mw(reading.power_mw) if reading.power_mw else "–",
-                words.source(device.energy_source),
-                f"{reading.utilization:.0%}",
-                f"{show_bytes(reading.memory_used_bytes)} / {show_bytes(device.memory_bytes)}",
-                words.age(node.last_seen_time, time.time()) if number == 0 else "",
-            ]
-        )
-    return rows
+    reading = readings.get(device.device_id, node_pb2.DeviceReading())
+    return [
+        report.node_id,
+        _state(node),
+        device.device_id or "–",
+        f"{reading.utilization:.0%}",
+        show_mw(reading.power_mw) if reading.power_mw else "–",
+        f"{show_bytes(reading.memory_used_bytes)} of {show_bytes(device.memory_bytes)}",
+        words.age(node.last_seen_time, time.time()),
+    ]
+
+
+def _kind(device: node_pb2.Device) -> str:
+    """What a device is: class, partitions, where its power figures come from."""
+    if not device.device_id:
+        return "no devices reported"
+    method = f", {device.energy_method}" if device.energy_method else ""
+    partitions = ", ".join(device.partition_kinds) or "whole"
+    return f"{device.device_class}; partitions {partitions}; power is {words.source(device.energy_source)}{method}"
 
 
 def _state(node: orchestrator_pb2.Node) -> Text:

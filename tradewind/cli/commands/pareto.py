@@ -16,8 +16,8 @@ from tradewind.cli.session import Session, command
 from tradewind.domain.units import show_bytes, show_ms
 from tradewind.v1 import common_pb2, profiler_pb2
 
-COLUMNS: Final = (
-    "", "variant", "where", "^TTFT", "^TPOT", "^tok/s", "^energy/token", "energy is", "^memory", "^same top-1",
+COLUMNS: Final[tuple[str, ...]] = (
+    "", "variant", "where", "^TTFT", "^TPOT", "^tok/s", "^energy/token", "energy is", "^memory", "^quality",
 )  # fmt: skip
 
 
@@ -48,8 +48,10 @@ def show_front(out: Output, model: str, points: Sequence[profiler_pb2.ParetoPoin
         return
     marks = _marks(points)
     loads = sorted({words.load(p.load) for p in points})
-    out.show(Text.from_markup(f"[bold]{words.plain(model)}[/] at {', '.join(loads)}; medians"))
-    rows = [_row(point, mark) for point, mark in zip(points, marks, strict=True)]
+    classes = sorted({p.point.device_class for p in points})
+    one_class = f" on {classes[0]}" if len(classes) == 1 else ""
+    out.show(Text(f"{model} at {', '.join(loads)}{one_class}; medians", style="bold"))
+    rows = [_row(point, mark, name_class=not one_class) for point, mark in zip(points, marks, strict=True)]
     out.table(COLUMNS, rows, "")
     dots = [_dot(point, mark) for point, mark in zip(points, marks, strict=True) if _known(point)]
     if len(dots) > 1:
@@ -57,7 +59,9 @@ def show_front(out: Output, model: str, points: Sequence[profiler_pb2.ParetoPoin
         out.show(Text("\n".join(lines)))
     methods = sorted({p.load.energy_per_token.method for p in points if p.load.energy_per_token.method})
     out.show(
-        Text("capital letters: on the front; small ones: beaten by another in every respect", style="dim"),
+        Text(
+            "capital letters: on the front; small ones: beaten in every respect; quality: same top-1 token", style="dim"
+        ),
         *([Text(f"energy by {', '.join(methods)}", style="dim")] if methods else []),
     )
 
@@ -68,12 +72,12 @@ def _marks(points: Sequence[profiler_pb2.ParetoPoint]) -> list[str]:
     return [letters[i % 26] if point.on_front else letters[i % 26].lower() for i, point in enumerate(points)]
 
 
-def _row(point: profiler_pb2.ParetoPoint, mark: str) -> list[Text]:
+def _row(point: profiler_pb2.ParetoPoint, mark: str, *, name_class: bool) -> list[Text]:
     load = point.load
     cells = [
         mark,
         point.variant_name,
-        f"{point.point.device_class} {point.point.partition_kind}",
+        f"{point.point.device_class} {point.point.partition_kind}" if name_class else point.point.partition_kind,
         show_ms(load.ttft.p50_ms),
         show_ms(load.tpot.p50_ms),
         f"{load.tokens_per_s:.1f}",

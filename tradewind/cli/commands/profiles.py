@@ -12,7 +12,7 @@ from rich.text import Text
 from tradewind.cli import words
 from tradewind.cli.commands.models import CancelOnInterrupt, NoWait, show_started
 from tradewind.cli.commands.pareto import show_front
-from tradewind.cli.output import Output, to_json, to_json_list
+from tradewind.cli.output import Cell, Output, to_json, to_json_list
 from tradewind.cli.progress import follow
 from tradewind.cli.session import Session, command
 from tradewind.domain.units import show_bytes, show_ms, show_mw
@@ -88,27 +88,29 @@ def list_profiles(
 
 def show_profiles(out: Output, profiles: Sequence[profiler_pb2.Profile], names: Mapping[str, str]) -> None:
     """A line for each load of each profile."""
-    rows: list[list[str | Text]] = []
+    rows: list[list[Cell]] = []
     for profile in profiles:
         point = profile.point
-        for number, load in enumerate(profile.loads):
-            head = number == 0
-            rows.append(
-                [
-                    names.get(point.variant_id, words.short(point.variant_id)) if head else "",
-                    f"{profile.node_id} {point.partition_kind}" if head else "",
-                    words.load(load),
-                    show_ms(load.ttft.p50_ms),
-                    show_ms(load.tpot.p50_ms),
-                    f"{load.tokens_per_s:.1f}",
-                    words.energy(load.energy_per_token),
-                    show_mw(load.power_mw),
-                    show_bytes(profile.memory_bytes) if head else "",
-                    words.age(profile.create_time, time.time()) if head else "",
-                ]
-            )
-    columns = ["variant", "where", "load", "^TTFT", "^TPOT", "^tok/s", "^mJ/token", "^power", "^memory", "^when"]
+        name = names.get(point.variant_id, words.short(point.variant_id))
+        head = f"{name} on {profile.node_id} {point.partition_kind}"
+        when = words.age(profile.create_time, time.time())
+        rows.append([Text(head), "", "", "", "", "", show_bytes(profile.memory_bytes), when])
+        rows += [_load_row(load) for load in profile.loads]
+    columns = ["what", "^TTFT", "^TPOT", "^tok/s", "^energy/token", "^power", "^memory", "^measured"]
     out.table(columns, rows, "nothing measured yet; run `tradewind profile run MODEL`")
     if sources := sorted({words.source(p.energy_per_token.source) for q in profiles for p in q.loads}):
         methods = sorted({p.energy_per_token.method for q in profiles for p in q.loads if p.energy_per_token.method})
         out.show(Text(f"medians; energy: {', '.join(sources)} ({', '.join(methods) or 'no method'})", style="dim"))
+
+
+def _load_row(load: profiler_pb2.LoadPoint) -> list[Cell]:
+    return [
+        Text(f"  {words.load(load)}", style="dim"),
+        show_ms(load.ttft.p50_ms),
+        show_ms(load.tpot.p50_ms),
+        f"{load.tokens_per_s:.1f}",
+        words.energy(load.energy_per_token),
+        show_mw(load.power_mw),
+        "",
+        "",
+    ]

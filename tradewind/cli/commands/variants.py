@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tradewind.cli import words
 from tradewind.cli.commands.models import CancelOnInterrupt, NoWait, show_started
-from tradewind.cli.output import Output, to_json, to_json_list
+from tradewind.cli.output import Output, lined, to_json, to_json_list
 from tradewind.cli.progress import follow
 from tradewind.cli.session import Session, command
 from tradewind.cli.wish import parsed
@@ -20,7 +20,7 @@ from tradewind.domain import units
 from tradewind.domain.errors import NotFound
 from tradewind.v1 import compiler_pb2
 
-COLUMNS = ("variant", "state", "^same top-1", "^KL nats", "^perplexity", "^memory", "^compile", "why…")
+COLUMNS = ("variant", "state", "^same top-1", "^KL nats", "^perplexity", "^memory", "^compile")
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -125,7 +125,10 @@ def show_variant(
 
 def show_table(out: Output, variants: Sequence[compiler_pb2.Variant]) -> None:
     """Candidates with quality, state and reason."""
-    out.table(COLUMNS, [_row(v) for v in variants], "no variants yet; build some with `tradewind variant build MODEL`")
+    if variants:
+        out.show(*lined(COLUMNS, [_row(v) for v in variants], [v.state_reason for v in variants]))
+    else:
+        out.show("no variants yet; build some with `tradewind variant build MODEL`")
 
 
 def find_variant(compiler: CompilerClient, text: str, model: str = "") -> compiler_pb2.Variant:
@@ -155,7 +158,6 @@ def _row(variant: compiler_pb2.Variant) -> list[str | Text]:
         f"{quality.perplexity:.2f}" if checked else "–",
         units.show_bytes(variant.memory_bytes) if variant.memory_bytes else "–",
         units.show_ms(variant.compile_s * 1e3) if variant.compile_s else "–",
-        Text(variant.state_reason, style="dim"),
     ]
 
 

@@ -161,5 +161,5 @@ class Replica:
         before, self.state = self.state, after(self.state, event)
         if self.state is not ReplicaState.FAILED:
             self.reason = ""
-        self._log.info("replica moved", before=before.name, event=event.value, now=self.state.name)
+        self._log.info("replica moved", before=before.name, by=event.value, now=self.state.name)
         self._around.changed()

@@ -8,8 +8,10 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -118,117 +120,130 @@ async def test_an_occupied_http_port_names_its_holder(redis_url: str, tmp_path: 
     assert "Traceback" not in output
 
 
-async def test_life_with_signals_and_a_redis_that_goes_and_comes_back(tmp_path: Path) -> None:
-    """Redis goes: serving goes on. It comes back empty: serving goes on. SIGTERM: the stream in hand is finished."""
+@dataclass
+class Running:
+    """A gateway process with a compiler and a node around it."""
+
+    process: asyncio.subprocess.Process
+    url: str
+    script: Script
+    route: DeploymentRoute
+    client: httpx.AsyncClient
+
+    async def ask(self) -> httpx.Response:
+        """A completion in one piece."""
+        body = {"model": "chat", "prompt": "x", "max_tokens": 50}
+        return await self.client.post(f"{self.url}/v1/completions", json=body)
+
+    async def first_answer(self) -> httpx.Response:
+        """An answer as soon as the gateway has seen the deployment."""
+        async with asyncio.timeout(WAIT_S):
+            while (answer := await self.ask()).status_code == 404:
+                await asyncio.sleep(0.05)
+        return answer
+
+    async def readiness(self) -> dict[str, Any]:
+        """What /readyz says."""
+        answer: dict[str, Any] = (await self.client.get(f"{self.url}/readyz")).json()
+        return answer
+
+    async def closed(self) -> None:
+        """Returns when no new connection is taken."""
+        port = int(self.url.rpartition(":")[2])
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                with socket.socket() as door:
+                    if door.connect_ex(("127.0.0.1", port)):
+                        return
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def running(folder: Path, redis_url: str, drain_s: int) -> AsyncIterator[Running]:
     tokenizer = byte_level()
-    node, compiler = FakeNode(), FakeCompiler()
-    compiler.add("m-chat", {"tokenizer.json": tokenizer.to_str()})
-    node.scripts["r-1"] = script = Script(ids=tokenizer.encode("hello to you").ids)
-    address = await node.start()
-    await compiler.server.start()
-    replica = ReplicaRoute("r-1", "n", address, VARIANT_ID, "f32", 4)
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    socket_path = tmp_path / "r.sock"
-    settings = {
-        "http_listen": f"127.0.0.1:{port}",
-        "listen": "127.0.0.1:0",
-        "redis_url": f"unix://{socket_path}",
-        "compiler_address": compiler.server.address,
-        "state_dir": str(tmp_path / "state"),
-        "drain_s": "20",
-    }
-    process = await start(settings)
-    async with httpx.AsyncClient(timeout=20) as client:
-
-        async def ask() -> httpx.Response:
-            body = {"model": "chat", "prompt": "x", "max_tokens": 50}
-            return await client.post(f"{url}/v1/completions", json=body)
-
+    async with AsyncExitStack() as stack:
+        node, compiler = FakeNode(), FakeCompiler()
+        compiler.add("m-chat", {"tokenizer.json": tokenizer.to_str()})
+        node.scripts["r-1"] = script = Script(ids=tokenizer.encode("hello to you").ids)
+        replica = ReplicaRoute("r-1", "n", await node.start(), VARIANT_ID, "f32", 4)
+        stack.push_async_callback(node.server.stop, 0)
+        await compiler.server.start()
+        stack.push_async_callback(compiler.server.stop, 0)
+        address = f"127.0.0.1:{free_port()}"
+        settings = {
+            "http_listen": address,
+            "listen": "127.0.0.1:0",
+            "redis_url": redis_url,
+            "compiler_address": compiler.server.address,
+            "state_dir": str(folder / "state"),
+            "drain_s": str(drain_s),
+        }
+        process = await start(settings)
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=20))
+        route = DeploymentRoute("d", "chat", "m-chat", CONTEXT_TOKENS, (replica,))
         try:
-            async with redis_at(socket_path) as redis_url:
-                await wait_ready(url)
-                assert (await ask()).status_code == 404
-                live = LiveState(redis_url)
-                await live.publish_routes([DeploymentRoute("d", "chat", "m-chat", CONTEXT_TOKENS, (replica,))])
-                await live.close()
-                async with asyncio.timeout(WAIT_S):
-                    while (answer := await ask()).status_code == 404:
-                        await asyncio.sleep(0.05)
-                assert answer.json()["choices"][0]["text"] == "hello to you"
-            # Redis is gone.
-            async with asyncio.timeout(WAIT_S):
-                while not (ready := (await client.get(f"{url}/readyz")).json())["routing_table"]["trouble"]:
-                    await asyncio.sleep(0.05)
-            assert ready["ready"] is True
-            assert (await ask()).status_code == 200
-            async with redis_at(socket_path):
-                # It is back and empty.
-                async with asyncio.timeout(WAIT_S):
-                    while "flushed" not in str((await client.get(f"{url}/readyz")).json()):
-                        await asyncio.sleep(0.05)
-                assert (await ask()).status_code == 200
-                script.hold_at = 1
-                script.started.clear()
-                asking = asyncio.create_task(ask())
-                await asyncio.wait_for(script.started.wait(), WAIT_S)
-                process.send_signal(signal.SIGTERM)
-                async with asyncio.timeout(WAIT_S):
-                    while True:
-                        with socket.socket() as door:
-                            if door.connect_ex(("127.0.0.1", port)):
-                                break
-                        await asyncio.sleep(0.02)
-                script.resume.set()
-                assert (await asking).json()["choices"][0]["text"] == "hello to you"
-                code, output = await ended(process)
-                assert code == 0, output
-                assert "stopped" in output
-                assert "Traceback" not in output
+            yield Running(process, f"http://{address}", script, route, client)
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            await compiler.server.stop(0)
-            await node.server.stop(0)
+
+
+async def publish(redis_url: str, route: DeploymentRoute) -> None:
+    live = LiveState(redis_url)
+    await live.publish_routes([route])
+    await live.close()
+
+
+async def until_readiness_says(gateway: Running, words: str) -> dict[str, Any]:
+    async with asyncio.timeout(WAIT_S):
+        while words not in str(said := await gateway.readiness()):
+            await asyncio.sleep(0.05)
+    return said
+
+
+async def test_life_with_signals_and_a_redis_that_goes_and_comes_back(tmp_path: Path) -> None:
+    """Redis goes: serving goes on. It comes back empty: serving goes on. SIGTERM: the stream in hand is finished."""
+    socket_path = tmp_path / "r.sock"
+    async with running(tmp_path, f"unix://{socket_path}", drain_s=20) as gateway:
+        async with redis_at(socket_path) as redis_url:
+            await wait_ready(gateway.url)
+            assert (await gateway.ask()).status_code == 404
+            await publish(redis_url, gateway.route)
+            assert (await gateway.first_answer()).json()["choices"][0]["text"] == "hello to you"
+        # Redis is gone.
+        assert (await until_readiness_says(gateway, "does not answer"))["ready"] is True
+        assert (await gateway.ask()).status_code == 200
+        async with redis_at(socket_path):
+            # It is back and empty.
+            assert (await until_readiness_says(gateway, "flushed"))["ready"] is True
+            assert (await gateway.ask()).status_code == 200
+            gateway.script.hold_at = 1
+            gateway.script.started.clear()
+            asking = asyncio.create_task(gateway.ask())
+            await asyncio.wait_for(gateway.script.started.wait(), WAIT_S)
+            gateway.process.send_signal(signal.SIGTERM)
+            await gateway.closed()
+            gateway.script.resume.set()
+            assert (await asking).json()["choices"][0]["text"] == "hello to you"
+            code, output = await ended(gateway.process)
+    assert code == 0, output
+    assert "stopped" in output
+    assert "Traceback" not in output
 
 
 async def test_a_stream_that_outlasts_the_drain_is_cut_and_the_process_ends(redis_url: str, tmp_path: Path) -> None:
-    tokenizer = byte_level()
-    node, compiler = FakeNode(), FakeCompiler()
-    compiler.add("m-chat", {"tokenizer.json": tokenizer.to_str()})
-    node.scripts["r-1"] = script = Script(ids=tokenizer.encode("hello").ids, hold_at=1)
-    address = await node.start()
-    await compiler.server.start()
-    live = LiveState(redis_url)
-    replica = ReplicaRoute("r-1", "n", address, VARIANT_ID, "f32", 4)
-    await live.publish_routes([DeploymentRoute("d", "chat", "m-chat", CONTEXT_TOKENS, (replica,))])
-    await live.close()
-    port = free_port()
-    process = await start(
-        {
-            "http_listen": f"127.0.0.1:{port}",
-            "listen": "127.0.0.1:0",
-            "redis_url": redis_url,
-            "compiler_address": compiler.server.address,
-            "state_dir": str(tmp_path),
-            "drain_s": "1",
-        }
-    )
-    try:
-        await wait_ready(f"http://127.0.0.1:{port}")
-        async with httpx.AsyncClient(timeout=20) as client:
-            body = {"model": "chat", "prompt": "x", "max_tokens": 50, "stream": True}
-            asking = asyncio.create_task(client.post(f"http://127.0.0.1:{port}/v1/completions", json=body))
-            await asyncio.wait_for(script.started.wait(), WAIT_S)
-            process.send_signal(signal.SIGINT)
-            code, output = await ended(process)
-            assert code == 0, output
-            await asyncio.wait_for(script.cancelled.wait(), 5)
-            assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], httpx.TransportError)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        await compiler.server.stop(0)
-        await node.server.stop(0)
+    async with running(tmp_path, redis_url, drain_s=1) as gateway:
+        await publish(redis_url, gateway.route)
+        await wait_ready(gateway.url)
+        await gateway.first_answer()
+        gateway.script.hold_at = 1
+        gateway.script.started.clear()
+        body = {"model": "chat", "prompt": "x", "max_tokens": 50, "stream": True}
+        asking = asyncio.create_task(gateway.client.post(f"{gateway.url}/v1/completions", json=body))
+        await asyncio.wait_for(gateway.script.started.wait(), WAIT_S)
+        gateway.process.send_signal(signal.SIGINT)
+        code, output = await ended(gateway.process)
+        assert code == 0, output
+        await asyncio.wait_for(gateway.script.cancelled.wait(), 5)
+        assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], httpx.TransportError)

@@ -21,7 +21,9 @@ _SERVER_OPTIONS: Final = (
     *SHARED_OPTIONS,
     # Without this a second server binds an occupied port and both get half of the calls.
     ("grpc.so_reuseport", 0),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+    # Both: else a client that pings as agreed is sent away with GOAWAY too_many_pings.
+    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+    ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_permit_without_calls", 1),
 )
 

@@ -96,21 +96,30 @@ async def _read(process: asyncio.subprocess.Process, on_line: Callable[[bytes], 
 
 
 async def _watch_memory(pid: int, most_bytes: int) -> int:
-    """Returns the memory in use, once it is more than allowed."""
+    """Returns the memory in use, once it is more than allowed.
+
+    A leader that has ended takes its group along here: asyncio reports its end only when nobody holds its output any
+    more, and a descendant may hold it for ever.
+    """
     while True:
         used = await asyncio.to_thread(_memory_of_tree, pid)
-        if used > most_bytes:
+        if used is None:
+            _kill_group(pid)
+        elif used > most_bytes:
             return used
         await asyncio.sleep(_WATCH_PERIOD_S)
 
 
-def _memory_of_tree(pid: int) -> int:
-    """Resident memory of a process and its descendants, without pages of mapped files that the kernel can drop."""
+def _memory_of_tree(pid: int) -> int | None:
+    """Resident memory of a process and its descendants, without pages of mapped files that the kernel can drop.
+
+    None when the process has ended.
+    """
     try:
         root = psutil.Process(pid)
         family = [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
-        return 0
+        return None
     total = 0
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):

@@ -48,7 +48,8 @@ class Session:
         return self._call(function, np.asarray(tokens, np.int64), np.asarray(positions, np.int64))
 
     def _call(self, function: Function, *arguments: npt.NDArray[np.int64]) -> Logits:
-        return np.array(self._module[function.name](*arguments), dtype=np.float32)
+        rows: Logits = np.array(self._module[function.name](*arguments), dtype=np.float32)
+        return rows
 
 
 def _one(value: int) -> npt.NDArray[np.int64]:

@@ -57,9 +57,10 @@ def tpot_ms(prompt: int, concurrency: int, speed: float = 1.0) -> float:
 def load_point(
     prompt: int, concurrency: int, output: int = 12, speed: float = 1.0, energy_mj: float | None = None
 ) -> profiler_pb2.LoadPoint:
-    """A load point by the law; 20 mJ a millisecond of step."""
+    """A load point by the law; 20 mJ a millisecond of step or of one sequence's prefill, which the tokens share."""
     first, step = ttft_ms(prompt, concurrency, speed), tpot_ms(prompt, concurrency, speed)
-    energy = step * 20 / concurrency if energy_mj is None else energy_mj
+    prefill_mj = ttft_ms(prompt, 1, speed) * 20
+    energy = step * 20 / concurrency + prefill_mj / output if energy_mj is None else energy_mj
     return profiler_pb2.LoadPoint(
         prompt_tokens=prompt,
         output_tokens=output,
@@ -68,7 +69,7 @@ def load_point(
         tpot=profiler_pb2.LatencyStats(p50_ms=step, p95_ms=step * 1.1, p99_ms=step * 1.2, mean_ms=step, samples=30),
         tokens_per_s=1e3 * concurrency / step,
         energy_per_token=common_pb2.Energy(energy_mj=energy, source=MODELLED, method="cpu-linear@1"),
-        energy_per_prefill=common_pb2.Energy(energy_mj=first * 20, source=MODELLED, method="cpu-linear@1"),
+        energy_per_prefill=common_pb2.Energy(energy_mj=prefill_mj, source=MODELLED, method="cpu-linear@1"),
         power_mw=20_000,
     )
 

@@ -2,10 +2,11 @@
 
 The defaults are few on purpose. A load is kept only when another one does not tell it already:
 
-- One sequence at three prompt lengths: TTFT's fixed part, its slope, and what a long context does to TPOT.
-- More than one sequence at the middle prompt length only, and only at the numbers that the decode functions were
-  compiled for: between two of them a replica runs the larger function, so a point in between tells nothing new.
-- The corner (longest prompt, most sequences) follows from the others and is the dearest of all; it is left out.
+- Three prompt lengths, with one sequence and with the most: the corners of what a planner may ask, so that it never has
+  to guess beyond them. With one sequence they tell TTFT's fixed part, its slope, and what a long context does to TPOT.
+- Numbers of sequences in between at the middle prompt length only, and only those that decode functions were compiled
+  for: between two of them a replica runs the larger function, so a point in between tells nothing new.
+- Sequences that run together are samples of each other: one round of four says as much as four rounds of one.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ MIDDLE_PROMPT: Final = 128
 # fewer, for their TPOT only has to show the trend.
 OUTPUT_TOKENS: Final = 20
 SHORT_OUTPUT_TOKENS: Final = 10
-# Runs of each load beside the agent's warm-up. TTFT has one sample a run and sequence, so one sequence gets one more.
+# Rounds of each load. TTFT has one sample a round and sequence; the longest prompt varies least and costs most.
 REPEATS_SINGLE: Final = 3
-REPEATS_TOGETHER: Final = 2
+REPEATS_SINGLE_LONG: Final = 2
+REPEATS_TOGETHER: Final = 1
 # Numbers of sequences measured by default, so that a recipe with many decode functions stays affordable.
 MAX_DEFAULT_CONCURRENCIES: Final = 3
 # What a caller may ask for in one go: more is minutes per operating point on a small machine.
@@ -101,7 +103,8 @@ def choose_loads(limits: Limits, prompts: Sequence[int] = (), concurrencies: Seq
         pairs = [(p, c) for p in lengths for c in numbers]
     else:
         middle = min(lengths, key=lambda p: abs(p - MIDDLE_PROMPT))
-        pairs = [(p, c) for p in lengths for c in numbers if c == numbers[0] or p == middle or prompts]
+        corners = (numbers[0], numbers[-1])
+        pairs = [(p, c) for p in lengths for c in numbers if c in corners or p == middle or prompts]
     return tuple(
         sorted((_load(limits, p, c) for p, c in pairs), key=lambda load: load.prompt_tokens * load.concurrency)
     )
@@ -138,8 +141,14 @@ def _load(limits: Limits, prompt: int, concurrency: int) -> Load:
         prompt_tokens=prompt,
         concurrency=concurrency,
         output_tokens=max(1, min(wanted, room)),
-        repeats=REPEATS_SINGLE if concurrency == 1 and prompt <= MIDDLE_PROMPT else REPEATS_TOGETHER,
+        repeats=_repeats(prompt, concurrency),
     )
+
+
+def _repeats(prompt: int, concurrency: int) -> int:
+    if concurrency > 1:
+        return REPEATS_TOGETHER
+    return REPEATS_SINGLE if prompt <= MIDDLE_PROMPT else REPEATS_SINGLE_LONG
 
 
 def _check_fits(limits: Limits, prompts: Sequence[int], concurrencies: Sequence[int]) -> None:

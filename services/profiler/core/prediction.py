@@ -1,11 +1,12 @@
 """What a load would cost that was not measured: a small physical model through what was. Pure.
 
-Three figures are modelled and the rest follows from them. P is the prompt length, C the number of sequences, B the
+Four figures are modelled and the rest follows from them. P is the prompt length, C the number of sequences, B the
 sequences the decode function really computes (the smallest compiled batch that holds C):
 
     TTFT            a + b·P + c·P·C     a fixed part, and prefills that wait for each other
     TPOT            a + b·B + c·B·P     a decode step: weights once, each row its own cache
-    energy of step  a + b·B + c·B·P     the same step in millijoules; per token it is shared by C sequences
+    energy of step  a + b·B + c·B·P     the same step in millijoules, prefill's share taken out; C sequences share it
+    of a prefill    a + b·P             one sequence's, spread over its output tokens
 
 The coefficients come from non-negative least squares on relative errors, so that a slope never points downwards and a
 small figure counts as much as a large one. What the fit leaves over at the measured points is added back by inverse
@@ -97,7 +98,8 @@ class CostModel:
         self._places = [self.where(p.prompt_tokens, p.concurrency) for p in loads]
         self._ttft = self._surface(_prefill_features, [p.ttft.p50_ms for p in loads])
         self._tpot = self._surface(_step_features, [p.tpot.p50_ms for p in loads])
-        self._step_mj = self._surface(_step_features, [p.energy_per_token.energy_mj * p.concurrency for p in loads])
+        self._step_mj = self._surface(_step_features, [_decode_mj(p) * p.concurrency for p in loads])
+        self._prefill_mj = self._surface(_length_features, [p.energy_per_prefill.energy_mj for p in loads])
 
     def where(self, prompt_tokens: int, concurrency: int) -> Where:
         """The place of a load."""
@@ -140,8 +142,8 @@ class CostModel:
         seconds = (ttft_ms + tpot_ms * max(0, output_tokens - 1)) / 1e3
         source = derived(nearest.energy_per_token.source)
         method = f"{METHOD}({nearest.energy_per_token.method})" if nearest.energy_per_token.method else METHOD
-        per_prefill = nearest.energy_per_prefill
-        prefill_mj = per_prefill.energy_mj * place.prompt_tokens / max(1, nearest.prompt_tokens)
+        prefill_mj = self._prefill_mj.at(place)
+        token_mj = self._step_mj.at(place) / place.concurrency + prefill_mj / max(1, output_tokens)
         return LoadPoint(
             prompt_tokens=place.prompt_tokens,
             output_tokens=output_tokens,
@@ -149,14 +151,24 @@ class CostModel:
             ttft=_stretched(nearest.ttft, ttft_ms),
             tpot=_stretched(nearest.tpot, tpot_ms),
             tokens_per_s=place.concurrency * output_tokens / seconds if seconds > 0 else 0.0,
-            energy_per_token=_energy(self._step_mj.at(place) / place.concurrency, source, method),
-            energy_per_prefill=_energy(prefill_mj, derived(per_prefill.source), method),
+            energy_per_token=_energy(token_mj, source, method),
+            energy_per_prefill=_energy(prefill_mj, derived(nearest.energy_per_prefill.source), method),
             power_mw=nearest.power_mw,
         )
 
 
 def _prefill_features(place: Where) -> tuple[float, ...]:
     return (1.0, place.prompt_tokens, place.prompt_tokens * (place.concurrency - 1))
+
+
+def _length_features(place: Where) -> tuple[float, ...]:
+    return (1.0, place.prompt_tokens)
+
+
+def _decode_mj(load: LoadPoint) -> float:
+    """Energy of one token without the prefill's share, which the agent counts into it."""
+    share = load.energy_per_prefill.energy_mj / max(1, load.output_tokens)
+    return max(0.0, load.energy_per_token.energy_mj - share)
 
 
 def _step_features(place: Where) -> tuple[float, ...]:

@@ -254,7 +254,7 @@ def _say_quality(variant: compiler_pb2.Variant, checked: dict[str, Any] | None) 
         variant.state_reason = f"no device for {variant.target} here; build it where there is one to have it checked"
         return
     figures = Figures(**checked["figures"])
-    admitted, variant.state_reason = judge(variant.recipe.precision, figures)
+    admitted, variant.state_reason = judge(variant.recipe.precision, figures, checked["kl_by_function"])
     variant.state = compiler_pb2.VARIANT_STATE_ADMITTED if admitted else compiler_pb2.VARIANT_STATE_REJECTED
     variant.quality.CopyFrom(compiler_pb2.Quality(**asdict(figures)))
 

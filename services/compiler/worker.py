@@ -77,7 +77,7 @@ def quality(job: Job) -> Job:
     return {
         "figures": asdict(evaluation.figures),
         "canary": asdict(evaluation.canary),
-        "calls": evaluation.calls,
+        "kl_by_function": evaluation.kl_by_function,
         "memory_bytes": psutil.Process().memory_info().rss,
     }
 

@@ -56,6 +56,11 @@ class Comparison:
             self._loss -= float(got[next_token])
             self._reference_loss -= float(wanted[next_token])
 
+    @property
+    def kl_divergence_nats(self) -> float:
+        """Mean over the rows so far; infinite when a row was no number, and when there was none."""
+        return self._kl / self._rows if self._rows and self._numbers else math.inf
+
     def figures(self, text: str, greedy_prefix_tokens: int) -> Figures:
         """Means over all positions; infinite where the variant gave something that is no number.
 
@@ -68,7 +73,7 @@ class Comparison:
         return Figures(
             top1_agreement=self._top1 / self._rows,
             top5_agreement=self._top5 / self._rows,
-            kl_divergence_nats=math.inf if bad else max(0.0, self._kl / self._rows),
+            kl_divergence_nats=max(0.0, self.kl_divergence_nats),
             perplexity=math.inf if bad else _exp(self._loss / self._predictions),
             reference_perplexity=_exp(self._reference_loss / self._predictions),
             max_logit_error=math.inf if bad else self._max_error,

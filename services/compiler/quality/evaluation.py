@@ -22,6 +22,9 @@ from tradewind.domain.manifest import Canary, Function
 _DECODED_TOKENS: Final = 48
 # A chunk is filled to these shares in turn, so that lengths are odd and padding is exercised.
 _FILLS: Final = (1.0, 0.6, 0.85)
+# Every function is called near the start of the pieces: this far behind it, this often.
+_VISIT_PROMPT_TOKENS: Final = 8
+_VISIT_STEPS: Final = 3
 CANARY_TOKENS: Final = 16
 
 Report = Callable[[float], None]
@@ -34,12 +37,12 @@ class Evaluation:
     Attributes:
         figures: against the reference.
         canary: a prompt and the variant's own greedy continuation.
-        calls: how often each function was compared.
+        kl_by_function: mean Kullback-Leibler divergence of each function's rows, in nats.
     """
 
     figures: Figures
     canary: Canary
-    calls: dict[str, int]
+    kl_by_function: dict[str, float]
 
 
 class Evaluator:
@@ -53,17 +56,39 @@ class Evaluator:
         longest = max(function.context for function in session.functions) - 1
         self._pieces = [piece[:longest] for piece in reference.pieces[:slots]]
         self._comparison = Comparison()
-        self.calls = {function.name: 0 for function in session.functions}
+        self._by_function = {function.name: Comparison() for function in session.functions}
 
     def run(self, report: Report = lambda _share: None) -> Evaluation:
         """Evaluates; `report` hears the share done."""
+        self._visit_all()
+        report(0.1)
         positions = {piece: self._prefill(piece) for piece in range(len(self._pieces))}
         report(0.3)
         self._decode(positions, report)
         taken = self._greedy(len(self._reference.continuation))
         report(1.0)
         figures = self._comparison.figures(NAME, common_prefix(taken, self._reference.continuation))
-        return Evaluation(figures, Canary(self._reference.prompt, taken[:CANARY_TOKENS]), dict(self.calls))
+        kl = {name: comparison.kl_divergence_nats for name, comparison in self._by_function.items()}
+        return Evaluation(figures, Canary(self._reference.prompt, taken[:CANARY_TOKENS]), kl)
+
+    def _visit_all(self) -> None:
+        """Calls each function a few times near the start of the pieces, where every bucket reaches."""
+        for slot, function in enumerate(self._functions("prefill")):
+            piece = slot % len(self._pieces)
+            length = min(function.tokens, len(self._pieces[piece]))
+            row = self._session.prefill(function, self._pieces[piece][:length], piece, 0)
+            self._compare(function, piece, length - 1, row)
+        shortest = self._functions("prefill")[0]
+        length = min(shortest.tokens, _VISIT_PROMPT_TOKENS)
+        for piece, tokens in enumerate(self._pieces):
+            self._compare(shortest, piece, length - 1, self._session.prefill(shortest, tokens[:length], piece, 0))
+        for function in self._functions("decode"):
+            for at in range(length, length + _VISIT_STEPS):
+                batch = range(function.batch)
+                tokens = [self._token(slot, dict.fromkeys(batch, at)) for slot in batch]
+                rows = self._session.decode(function, tokens, [at] * function.batch)
+                for piece in range(min(function.batch, len(self._pieces))):
+                    self._compare(function, piece, at, rows[piece])
 
     def _prefill(self, piece: int) -> int:
         """Writes a piece's prompt into its slot; the position reached."""
@@ -123,10 +148,11 @@ class Evaluator:
         return tokens[at] if at < len(tokens) else 0
 
     def _compare(self, function: Function, piece: int, at: int, row: Logits) -> None:
-        self.calls[function.name] += 1
         tokens = self._pieces[piece]
         following = tokens[at + 1] if at + 1 < len(tokens) else None
-        self._comparison.add(self._reference.logits[piece][at], row, following)
+        wanted = self._reference.logits[piece][at]
+        self._comparison.add(wanted, row, following)
+        self._by_function[function.name].add(wanted, row, following)
 
     def _functions(self, phase: str) -> list[Function]:
         return [function for function in self._session.functions if function.phase == phase]

@@ -41,15 +41,15 @@ class Session:
         """Writes a chunk of at most `function.tokens` tokens; logits [V] of its last one."""
         padded = np.zeros((1, function.tokens), np.int64)
         padded[0, : len(tokens)] = tokens
-        return self._call(function, padded, _one(slot), _one(start), _one(len(tokens)))[0]
+        row: Logits = self._call(function, padded, _one(slot), _one(start), _one(len(tokens)))[0]
+        return row
 
     def decode(self, function: Function, tokens: Sequence[int], positions: Sequence[int]) -> Logits:
         """One token for each of the first B slots; logits [B, V]."""
         return self._call(function, np.asarray(tokens, np.int64), np.asarray(positions, np.int64))
 
     def _call(self, function: Function, *arguments: npt.NDArray[np.int64]) -> Logits:
-        rows: Logits = np.array(self._module[function.name](*arguments), dtype=np.float32)
-        return rows
+        return np.array(self._module[function.name](*arguments), dtype=np.float32)
 
 
 def _one(value: int) -> npt.NDArray[np.int64]:

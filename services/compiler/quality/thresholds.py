@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,9 @@ class Thresholds:
     perplexity_increase_most: float
 
 
+# A function is seen on few rows, so that its mean may stray this many times as far as the mean of all.
+_FUNCTION_SLACK: Final = 5
+
 # Rounding explains the differences between precisions; nothing explains more. f32 differs by the order of additions
 # only; f16 has 11 bits and bf16 8 bits of mantissa.
 TABLE: Final[dict[str, Thresholds]] = {
@@ -32,13 +36,20 @@ TABLE: Final[dict[str, Thresholds]] = {
 }
 
 
-def judge(precision: str, figures: Figures) -> tuple[bool, str]:
+def judge(precision: str, figures: Figures, kl_by_function: Mapping[str, float]) -> tuple[bool, str]:
     """Whether a variant may serve, and why, with figures, in a person's words.
+
+    Args:
+        precision: of the recipe.
+        figures: over all rows.
+        kl_by_function: mean divergence of each function's rows: one wrong function must not drown among right ones.
 
     Raises:
         KeyError: no thresholds for the precision.
     """
     limits = TABLE[precision]
+    worst, worst_kl = max(kl_by_function.items(), key=lambda item: item[1])
+    function_limit = limits.kl_most_nats * _FUNCTION_SLACK
     checks = (
         (figures.top1_agreement >= limits.top1_least, "top-1", f"{figures.top1_agreement:.3f}", "≥", limits.top1_least),
         (
@@ -54,6 +65,13 @@ def judge(precision: str, figures: Figures) -> tuple[bool, str]:
             f"{figures.perplexity_increase:+.2%}",
             "≤",
             f"{limits.perplexity_increase_most:.1%}",
+        ),
+        (
+            worst_kl <= function_limit,
+            f"worst function {worst} KL",
+            f"{worst_kl:.2g} nats",
+            "≤",
+            f"{function_limit:.2g}",
         ),
     )
     admitted = all(ok for ok, *_ in checks)

@@ -1,0 +1,164 @@
+"""The gate: what rounding explains is admitted, what it does not is rejected with the figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.compiler.quality.comparison import Comparison, Figures, common_prefix
+from services.compiler.quality.evaluation import Evaluator
+from services.compiler.quality.reference import Reference
+from services.compiler.quality.session import Logits
+from services.compiler.quality.text import Part, cut_pieces, read_text
+from services.compiler.quality.thresholds import TABLE, judge
+from tradewind.domain.manifest import Function
+
+VOCABULARY = 50
+FUNCTIONS = (
+    Function("prefill_t16_c64", "prefill", 16, 1, 64),
+    Function("prefill_t64_c256", "prefill", 64, 1, 256),
+    Function("decode_b1_c64", "decode", 1, 1, 64),
+    Function("decode_b1_c256", "decode", 1, 1, 256),
+    Function("decode_b4_c256", "decode", 1, 4, 256),
+)
+
+
+def logits_of(tokens: Sequence[int]) -> Logits:
+    """A language model in one line: logits that depend on every token so far and its place."""
+    state = sum((at + 1) * (token + 7) for at, token in enumerate(tokens))
+    rows: Logits = np.random.default_rng(state).normal(0, 3, VOCABULARY).astype(np.float32)
+    return rows
+
+
+def reference() -> Reference:
+    random = np.random.default_rng(5)
+    pieces = [tuple(random.integers(0, VOCABULARY, n).tolist()) for n in (61, 93, 155, 107)]
+    logits = [np.stack([logits_of(piece[: at + 1]) for at in range(len(piece))]) for piece in pieces]
+    prompt, continuation = pieces[0][:16], []
+    for _ in range(24):
+        continuation.append(int(logits_of((*prompt, *continuation)).argmax()))
+    return Reference(tuple(pieces), tuple(logits), prompt, tuple(continuation))
+
+
+class SlotModel:
+    """Answers as `logits_of` through slots, and checks that it is driven as the ABI allows."""
+
+    def __init__(self, functions: tuple[Function, ...] = FUNCTIONS, *, wrong: str = "") -> None:
+        self.functions = functions
+        self._wrong = wrong
+        self._slots: list[dict[int, int]] = [{} for _ in range(4)]
+
+    def prefill(self, function: Function, tokens: Sequence[int], slot: int, start: int) -> Logits:
+        assert 0 < len(tokens) <= function.tokens
+        assert start + len(tokens) <= function.context
+        self._slots[slot] |= {start + at: token for at, token in enumerate(tokens)}
+        return self._answer(function, slot, start + len(tokens))
+
+    def decode(self, function: Function, tokens: Sequence[int], positions: Sequence[int]) -> Logits:
+        assert len(tokens) == len(positions) == function.batch
+        assert max(positions) < function.context
+        rows = []
+        for slot, (token, position) in enumerate(zip(tokens, positions, strict=True)):
+            self._slots[slot][position] = token
+            rows.append(self._answer(function, slot, position + 1))
+        return np.stack(rows)
+
+    def _answer(self, function: Function, slot: int, length: int) -> Logits:
+        row = logits_of([self._slots[slot].get(at, 0) for at in range(length)])
+        return row[::-1].copy() if function.name == self._wrong else row
+
+
+def test_every_function_is_compared_and_the_exact_model_is_exact() -> None:
+    evaluation = Evaluator(SlotModel(), reference(), 4).run()  # type: ignore[arg-type]
+    figures = evaluation.figures
+    assert figures.top1_agreement == figures.top5_agreement == 1
+    assert figures.max_logit_error == 0
+    assert figures.perplexity == pytest.approx(figures.reference_perplexity)
+    assert figures.greedy_prefix_tokens == 24
+    assert evaluation.kl_by_function == dict.fromkeys((f.name for f in FUNCTIONS), 0.0)
+    assert judge("f32", figures, evaluation.kl_by_function)[0]
+
+
+@pytest.mark.parametrize("wrong", [function.name for function in FUNCTIONS])
+def test_one_wrong_function_of_five_is_enough_to_be_rejected(wrong: str) -> None:
+    found = Evaluator(SlotModel(wrong=wrong), reference(), 4).run()  # type: ignore[arg-type]
+    for precision in TABLE:
+        admitted, why = judge(precision, found.figures, found.kl_by_function)
+        assert not admitted
+        assert "rejected on" in why
+        assert f"worst function {wrong} KL" in why
+
+
+def test_a_short_context_is_evaluated_within_its_bounds() -> None:
+    short = (Function("prefill_t16_c64", "prefill", 16, 1, 64), Function("decode_b4_c64", "decode", 1, 4, 64))
+    assert Evaluator(SlotModel(short), reference(), 4).run().figures.top1_agreement == 1  # type: ignore[arg-type]
+
+
+def test_values_that_are_no_numbers_are_rejected() -> None:
+    comparison = Comparison()
+    row = logits_of([1])
+    comparison.add(row, row, 3)
+    comparison.add(row, np.full_like(row, np.nan), 3)
+    figures = comparison.figures("text", 0)
+    assert math.isinf(figures.kl_divergence_nats)
+    assert not judge("bf16", figures, {"f": comparison.kl_divergence_nats})[0]
+
+
+def test_figures_of_a_known_pair() -> None:
+    comparison = Comparison()
+    two, one = np.log(np.array([0.8, 0.1, 0.04, 0.03, 0.02, 0.01], np.float32)), np.zeros(6, np.float32)
+    comparison.add(two, one, 0)
+    figures = comparison.figures("text", 0)
+    expected = sum(p * math.log(p * 6) for p in (0.8, 0.1, 0.04, 0.03, 0.02, 0.01))
+    assert figures.kl_divergence_nats == pytest.approx(expected, rel=1e-5)
+    assert figures.perplexity == pytest.approx(6)
+    assert figures.reference_perplexity == pytest.approx(1 / 0.8, rel=1e-5)
+
+
+def test_bf16_rounding_is_within_its_thresholds_and_more_is_not() -> None:
+    fine = Figures(0.96, 1.0, 0.005, 30.1, 30.0, 0.4, 200, "t", 20)
+    assert judge("bf16", fine, {"f": 0.01})[0]
+    assert not judge("f32", fine, {"f": 0.0})[0]
+    coarse = Figures(0.96, 1.0, 0.5, 30.1, 30.0, 0.4, 200, "t", 20)
+    admitted, why = judge("bf16", coarse, {"f": 0.01})
+    assert not admitted
+    assert "KL 0.5 nats where bf16 needs ≤ 0.03" in why
+
+
+def test_the_two_parts_of_the_text_share_nothing() -> None:
+    choosing, reporting = read_text(Part.CHOOSING), read_text(Part.REPORTING)
+    assert min(len(choosing), len(reporting)) > 100_000
+    from pydoc_data.topics import topics
+
+    for number, name in enumerate(sorted(topics)):
+        assert (topics[name] in choosing) == (number % 2 == 0 or _inside_another(topics, name, 0))
+
+
+def _inside_another(topics: dict[str, str], name: str, parity: int) -> bool:
+    """Whether a topic's text is part of another topic's, as the grammar's small ones are."""
+    return any(topics[name] in topics[o] for n, o in enumerate(sorted(topics)) if n % 2 == parity and o != name)
+
+
+def test_pieces_are_cut_from_all_over_the_text() -> None:
+    pieces = cut_pieces(list(range(1000)), (10, 20))
+    assert pieces == [list(range(10)), list(range(500, 520))]
+    with pytest.raises(ValueError, match="cannot give pieces"):
+        cut_pieces([1, 2], (3,))
+
+
+def test_a_reference_survives_its_file(tmp_path: Path) -> None:
+    made = reference()
+    made.save(tmp_path / "r.safetensors")
+    read = Reference.load(tmp_path / "r.safetensors")
+    assert (read.pieces, read.prompt, read.continuation) == (made.pieces, made.prompt, made.continuation)
+    assert all(np.array_equal(a, b) for a, b in zip(read.logits, made.logits, strict=True))
+
+
+def test_common_prefix() -> None:
+    assert common_prefix((1, 2, 3), (1, 2, 4)) == 2
+    assert common_prefix((), (1,)) == 0
+    assert common_prefix((1, 2), (1, 2, 3)) == 2

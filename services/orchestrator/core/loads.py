@@ -1,8 +1,11 @@
-"""Figures of a profile at a load that was not measured: linear between measured prompt lengths and concurrencies.
+"""Figures of a profile at a load that was not measured. Errs on the safe side and never invents.
 
-Never invents: outside what was measured it clamps downwards (shorter prompts, fewer sequences: the nearest measured
-figure, which is no better than the truth), extrapolates prompt length along the last slope up to
-`MOST_EXTRAPOLATION` times, and refuses beyond.
+- Prompt length: linear between measured ones; shorter than all, the shortest (no better than the truth); longer,
+  along the last slope up to `MOST_EXTRAPOLATION` times; beyond, refused. Profiles are measured at corners, not on a
+  full grid: a prompt length that was not measured with that many sequences takes no part.
+- Sequences together: TTFT is linear between measured numbers. A decode step costs what the compiled batch costs that
+  holds the sequences, so between two measured numbers TPOT is that of the larger one, and its energy is shared by
+  fewer.
 """
 
 from __future__ import annotations
@@ -69,32 +72,46 @@ def most_concurrency(profile: Profile) -> int:
     return max((load.concurrency for load in profile.loads if load.concurrency <= profile.batch_limit), default=0)
 
 
-def longest_prompt(profile: Profile) -> float:
-    """The longest prompt that figures can be given for, in tokens."""
-    return MOST_EXTRAPOLATION * max((load.prompt_tokens for load in profile.loads), default=0)
+def longest_prompt(profile: Profile, concurrency: int) -> float:
+    """The longest prompt that figures can be given for with so many sequences, in tokens."""
+    reaching = (load.prompt_tokens for load in profile.loads if load.concurrency >= concurrency)
+    return MOST_EXTRAPOLATION * max(reaching, default=0)
 
 
 def figures_at(profile: Profile, prompt_tokens: int, concurrency: int) -> Figures:
     """Interpolated figures.
 
     Raises:
-        ValueError: the profile has no loads, or the prompt is beyond `longest_prompt`.
+        ValueError: the prompt is beyond `longest_prompt`.
     """
-    if not profile.loads or prompt_tokens > longest_prompt(profile):
+    if prompt_tokens > longest_prompt(profile, concurrency):
         raise ValueError(f"profile {profile.profile_id} does not reach {prompt_tokens} prompt tokens")
     by_prompt: dict[int, list[Load]] = {}
     for load in profile.loads:
         by_prompt.setdefault(load.prompt_tokens, []).append(load)
-    rows = [(float(prompt), _at_concurrency(by_prompt[prompt], concurrency)) for prompt in sorted(by_prompt)]
-    return _figures(_between(rows, float(prompt_tokens), extrapolate=True))
+    rows = [
+        (float(prompt), _at_concurrency(loads, concurrency))
+        for prompt, loads in sorted(by_prompt.items())
+        if max(load.concurrency for load in loads) >= concurrency
+    ]
+    return _figures(_at_prompt(rows, float(prompt_tokens)))
 
 
 _Row = tuple[float, ...]
 
 
 def _at_concurrency(loads: list[Load], concurrency: int) -> _Row:
-    ordered = sorted({load.concurrency: load for load in loads}.items())
-    return _between([(float(n), _row(load)) for n, load in ordered], float(concurrency), extrapolate=False)
+    """A row for so many sequences; some load has at least as many."""
+    ordered = sorted(loads, key=lambda load: load.concurrency)
+    above = next(load for load in ordered if load.concurrency >= concurrency)
+    below = next((load for load in reversed(ordered) if load.concurrency < concurrency), None)
+    upper = _row(above)
+    if below is None or above.concurrency == concurrency:
+        return upper
+    lower = _row(below)
+    mixed = _mix(lower, upper, (concurrency - below.concurrency) / (above.concurrency - below.concurrency))
+    energy_mj = min(above.energy_per_token_mj * above.concurrency / concurrency, below.energy_per_token_mj)
+    return (*mixed[0:4], *upper[4:8], max(energy_mj, above.energy_per_token_mj), *mixed[9:])
 
 
 def _row(load: Load) -> _Row:
@@ -110,16 +127,14 @@ def _figures(row: _Row) -> Figures:
     return Figures(Latency(*row[0:4]), Latency(*row[4:8]), row[8], row[9], row[10], row[11])
 
 
-def _between(rows: list[tuple[float, _Row]], x: float, *, extrapolate: bool) -> _Row:
-    """Linear between the two neighbours of x; below the first its row; above the last see the module header."""
+def _at_prompt(rows: list[tuple[float, _Row]], x: float) -> _Row:
+    """Linear between the two neighbours of x; outside see the module header."""
     if x <= rows[0][0]:
         return rows[0][1]
     for (x0, row0), (x1, row1) in pairwise(rows):
         if x <= x1:
             return _mix(row0, row1, (x - x0) / (x1 - x0))
     last_x, last = rows[-1]
-    if not extrapolate:
-        return last
     if len(rows) == 1:
         # A single prompt length: latency in proportion, which is no less than the truth for work with a fixed part.
         scale = x / last_x

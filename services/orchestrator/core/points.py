@@ -129,8 +129,8 @@ def _point(
         key = (entry.deployment_id, entry.variant_id, entry.device_class)
         if key == (deployment.deployment_id, variant.variant_id, profile.device_class):
             return refuse(Refusal.QUARANTINED, f"failed to start here lately: {entry.reason}")
-    if deployment.demand.prompt_tokens > longest_prompt(profile):
-        wanted, reach = deployment.demand.prompt_tokens, int(longest_prompt(profile))
+    if deployment.demand.prompt_tokens > longest_prompt(profile, batch):
+        wanted, reach = deployment.demand.prompt_tokens, int(longest_prompt(profile, batch))
         return refuse(Refusal.NO_PROFILE, f"measured prompts reach to {reach} tokens, {wanted} are asked for")
     matching = [n for n in nodes if n.keeps_work and n.matches(deployment.node_selector)]
     devices = [d for n in matching for d in n.devices if d.device_class == profile.device_class]

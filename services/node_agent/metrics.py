@@ -51,6 +51,7 @@ class AgentMetrics(Collector):
         tokens = CounterMetricFamily(f"{_PREFIX}replica_tokens", "Tokens taken or generated", labels=phased)
         steps = CounterMetricFamily(f"{_PREFIX}replica_steps", "Steps of the engine", labels=phased)
         seconds = CounterMetricFamily(f"{_PREFIX}replica_step_seconds", "Time in steps", labels=phased)
+        core = CounterMetricFamily(f"{_PREFIX}replica_core_seconds", "CPU time in steps", labels=("replica",))
         for replica in self._fleet.replicas:
             name, process = replica.spec.replica_id, replica.process
             for known in ReplicaState:
@@ -62,8 +63,9 @@ class AgentMetrics(Collector):
             queued.add_metric((name,), process.stats.queued)
             memory.add_metric((name,), process.memory_bytes)
             totals = process.stats.totals
+            core.add_metric((name,), totals.get("core_s", 0))
             for phase in ("prefill", "decode"):
                 tokens.add_metric((name, phase), totals.get(f"{phase}_tokens", 0))
                 steps.add_metric((name, phase), totals.get(f"{phase}_steps", 0))
                 seconds.add_metric((name, phase), totals.get(f"{phase}_s", 0))
-        yield from (state, starts, active, queued, memory, tokens, steps, seconds)
+        yield from (state, starts, active, queued, memory, core, tokens, steps, seconds)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 
 import grpc
+import httpx
 import psutil
 import pytest
 
@@ -295,6 +297,29 @@ async def test_a_signal_drains_and_leaves_nothing_behind(
 
 def link_last_state(link: Orchestrator) -> int:
     return link.report.replicas[0].state
+
+
+async def test_metrics_tell_of_replicas_and_devices(
+    start_agent: StartAgent, orchestrator: Neighbour, tiny: TinyVariant
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    orchestrator[0].push(target(NODE_ID, 1, spec(tiny, "r1")))
+    agent = await start_agent(metrics_listen=f"127.0.0.1:{port}", labels="rack=r1")
+    await orchestrator[0].state("r1", READY)
+    assert dict(orchestrator[0].report.labels) == {"rack": "r1"}
+    await generate(agent.inference, "r1", [5] * 20, max_tokens=5, ignore_eos=True)
+    await until(lambda: orchestrator[0].replica("r1").generated_tokens == 5)  # type: ignore[union-attr]
+    async with httpx.AsyncClient(trust_env=False) as client:
+        text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+    values = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
+    assert values['tradewind_replica_state{replica="r1",state="ready"}'] == 1
+    assert values['tradewind_replica_starts_total{replica="r1"}'] == 1
+    # The canary's tokens are in it too.
+    assert values['tradewind_replica_tokens_total{phase="prefill",replica="r1"}'] >= 20
+    assert values['tradewind_replica_step_seconds_total{phase="decode",replica="r1"}'] > 0
+    assert values['tradewind_device_energy_joules_total{device="cpu0",source="modelled"}'] > 0
 
 
 async def test_a_call_without_a_deadline_is_refused(start_agent: StartAgent) -> None:

@@ -129,10 +129,20 @@ class CpuDevice:
         return int(kind.removeprefix(KIND_PREFIX))
 
     def _partition(self, kind: str, cpu_ids: tuple[int, ...]) -> Partition:
-        named = ",".join(str(cpu) for cpu in cpu_ids)
-        return Partition(f"{DEVICE_ID}:cores={named}", DEVICE_ID, kind, cpu_ids, self._facts.memory_bytes)
+        return Partition(f"{DEVICE_ID}:cores={_ranges(cpu_ids)}", DEVICE_ID, kind, cpu_ids, self._facts.memory_bytes)
 
 
 def _sizes(count: int) -> list[int]:
     """Every size up to 8, then powers of two, then the whole: enough choice, few profiles."""
     return sorted({*range(1, min(count, 8) + 1), *(2**n for n in range(count.bit_length())), count})
+
+
+def _ranges(cpu_ids: Sequence[int]) -> str:
+    """Ascending numbers as "0-3,8", the form in which partitions are named everywhere."""
+    runs: list[list[int]] = []
+    for cpu in cpu_ids:
+        if runs and runs[-1][-1] == cpu - 1:
+            runs[-1].append(cpu)
+        else:
+            runs.append([cpu])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

@@ -46,8 +46,9 @@ class ReplicaStats:
 class ReplicaProcess:
     """A running replica process. Make it with `start`; always `stop` it."""
 
-    def __init__(self, spec: ProcessSpec, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, spec: ProcessSpec, process: asyncio.subprocess.Process, silence_limit_s: float) -> None:
         self.spec, self.pid = spec, process.pid
+        self._silence_limit_s = silence_limit_s
         self.stats = ReplicaStats()
         self.stage = "starting"
         self.load_s = 0.0
@@ -60,8 +61,13 @@ class ReplicaProcess:
         self._listener = asyncio.create_task(self._listen())
 
     @classmethod
-    async def start(cls, spec: ProcessSpec) -> ReplicaProcess:
-        """Starts the process; it is loading when this returns."""
+    async def start(cls, spec: ProcessSpec, silence_limit_s: float = SILENCE_LIMIT_S) -> ReplicaProcess:
+        """Starts the process; it is loading when this returns.
+
+        Args:
+            spec: what it is told.
+            silence_limit_s: once it serves, it counts as hanging when it says nothing for this long.
+        """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -72,7 +78,7 @@ class ReplicaProcess:
             # Ctrl-C in a terminal is for the agent, which stops its replicas in order.
             start_new_session=True,
         )
-        return cls(spec, process)
+        return cls(spec, process, silence_limit_s)
 
     async def ready(self, limit_s: float) -> None:
         """Returns when it serves.
@@ -102,10 +108,10 @@ class ReplicaProcess:
         while True:
             heard = self.stats
             try:
-                await asyncio.wait_for(self._ended.wait(), SILENCE_LIMIT_S)
+                await asyncio.wait_for(self._ended.wait(), self._silence_limit_s)
             except TimeoutError:
                 if heard is self.stats or self.stats.stalled_s > STALL_LIMIT_S:
-                    return ReplicaLost(f"the replica hangs: nothing came from it for {SILENCE_LIMIT_S:.0f} s")
+                    return ReplicaLost(f"the replica hangs: nothing came from it for {self._silence_limit_s:.0f} s")
                 continue
             return self.error or self._lost()
 

@@ -1,0 +1,131 @@
+"""One replica process by itself: what it says, how it ends, what it costs when idle."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from services.node_agent.core.energy import Rate
+from services.node_agent.replica.spec import ProcessSpec
+from services.node_agent.supervision.process import ReplicaProcess
+from tests.node_agent.wait import until
+from tests.tiny_variant import TinyVariant
+from tradewind.domain.errors import ReplicaLost
+from tradewind.domain.figures import FigureSource
+from tradewind.rpc.errors import translated
+from tradewind.v1 import inference_pb2
+
+LOAD_LIMIT_S = 60
+Start = Callable[..., Awaitable[ReplicaProcess]]
+
+
+@pytest.fixture
+async def start(tiny: TinyVariant, tmp_path: Path) -> AsyncIterator[Start]:
+    artifacts = tmp_path / "artifacts"
+    artifacts.mkdir()
+    for file in tiny.manifest.files:
+        (artifacts / file.digest.removeprefix("sha256:")).symlink_to(tiny.path_of(file.digest))
+    envelope = tmp_path / "envelope"
+    envelope.write_bytes(tiny.envelope)
+    processes: list[ReplicaProcess] = []
+
+    async def begin(silence_limit_s: float = 60) -> ReplicaProcess:
+        spec = ProcessSpec(
+            replica_id="r1",
+            variant_id=tiny.variant.variant_id,
+            envelope=envelope,
+            artifacts=artifacts,
+            trusted_keys=tiny.public_key_file.parent,
+            socket=tmp_path / "s",
+            cpu_ids=(0,),
+            batch_limit=0,
+            parent=os.getpid(),
+            rate=Rate(1000.0, FigureSource.MODELLED, "test@1"),
+        )
+        assert ProcessSpec.from_json(spec.to_json()) == spec
+        process = await ReplicaProcess.start(spec, silence_limit_s)
+        processes.append(process)
+        await process.ready(LOAD_LIMIT_S)
+        return process
+
+    yield begin
+    for process in processes:
+        process.kill()
+        await process.stop()
+
+
+async def energy_of(process: ReplicaProcess) -> inference_pb2.Usage:
+    request = inference_pb2.GenerateRequest(
+        token_ids=inference_pb2.TokenIds(ids=[5, 6]), sampling=inference_pb2.Sampling(max_tokens=4, ignore_eos=True)
+    )
+    last = None
+    with translated("replica"):
+        async for piece in process.generate(request, 30):
+            last = inference_pb2.GenerateResponse.FromString(piece)
+    assert last is not None
+    return last.usage
+
+
+async def test_it_stays_on_its_cores_and_takes_new_rates(start: Start) -> None:
+    process = await start()
+    assert psutil.Process(process.pid).cpu_affinity() == [0]
+    assert (await energy_of(process)).energy.method == "test@1"
+    process.tell_rate(Rate(5.0, FigureSource.ATTRIBUTED, "other@2"))
+    async with asyncio.timeout(10):
+        while (usage := await energy_of(process)).energy.method != "other@2":
+            pass
+    assert usage.energy.source == FigureSource.ATTRIBUTED
+    await until(lambda: process.stats.generated_tokens >= 8)
+    assert process.stats.totals["decode_tokens"] >= 6
+    assert process.peak_memory_bytes >= process.memory_bytes > 0
+
+
+async def test_an_idle_replica_burns_no_core(start: Start) -> None:
+    process = await start()
+    watched = psutil.Process(process.pid)
+    heard = process.stats
+    await until(lambda: process.stats is not heard)
+    before = sum(watched.cpu_times()[:2])
+    for _ in range(4):
+        heard = process.stats
+        await until(lambda heard=heard: process.stats is not heard)  # type: ignore[misc]
+    # Two seconds, in which it sent its statistics four times.
+    assert sum(watched.cpu_times()[:2]) - before < 0.4
+
+
+async def test_one_that_hangs_is_noticed_and_ended(start: Start) -> None:
+    process = await start(silence_limit_s=2)
+    os.kill(process.pid, signal.SIGSTOP)
+    error = await asyncio.wait_for(process.ended(), 20)
+    assert isinstance(error, ReplicaLost) and "hangs" in error.message
+    process.kill()
+    await process.stop()
+    assert not psutil.pid_exists(process.pid)
+
+
+async def test_one_that_lives_is_not_taken_for_hanging(start: Start) -> None:
+    process = await start(silence_limit_s=1.5)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(process.ended(), 4)
+
+
+async def test_without_its_agent_s_pipe_it_leaves(start: Start) -> None:
+    process = await start()
+    assert process._process.stdin is not None
+    process._process.stdin.close()
+    await asyncio.wait_for(process.ended(), 10)
+
+
+async def test_one_whose_parent_is_another_leaves_at_once(start: Start, tmp_path: Path) -> None:
+    process = await start()
+    spec = ProcessSpec.from_json(process.spec.to_json().replace(f'"parent": {os.getpid()}', '"parent": 1'))
+    orphan = await ReplicaProcess.start(spec)
+    with pytest.raises(ReplicaLost, match="code 3"):
+        await orphan.ready(LOAD_LIMIT_S)
+    await orphan.stop()

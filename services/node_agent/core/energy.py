@@ -7,10 +7,9 @@ from typing import Final
 
 from tradewind.domain.figures import EnergyFigure, FigureSource
 
-# A server core at work under vector load draws a few watts above its idle share; published SPECpower runs of two-socket
-# machines lie at 2.5 to 4.5 W for each physical core.
+# Assumed, not measured: what a busy server core adds, and what it draws idle with its share of memory and uncore. Good
+# for comparing variants on one machine; settings give the TDP where that is known, and RAPL replaces both.
 DEFAULT_CORE_W: Final = 3.5
-# Idle share of a package and its memory for each logical CPU that this node offers, from the same runs.
 DEFAULT_IDLE_W_PER_CPU: Final = 1.2
 # Share of a processor's TDP drawn at idle, when the TDP is known; the rest is spread over the cores.
 IDLE_SHARE_OF_TDP: Final = 0.25

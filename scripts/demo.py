@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import openai
@@ -21,7 +21,9 @@ from rich.console import Console
 from rich.rule import Rule
 
 from tradewind.domain.errors import InUse
+from tradewind.embedded.layout import Layout
 from tradewind.embedded.ports import choose
+from tradewind.embedded.supervisor import holder
 
 STATE = Path(".tradewind")
 ENVIRONMENT = {**os.environ, "TRADEWIND_STATE_DIR": str(STATE)}
@@ -49,15 +51,17 @@ def main() -> None:
         sys.exit(130)
     console.print(f"\nthe main job took {time.monotonic() - began:.0f} s")
     if keep:
-        console.print(f"it goes on running; stop it with: .venv/bin/tradewind down")
+        console.print("it goes on running; stop it with: .venv/bin/tradewind down")
     else:
         stop()
 
 
 def run_all() -> None:
-    step("Start everything", "up", "--detach", *ports())
-    gguf = next(Path(str(files(MODEL_PACKAGE))).glob("*.gguf"))
-    step("Import a model", "model", "import", str(gguf), "--name", "smollm2")
+    if holder(Layout(STATE.resolve())) is None:
+        step("Start everything", "up", "--detach", *ports())
+    else:
+        console.print(f"Tradewind runs already in {STATE}, going on with that")
+    step("Import a model", "model", "import", str(model_file()), "--name", "smollm2")
     step("Build variants and check their answers", "variant", "build", "smollm2", "--target", "auto")
     step("Measure them on this machine", "profile", "run", "smollm2")
     step("Deploy under an SLO, least energy", "deploy", "smollm2", "--name", "chat", *SLO, "--objective", "energy")
@@ -74,6 +78,14 @@ def step(title: str, *arguments: str) -> None:
     console.print(Rule(title, align="left"))
     console.print(f"[bold]$ tradewind {' '.join(arguments)}[/]", soft_wrap=True, highlight=False)
     subprocess.run([tradewind(), *arguments], check=True, env=ENVIRONMENT)
+
+
+def model_file() -> Path:
+    """The GGUF file inside the model's package, which itself is never imported."""
+    package = find_spec(MODEL_PACKAGE)
+    if package is None or not package.submodule_search_locations:
+        sys.exit(f"the package {MODEL_PACKAGE} is not installed; `make install` does it")
+    return next(Path(package.submodule_search_locations[0]).glob("*.gguf"))
 
 
 def ask() -> None:

@@ -174,6 +174,32 @@ def test_short_work_takes_the_small_functions() -> None:
     assert isinstance(action, Decode) and action.function.name == "decode_b1_c32"
 
 
+@pytest.mark.parametrize(
+    ("prompt", "chunks"),
+    [
+        (10, [32]),
+        (32, [32]),
+        (64, [32, 32]),
+        (96, [128]),
+        (100, [128]),
+        (128, [128]),
+        (160, [128, 32]),
+        (250, [128, 128]),
+    ],
+)
+def test_a_prompt_goes_in_with_little_padding_in_few_calls(prompt: int, chunks: list[int]) -> None:
+    of, policy = shapes(chunks=(32, 128), contexts=(512,)), Policy()
+    state = schedule.submit(schedule.empty(of), Progress(1, prompt, 1), policy)
+    taken = []
+    while True:
+        state, action = schedule.step(state, of, policy)
+        if action is None:
+            break
+        taken.append(action.function.tokens)
+        state = schedule.complete(state, action, (), policy)
+    assert taken == chunks
+
+
 def test_a_long_neighbour_in_prefill_widens_the_decode_bucket() -> None:
     of = shapes(chunks=(16,), batches=(2,), contexts=(32, 64), slots=2)
     state = State((Progress(1, 3, 10, 3, 1), Progress(2, 60, 4, 48, 0)), owed_decodes=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -144,7 +145,9 @@ def _latency(limit: LatencyLimit, shown: Candidate) -> str:
 def _why_not(deployment: Deployment, option: Option, chosen: Option) -> str:
     unit = {Objective.ENERGY: "mW", Objective.LATENCY: "ms to the last token", Objective.COST: "device shares"}
     mine, best = f"{option.cost:.4g}", f"{chosen.cost:.4g} {unit[deployment.objective]}"
-    if option.cost >= chosen.cost:
+    if math.isclose(option.cost, chosen.cost, rel_tol=1e-6):
+        return f"meets the SLO and costs the same ({best}); the chosen has the larger batch limit or fits better"
+    if option.cost > chosen.cost:
         return f"meets the SLO; dearer: {mine} against {best}"
     return f"meets the SLO; cheaper ({mine} against {best}), but not by enough to pay for the change, or without room"
 

@@ -57,10 +57,9 @@ def change_mw(option: Option, new_replicas: int) -> float:
     return new_replicas * profile.load_s * at_work_mw / PAYBACK_S
 
 
-def _rank(choice: Choice) -> tuple[float, float, int]:
-    """Of equal scores the one that takes more requests: a batch limit costs nothing until it is used."""
-    candidate = choice.option.candidate
-    return (round(choice.score, 6), -candidate.capacity_requests_per_s, -candidate.batch_limit)
+def _rank(choice: Choice) -> tuple[float, int]:
+    """Of equal scores the larger batch limit: it costs nothing until it is used, and then shares, not queues."""
+    return (round(choice.score, 6), -choice.option.candidate.batch_limit)
 
 
 def key_of(replica: Replica) -> tuple[str, str, str, int]:

@@ -30,7 +30,7 @@ def explain_chosen(
     others = [o for o in options if o.key != chosen.option.key]
     dearer = [replace(o.candidate, reason=_why_not(deployment, o, chosen.option)) for o in sorted(others, key=_by_cost)]
     held = " It was swapped lately and is kept for now." if settled else ""
-    summary = f"{deployment.name}: {_place(best)}. {best.reason}. {_weighed(len(options), refused)}{held}"
+    summary = f"{deployment.name}: {_place(best)}. {_sentence(best.reason)}. {_weighed(len(options), refused)}{held}"
     candidates = (best, *dearer, *refused)
     return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, candidates)
 
@@ -143,13 +143,17 @@ def _latency(limit: LatencyLimit, shown: Candidate) -> str:
 
 
 def _why_not(deployment: Deployment, option: Option, chosen: Option) -> str:
-    unit = {Objective.ENERGY: "mW", Objective.LATENCY: "ms to the last token", Objective.COST: "device shares"}
+    unit = {Objective.ENERGY: "mW above idle", Objective.LATENCY: "ms to the last token", Objective.COST: "device shares"}
     mine, best = f"{option.cost:.4g}", f"{chosen.cost:.4g} {unit[deployment.objective]}"
     if math.isclose(option.cost, chosen.cost, rel_tol=1e-6):
         return f"meets the SLO and costs the same ({best}); the chosen has the larger batch limit or fits better"
     if option.cost > chosen.cost:
         return f"meets the SLO; dearer: {mine} against {best}"
     return f"meets the SLO; cheaper ({mine} against {best}), but not by enough to pay for the change, or without room"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _weighed(options: int, refused: tuple[Candidate, ...]) -> str:

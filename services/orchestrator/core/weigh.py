@@ -1,8 +1,9 @@
 """Weighs operating points against a deployment's SLO: what each reaches, what it draws, or the limit it breaks.
 
 Power of an option is the active power of the demand (energy per token × tokens a second) plus, for each replica, the
-share of its device's idle power that it holds and what a loaded replica adds to idle. Idle is charged by share so
-that options that leave room for others are worth it.
+share of its device's idle power that it holds and what a loaded replica adds to idle. The share is shown and held
+against a power limit, and is no reason to choose: a device that is on draws its idle power whatever its cores do, so
+the energy objective makes least of active power and what being loaded adds.
 """
 
 from __future__ import annotations
@@ -154,8 +155,9 @@ def _against_energy(deployment: Deployment, shown: Candidate) -> Candidate | Non
 
 
 def _option(deployment: Deployment, point: Point, shown: Candidate) -> Option:
+    held_mw = point.device.idle_power_mw * point.device_share
     cost = {
-        Objective.ENERGY: shown.power_mw,
+        Objective.ENERGY: shown.power_mw - shown.replicas * held_mw,
         Objective.LATENCY: shown.e2e_ms,
         # Without a price list every device costs the same, so least money is the least share of devices held.
         Objective.COST: shown.replicas * point.device_share,

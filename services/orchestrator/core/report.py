@@ -143,8 +143,7 @@ def _latency(limit: LatencyLimit, shown: Candidate) -> str:
 
 
 def _why_not(deployment: Deployment, option: Option, chosen: Option) -> str:
-    unit = {Objective.ENERGY: "mW above idle", Objective.LATENCY: "ms to the last token", Objective.COST: "device shares"}
-    mine, best = f"{option.cost:.4g}", f"{chosen.cost:.4g} {unit[deployment.objective]}"
+    mine, best = f"{option.cost:.4g}", f"{chosen.cost:.4g} {_UNIT[deployment.objective]}"
     if math.isclose(option.cost, chosen.cost, rel_tol=1e-6):
         return f"meets the SLO and costs the same ({best}); the chosen has the larger batch limit or fits better"
     if option.cost > chosen.cost:
@@ -154,6 +153,13 @@ def _why_not(deployment: Deployment, option: Option, chosen: Option) -> str:
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+_UNIT = {
+    Objective.ENERGY: "mW above idle",
+    Objective.LATENCY: "ms to the last token",
+    Objective.COST: "device shares",
+}
 
 
 def _weighed(options: int, refused: tuple[Candidate, ...]) -> str:

@@ -126,13 +126,17 @@ class Builder:
         model_folder.mkdir()
         for name, digest in order.model.build_files.items():
             (model_folder / name).symlink_to(self._blobs.existing(digest))
-        weights_key = key_of("weights", order.model.model.model_id, order.recipe.precision, toolchain_versions())
+        recipe = order.recipe
+        weights_key = key_of(
+            "weights", order.model.model.model_id, recipe.precision, recipe.passes, toolchain_versions()
+        )
         known = self._index.get("weights", weights_key)
         weights = FileRef(**known) if known is not None and self._blobs.has(known["digest"]) else None
         path = folder / f"weights-{order.recipe.precision}.irpa"
         job = {
             "model": str(model_folder),
             "precision": order.recipe.precision,
+            "passes": list(order.recipe.passes),
             "shapes": asdict(order.shapes),
             "mlir": str(folder / "generate.mlir"),
             "weights": "" if weights else str(path),

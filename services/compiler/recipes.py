@@ -13,7 +13,12 @@ from tradewind.domain.manifest import RecipeFacts
 
 # Passes that every recipe of the book applies, in order; see services/compiler/export.
 PASSES: Final = ("grouped-attention", "flat-linear", "repeat-layer")
-# Packs weights once, at load, into the tiles that the kernels read.
+# Added where the CPU cannot compute in the recipe's precision: weights are kept in it, arithmetic is f32.
+NARROW_WEIGHTS: Final = "narrow-weights"
+# What a CPU must have to compute in a precision; without it bf16 took seconds for each token on Zen 3.
+_COMPUTES: Final = {"bf16": "avx512_bf16", "f16": "f16c"}
+# Packs weights once, at load, into the tiles that the kernels read. A win with AVX-512; with AVX2 alone it made every
+# phase slower by half or more, and keeps a packed copy of the weights for each function.
 DATA_TILING: Final = "--iree-global-opt-data-tiling"
 
 # A context shorter than this holds no prompt worth asking.
@@ -27,13 +32,15 @@ class Recipe:
     Attributes:
         facts: as the contract names them.
         targets: prefixes of the targets it is for.
-        by_default: whether it is built when nobody names recipes.
+        needs: features of the target without which it is not built when nobody names recipes; None for never.
+        unless: a feature with which it is not built when nobody names recipes: another recipe is better there.
         note: what to know about it.
     """
 
     facts: RecipeFacts
     targets: tuple[str, ...]
-    by_default: bool
+    needs: tuple[str, ...] | None
+    unless: tuple[str, ...]
     note: str
 
     @property
@@ -42,7 +49,14 @@ class Recipe:
         return self.facts.name
 
 
-def _cpu(name: str, precision: str, flags: tuple[str, ...], by_default: bool, note: str) -> Recipe:
+def _cpu(
+    name: str,
+    precision: str,
+    flags: tuple[str, ...],
+    note: str,
+    needs: tuple[str, ...] | None = None,
+    unless: tuple[str, ...] = (),
+) -> Recipe:
     facts = RecipeFacts(
         name=name,
         precision=precision,
@@ -53,19 +67,19 @@ def _cpu(name: str, precision: str, flags: tuple[str, ...], by_default: bool, no
         context_buckets=(1024,),
         slots=4,
     )
-    return Recipe(facts, ("cpu:",), by_default, note)
+    return Recipe(facts, ("cpu:",), needs, unless, note)
 
 
 BOOK: Final[tuple[Recipe, ...]] = (
-    _cpu("f32-grouped-gdt", "f32", (DATA_TILING,), True, "as exact as the source"),
-    _cpu("bf16-grouped-gdt", "bf16", (DATA_TILING,), True, "half the memory traffic of f32"),
-    _cpu("f16-grouped-gdt", "f16", (DATA_TILING,), False, "finer than bf16, narrower range"),
-    _cpu("f32-grouped", "f32", (), False, "no data tiling, a baseline"),
+    _cpu("f32-grouped", "f32", (), "as exact as the source", needs=(), unless=("avx512f",)),
+    _cpu("f32-grouped-gdt", "f32", (DATA_TILING,), "as exact as the source", needs=("avx512f",)),
+    _cpu("bf16-grouped", "bf16", (), "half the memory of f32", needs=(), unless=("avx512_bf16",)),
+    _cpu("bf16-grouped-gdt", "bf16", (DATA_TILING,), "half the memory of f32", needs=("avx512_bf16",)),
+    _cpu("f16-grouped-gdt", "f16", (DATA_TILING,), "quick decode and slow prefill where f16 is only converted"),
     _cpu(
         "bf16-early-data-tiling",
         "bf16",
         ("--iree-opt-data-tiling",),
-        False,
         "fast and wrong on some models: here to prove that the quality gate sees it",
     ),
 )
@@ -83,16 +97,24 @@ def find_recipe(name: str, book: tuple[Recipe, ...] = BOOK) -> Recipe:
     raise InvalidField("recipes", f"no recipe named {name!r}; the book has {', '.join(r.name for r in book)}")
 
 
-def default_recipes(target: str, book: tuple[Recipe, ...] = BOOK) -> tuple[Recipe, ...]:
-    """The book's choice for a target."""
-    return tuple(r for r in book if r.by_default and target.startswith(r.targets))
+def default_recipes(target: str, features: frozenset[str], book: tuple[Recipe, ...] = BOOK) -> tuple[Recipe, ...]:
+    """The book's choice for a target with the features it has."""
+    return tuple(
+        r
+        for r in book
+        if target.startswith(r.targets)
+        and r.needs is not None
+        and features.issuperset(r.needs)
+        and features.isdisjoint(r.unless)
+    )
 
 
-def fit(recipe: Recipe, model_context_tokens: int, wanted_context_tokens: int) -> RecipeFacts:
-    """The recipe's sizes, cut to a model and to a wish.
+def fit(recipe: Recipe, features: frozenset[str], model_context_tokens: int, wanted_context_tokens: int) -> RecipeFacts:
+    """The recipe, cut to a target, to a model and to a wish.
 
     Args:
         recipe: from the book.
+        features: what the target can do.
         model_context_tokens: longest context of the model.
         wanted_context_tokens: longest context asked for; 0 for the recipe's choice.
 
@@ -109,4 +131,6 @@ def fit(recipe: Recipe, model_context_tokens: int, wanted_context_tokens: int) -
     context = wanted_context_tokens or min(facts.context_buckets[-1], model_context_tokens)
     buckets = (*(b for b in facts.context_buckets if b < context), context)
     chunks = tuple(c for c in facts.prefill_chunks if c <= context) or (context,)
-    return replace(facts, context_buckets=buckets, prefill_chunks=chunks)
+    needed = _COMPUTES.get(facts.precision)
+    passes = facts.passes if needed is None or needed in features else (*facts.passes, NARROW_WEIGHTS)
+    return replace(facts, passes=passes, context_buckets=buckets, prefill_chunks=chunks)

@@ -67,7 +67,7 @@ def orders(
     found: dict[str, Order] = {}
     for target in choose_targets(tuple(request.targets), targets):
         for recipe in _recipes(request.recipes, target):
-            facts = fit(recipe, model.model.context_tokens, request.context_tokens)
+            facts = fit(recipe, target.features, model.model.context_tokens, request.context_tokens)
             order = Order(model, facts, target)
             found[order.key] = order
     return tuple(found.values())
@@ -91,7 +91,7 @@ def check_build(request: compiler_pb2.BuildVariantsRequest) -> None:
 
 def _recipes(names: Sequence[str], target: Target) -> tuple[Recipe, ...]:
     if not names:
-        return default_recipes(target.name)
+        return default_recipes(target.name, target.features)
     chosen = tuple(find_recipe(name) for name in names)
     for recipe in chosen:
         if not target.name.startswith(recipe.targets):

@@ -12,6 +12,8 @@ from tradewind.domain.errors import InvalidField
 
 _LLVM_CPU: Final = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=llvm-cpu")
 AUTO: Final = "auto"
+# Of the features that recipes ask for, those that every machine of this level has.
+_X86_64_V3: Final = frozenset({"avx2", "fma", "f16c"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Target:
         resolved: what it stands for here, for instance "cpu:znver3".
         flags: of iree-compile.
         driver: IREE HAL driver that runs it.
+        features: what it can do, by the names of /proc/cpuinfo.
         runnable_here: whether this machine runs it, so that its quality can be checked.
         by_default: whether "auto" means it.
         note: what to know about it.
@@ -32,6 +35,7 @@ class Target:
     resolved: str
     flags: tuple[str, ...]
     driver: str
+    features: frozenset[str]
     runnable_here: bool
     by_default: bool
     note: str
@@ -51,6 +55,7 @@ def known_targets(host_cpu: str) -> tuple[Target, ...]:
             f"cpu:{host_cpu}",
             (*_LLVM_CPU, "--iree-llvmcpu-target-cpu=host"),
             "local-task",
+            _cpu_flags(),
             True,
             True,
             "the machine the compiler runs on, every instruction it has",
@@ -60,6 +65,7 @@ def known_targets(host_cpu: str) -> tuple[Target, ...]:
             "cpu:x86-64-v3",
             generic,
             "local-task",
+            _X86_64_V3,
             x86 and "avx2" in _cpu_flags(),
             False,
             "any x86-64 machine with AVX2 and FMA",

@@ -50,12 +50,23 @@ def import_model(job: Job) -> Job:
 
 def export(job: Job) -> Job:
     """Normalised folder → MLIR with the functions wanted and, where wanted, the weights archive."""
+    from services.compiler.export.attention import narrow_weights
     from services.compiler.export.generator import export_mlir, save_weights
-    from services.compiler.sources.loading import load_normalised
+    from services.compiler.recipes import NARROW_WEIGHTS
+    from services.compiler.sources.loading import load_normalised, torch_type
 
     say("loading weights", 0.05)
-    model = load_normalised(Path(job["model"]), job["precision"])
-    cache_bytes = export_mlir(model, _shapes(job), Path(job["mlir"]), lambda name, share: say(f"tracing {name}", share))
+    arithmetic = "f32" if NARROW_WEIGHTS in job["passes"] else job["precision"]
+    model = load_normalised(Path(job["model"]), arithmetic)
+    if arithmetic != job["precision"]:
+        narrow_weights(model, torch_type(job["precision"]))
+    cache_bytes = export_mlir(
+        model,
+        _shapes(job),
+        Path(job["mlir"]),
+        lambda name, share: say(f"tracing {name}", share),
+        torch_type(arithmetic),
+    )
     if job["weights"]:
         say("writing weights", 0.95)
         save_weights(model, Path(job["weights"]))

@@ -36,7 +36,7 @@ async def test_a_model_goes_from_folder_to_signed_variant(service: Service, tiny
     assert (model.architecture, model.context_tokens, model.vocabulary_size) == ("LlamaForCausalLM", 512, 288)
     assert {file.name for file in model.files} == {"tokenizer.json", "chat_template.jinja"}
 
-    built = await service.end_of(await service.begin_build(recipes=["f32-grouped-gdt"], context_tokens=128))
+    built = await service.end_of(await service.begin_build(recipes=["f32-grouped"], context_tokens=128))
     assert built.state == DONE, built.error
     (variant,) = await service.variants(model="tiny")
     assert variant.state == compiler_pb2.VARIANT_STATE_ADMITTED, variant.state_reason
@@ -55,7 +55,7 @@ async def test_a_model_goes_from_folder_to_signed_variant(service: Service, tiny
         assert await fetch(service, file.digest, half) == data[half:]
         assert await fetch(service, file.digest, file.size_bytes) == b""
 
-    again = await service.end_of(await service.begin_build(recipes=["f32-grouped-gdt"], context_tokens=128))
+    again = await service.end_of(await service.begin_build(recipes=["f32-grouped"], context_tokens=128))
     assert list(again.result_ids) == [variant.variant_id]
     assert (again.update_time.ToDatetime() - again.create_time.ToDatetime()).total_seconds() < 2
 
@@ -83,7 +83,7 @@ async def test_names_of_models_are_unique_both_ways(service: Service, tiny_folde
 async def test_cancelling_kills_the_child_and_leaves_nothing(service: Service, tiny_folder: Path) -> None:
     assert (await service.end_of(await service.begin_import(tiny_folder))).state == DONE
     before = {path for path in (service.state_dir / "blobs").rglob("*") if path.is_file()}
-    operation = await service.begin_build(recipes=["f32-grouped-gdt"])
+    operation = await service.begin_build(recipes=["f32-grouped"])
     watch = service.operations.WatchOperation(
         operation_pb2.WatchOperationRequest(operation_id=operation.operation_id), timeout=LIMIT_S
     )

@@ -53,7 +53,8 @@ class FlatLinear(torch.nn.Linear):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """[…, D] in, […, out] out."""
-        flat = torch.nn.functional.linear(rows.reshape(-1, rows.shape[-1]), self.weight, self.bias)
+        weight = self.weight.to(rows.dtype)
+        flat = torch.nn.functional.linear(rows.reshape(-1, rows.shape[-1]), weight, self.bias)
         return flat.reshape(*rows.shape[:-1], flat.shape[-1])
 
 
@@ -62,6 +63,19 @@ def flatten_linears(model: torch.nn.Module) -> None:
     for module in model.modules():
         if type(module) is torch.nn.Linear:
             module.__class__ = FlatLinear
+
+
+def narrow_weights(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Keeps the weights of linear layers in a narrower type than the one computed in, which stays f32.
+
+    For CPUs that cannot compute in the narrower type: half the memory, and the arithmetic of f32. A weight that is tied
+    to an embedding narrows it too; its rows are widened again as they leave it.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data = module.weight.data.to(dtype)
+        if isinstance(module, torch.nn.Embedding):
+            module.register_forward_hook(lambda _module, _args, rows: rows.float())
 
 
 class SlotCache:

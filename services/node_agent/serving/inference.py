@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import Any, Final
@@ -40,20 +41,27 @@ class InferenceProxy:
             try:
                 async for piece in call:
                     yield piece
+            except asyncio.CancelledError:
+                # Either this call was cancelled (its client is gone), or the replica's channel was closed under it.
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                raise _lost(request.replica_id) from None
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise JobTimeout("the generation was not done in time; ask for fewer tokens") from error
                 known = from_rpc_error(error, f"replica {request.replica_id}")
-                if isinstance(known, ServiceUnavailable):
-                    raise ReplicaLost(
-                        f"replica {request.replica_id} died while it worked on the request; try again",
-                        {"replica": request.replica_id},
-                    ) from error
+                if isinstance(known, ServiceUnavailable) or error.code() is grpc.StatusCode.CANCELLED:
+                    raise _lost(request.replica_id) from error
                 raise known from error
 
     async def infer(self, request: inference_pb2.InferRequest, context: Any) -> inference_pb2.InferResponse:
         """Not yet: replicas here generate."""
         raise NotImplementedYet("tensor inference is in the contract and not in this server yet")
+
+
+def _lost(replica_id: str) -> ReplicaLost:
+    return ReplicaLost(f"replica {replica_id} died while it worked on the request; try again", {"replica": replica_id})
 
 
 def register(proxy: InferenceProxy, server: grpc.aio.Server) -> None:

@@ -197,9 +197,7 @@ class _Run:
 
     async def round(self, load: LoadSpec, first_sequence: int) -> list[Sample]:
         """All sequences of a load together, once."""
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._one(load, first_sequence + i)) for i in range(load.concurrency)]
-        return [task.result() for task in tasks]
+        return await asyncio.gather(*(self._one(load, first_sequence + i) for i in range(load.concurrency)))
 
     async def _one(self, load: LoadSpec, sequence: int) -> Sample:
         manifest = self._manifest

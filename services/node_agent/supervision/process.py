@@ -23,6 +23,8 @@ from tradewind.v1 import inference_pb2
 
 # Between asking a process to end and killing it.
 STOP_LIMIT_S: Final = 5.0
+# For calls in hand of a process that is gone to notice.
+CLOSE_GRACE_S: Final = 1.0
 # A step of a small model takes milliseconds; one that takes this long never ends.
 STALL_LIMIT_S: Final = 60.0
 # Statistics come twice a second; a process that says nothing for this long is stopped or swapped out.
@@ -127,7 +129,8 @@ class ReplicaProcess:
                     self._process.kill()
                 await self._process.wait()
         if self._channel is not None:
-            await self._channel.close(None)
+            # Calls in hand hear by themselves that the far end is gone; closing at once would only cancel them.
+            await self._channel.close(CLOSE_GRACE_S)
         await self._listener
         self.spec.socket.unlink(missing_ok=True)
 

@@ -119,6 +119,9 @@ def check_lengths(route: DeploymentRoute, prompt_tokens: int, max_tokens: int, f
     if prompt_tokens == 0:
         raise InvalidField(field, "it is empty; give at least one token")
     context = route.context_tokens
+    if context == 0:
+        # No replica is ready just now; the one that takes the request checks for itself.
+        return
     # At least one token must come out.
     if prompt_tokens + max(max_tokens, 1) <= context:
         return

@@ -27,7 +27,11 @@ class ReplicaRoute:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRoute:
-    """A deployment and its ready replicas; none means that it exists and cannot answer right now."""
+    """A deployment and its ready replicas; none means that it exists and cannot answer right now.
+
+    Attributes:
+        context_tokens: longest sequence that every ready replica takes; 0 when none is ready.
+    """
 
     deployment_id: str
     name: str

@@ -14,11 +14,16 @@ import pytest
 from services.compiler.building import Order
 from services.compiler.importing import StoredModel
 from services.compiler.jobs.limits import JobLimits
+from services.compiler.recipes import find_recipe
 from services.compiler.workshop import Workshop
 from tests.compiler.conftest import LIMITS
+from tests.tiny_model import write_tiny_model
 from tests.tiny_variant import TINY_RECIPE
 from tradewind.domain.errors import BadModelSource
 from tradewind.v1 import compiler_pb2
+
+# A compile takes 10 to 30 s on an idle core; several share one on a busy machine.
+pytestmark = pytest.mark.timeout(900)
 
 SMALL = replace(TINY_RECIPE, name="small", prefill_chunks=(16,), decode_batches=(1,), context_buckets=(64,), slots=2)
 
@@ -75,6 +80,21 @@ async def test_a_target_that_cannot_run_here_is_stored_unchecked(state: Path, ti
     assert variant.state == compiler_pb2.VARIANT_STATE_UNCHECKED
     assert not variant.HasField("quality")
     assert variant.memory_bytes > 0
+    workshop.close()
+
+
+async def test_a_recipe_that_is_fast_and_wrong_is_rejected_with_its_figures(tmp_path: Path) -> None:
+    """Data tiling at dispatch creation compiles, runs, and gives garbage in decode, at the width of SmolLM2."""
+    wide = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3}
+    folder = write_tiny_model(tmp_path / "wide", head_dim=64, **wide)
+    workshop, model = await opened(tmp_path / "state", folder)
+    wrong = replace(SMALL, name="wrong", compiler_flags=find_recipe("bf16-early-data-tiling").facts.compiler_flags)
+    variant = await workshop.builder.build(Order(model, wrong, workshop.targets[0]), silent)
+    assert variant.state == compiler_pb2.VARIANT_STATE_REJECTED, variant.state_reason
+    assert "decode_b1_c64" in variant.state_reason
+    assert "where f32 needs" in variant.state_reason
+    assert variant.quality.max_logit_error > 1
+    assert variant.files, "kept and listed, never served"
     workshop.close()
 
 

@@ -7,7 +7,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb \
  && install --directory --owner postgres --group postgres --mode 0700 /var/lib/postgresql/data
 ENV PATH=/usr/lib/postgresql/15/bin:$PATH PGDATA=/var/lib/postgresql/data
-COPY --chmod=0755 postgres-entrypoint.sh /usr/local/bin/
+COPY postgres-entrypoint.sh /usr/local/bin/
 USER postgres
 # PostgreSQL's fast shutdown: ends sessions, writes a checkpoint.
 STOPSIGNAL SIGINT

@@ -135,7 +135,7 @@ def test_each_service_has_an_image_with_its_own_extra_and_starts_its_own_module(
         assert services[name]["build"]["target"] == name
         lines = images[name]
         assert "USER tradewind" in lines
-        installed = {line.partition("/requirements/")[2].removesuffix(".txt") for line in lines if " -r " in line}
+        installed = {line.partition(" -r /requirements/")[2].removesuffix(".txt") for line in lines if " -r " in line}
         assert installed == ({name} if name in SETTINGS else set())
         if name in SETTINGS:
             assert f'CMD ["python", "-m", "services.{name.replace("-", "_")}"]' in lines

@@ -38,7 +38,7 @@ SOURCES
     DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get upgrade --yes --no-install-recommends
 } >"$root.log" 2>&1 || { tail -n 20 "$root.log" >&2; exit 1; }
 rm -f "$root.log"
-rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/var/log/*.log \
+rm -rf "$root"/var/cache/apt/{*.bin,archives/*.deb} "$root"/var/lib/apt/lists/* "$root"/var/log/*.log \
     "$root"/usr/share/{doc,man,locale,info}/*
 tar --directory "$root" --create . | docker import \
     --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8' \

@@ -2,7 +2,7 @@
 FROM tradewind-base:bookworm
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends redis-server \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/apt/archives/*.deb \
  && install --directory --owner redis --group redis --mode 0700 /data
 WORKDIR /data
 USER redis

@@ -25,7 +25,7 @@ async def test_every_admitted_variant_is_measured_on_every_partition_kind(world:
     assert points == {(f"sha256:{v}", k) for v in ("f32", "bf16") for k in ("cpu/1", "cpu/2")}
     assert {p.profile_id for p in profiles} == set(end.result_ids)
     assert all(p.model_id == worlds.MODEL.model_id and p.memory_bytes == 300 << 20 for p in profiles)
-    assert {m.prompt_tokens for m in agent.requests[0].loads} == {32, 128, 448}
+    assert {m.prompt_tokens for m in agent.requests[0].loads} == {32, 128, 256}
     one = next(p for p in profiles if p.point.partition_kind == "cpu/1")
     measured = {(p.prompt_tokens, p.concurrency): p.tpot.p50_ms for p in one.loads}
     assert measured[128, 4] == pytest.approx(worlds.tpot_ms(128, 4))
@@ -49,7 +49,7 @@ async def test_new_loads_are_added_to_what_is_known(world: World) -> None:
     newest = (await world.profiles())[0]
     assert {(p.prompt_tokens, p.concurrency) for p in newest.loads} == {
         (64, 1),
-        *((p, c) for p in (32, 128, 448) for c in (1, 4)),
+        *((p, c) for p in (32, 128, 256) for c in (1, 4)),
     }
 
 
@@ -212,9 +212,9 @@ async def test_predictions_tell_how_they_were_had(world: World) -> None:
 
     known = await predict(128, 1)
     assert (known.method, known.relative_error) == ("measured", 0)
-    between = await predict(256, 1)
+    between = await predict(192, 1)
     assert (between.method, between.load.energy_per_token.source) == ("interpolated", worlds.MODELLED)
-    assert between.load.ttft.p50_ms == pytest.approx(worlds.ttft_ms(256, 1), rel=0.02)
+    assert between.load.ttft.p50_ms == pytest.approx(worlds.ttft_ms(192, 1), rel=0.02)
     assert 0 <= between.relative_error < 0.5
     with pytest.raises(RemoteError) as caught:
         await predict(500, 1)

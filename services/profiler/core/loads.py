@@ -17,16 +17,17 @@ from typing import Final, TypeVar
 
 from tradewind.domain.errors import InvalidField
 
-# A question, a paragraph, a page: the lengths chat and summaries have, within a cache of 512 tokens.
-DEFAULT_PROMPTS: Final = (32, 128, 448)
+# A question, a paragraph, half a page. Planners read up to twice the longest; a longer one would cost minutes on two slow
+# cores, where prefill is nearly linear in the length.
+DEFAULT_PROMPTS: Final = (32, 128, 256)
 MIDDLE_PROMPT: Final = 128
 # At the middle prompt 20 tokens give 19 gaps a run, enough for a stable median at 20–40 ms each; the other loads need
 # fewer, for their TPOT only has to show the trend.
 OUTPUT_TOKENS: Final = 20
 SHORT_OUTPUT_TOKENS: Final = 10
 # Rounds of each load. TTFT has one sample a round and sequence; the longest prompt varies least and costs most.
-REPEATS_SINGLE: Final = 3
-REPEATS_SINGLE_LONG: Final = 2
+REPEATS_SINGLE: Final = 2
+REPEATS_SINGLE_LONG: Final = 1
 REPEATS_TOGETHER: Final = 1
 # Numbers of sequences measured by default, so that a recipe with many decode functions stays affordable.
 MAX_DEFAULT_CONCURRENCIES: Final = 3

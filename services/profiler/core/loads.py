@@ -17,8 +17,8 @@ from typing import Final, TypeVar
 
 from tradewind.domain.errors import InvalidField
 
-# A question, a paragraph, half a page. Planners read up to twice the longest; a longer one would cost minutes on two slow
-# cores, where prefill is nearly linear in the length.
+# A question, a paragraph, half a page. Planners read up to twice the longest; a longer one would cost minutes on two
+# slow cores, where prefill is nearly linear in the length.
 DEFAULT_PROMPTS: Final = (32, 128, 256)
 MIDDLE_PROMPT: Final = 128
 # At the middle prompt 20 tokens give 19 gaps a run, enough for a stable median at 20–40 ms each; the other loads need

@@ -92,4 +92,5 @@ class Link:
             yield node_pb2.ConnectRequest(report=self._reporter.report())
             await asyncio.sleep(min(LEAST_PAUSE_S, self._period_s))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), max(0.0, self._period_s - LEAST_PAUSE_S))
+                async with asyncio.timeout(max(0.0, self._period_s - LEAST_PAUSE_S)):
+                    await self._news.wait()

@@ -142,7 +142,8 @@ class Control:
         """Looks again and again until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), PERIOD_S)
+                async with asyncio.timeout(PERIOD_S):
+                    await self._wake.wait()
                 await asyncio.sleep(GATHER_S)
             self._wake.clear()
             try:

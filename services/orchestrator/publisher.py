@@ -55,7 +55,8 @@ class Publisher:
         """Writes until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), CHECK_S)
+                async with asyncio.timeout(CHECK_S):
+                    await self._news.wait()
             self._news.clear()
             try:
                 await self._write()

@@ -53,7 +53,8 @@ class AgentMeter:
         news = aiter(stream)
         while True:
             try:
-                message = await asyncio.wait_for(anext(news), self._silence_limit_s)
+                async with asyncio.timeout(self._silence_limit_s):
+                    message = await anext(news)
             except StopAsyncIteration:
                 raise Internal(f"node {job.node_id} ended the measurement of {job.title} without a result") from None
             except TimeoutError:

@@ -101,7 +101,8 @@ class Child:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(_exited(process), STOP_LIMIT_S)
+                async with asyncio.timeout(STOP_LIMIT_S):
+                    await _exited(process)
             except TimeoutError:
                 self._on_line(self.spec.name, f"did not stop within {STOP_LIMIT_S:.0f} s, killed")
         # Whatever is left of its group (a replica whose agent was killed) goes too.

@@ -75,7 +75,8 @@ class _Job:
 
     async def wait(self, limit_s: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), limit_s)
+            async with asyncio.timeout(limit_s):
+                await self._news.wait()
 
 
 class Operations:

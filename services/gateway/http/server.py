@@ -86,7 +86,8 @@ class HttpServer:
         self._config.timeout_graceful_shutdown = max(int(drain_s), 1)
         self._server.should_exit = True
         try:
-            await asyncio.wait_for(asyncio.shield(self._task), drain_s + _LAST_WAIT_S)
+            async with asyncio.timeout(drain_s + _LAST_WAIT_S):
+                await asyncio.shield(self._task)
         except TimeoutError:
             self._log.warning("requests did not end when cancelled")
             self._task.cancel()

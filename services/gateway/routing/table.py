@@ -79,7 +79,8 @@ class RouteTable:
     async def changed(self, wait_s: float) -> None:
         """Returns at the next change, or after `wait_s` seconds."""
         try:
-            await asyncio.wait_for(self._changed.wait(), max(wait_s, 0))
+            async with asyncio.timeout(max(wait_s, 0)):
+                await self._changed.wait()
         except TimeoutError:
             return
 

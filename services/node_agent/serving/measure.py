@@ -110,7 +110,8 @@ class Measurer:
         """Ends when it is this call's turn; the lock is held then. Says now and then that it still waits."""
         while True:
             try:
-                await asyncio.wait_for(self._turn.acquire(), WAIT_NEWS_S)
+                async with asyncio.timeout(WAIT_NEWS_S):
+                    await self._turn.acquire()
             except TimeoutError:
                 yield _progress("waiting for another measurement to end", 0.0)
             else:

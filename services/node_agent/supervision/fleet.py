@@ -104,7 +104,8 @@ class Fleet:
         while left := sum(replica.in_hand for replica in self._replicas.values()):
             self._emptied.clear()
             try:
-                await asyncio.wait_for(self._emptied.wait(), deadline_s - self._now_s())
+                async with asyncio.timeout(deadline_s - self._now_s()):
+                    await self._emptied.wait()
             except TimeoutError:
                 return left
         return 0
@@ -132,7 +133,8 @@ class Fleet:
             retry_at_s = reconcile.next_retry_s([r.observed for r in self._replicas.values()])
             pause_s = PERIOD_S if retry_at_s is None else min(PERIOD_S, max(0.0, retry_at_s - self._now_s()) + 0.001)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
             self._wake.clear()
 
     def _apply(self, action: reconcile.Action) -> None:

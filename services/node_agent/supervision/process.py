@@ -110,7 +110,8 @@ class ReplicaProcess:
         while True:
             heard = self.stats
             try:
-                await asyncio.wait_for(self._ended.wait(), self._silence_limit_s)
+                async with asyncio.timeout(self._silence_limit_s):
+                    await self._ended.wait()
             except TimeoutError:
                 if heard is self.stats or self.stats.stalled_s > STALL_LIMIT_S:
                     return ReplicaLost(f"the replica hangs: nothing came from it for {self._silence_limit_s:.0f} s")
@@ -123,7 +124,8 @@ class ReplicaProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
             try:
-                await asyncio.wait_for(self._process.wait(), STOP_LIMIT_S)
+                async with asyncio.timeout(STOP_LIMIT_S):
+                    await self._process.wait()
             except TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
                     self._process.kill()

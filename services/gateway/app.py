@@ -33,7 +33,7 @@ from tradewind.metrics import Registry
 from tradewind.open_inference import open_inference_pb2_grpc
 from tradewind.rpc.client import open_channel
 from tradewind.rpc.server import GrpcServer
-from tradewind.rpc.service import Lifecycle, run
+from tradewind.rpc.service import Lifecycle, end_task, run
 from tradewind.settings import read_or_exit
 from tradewind.store.live import LiveState
 from tradewind.v1 import compiler_pb2_grpc, inference_pb2_grpc, orchestrator_pb2_grpc
@@ -137,8 +137,7 @@ def _background(life: Lifecycle, work: Coroutine[object, object, None], name: st
     task = asyncio.create_task(work, name=name)
 
     async def stop() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_task(task)
 
     life.on_stop(stop)
 

@@ -13,6 +13,7 @@ from services.node_agent.core.backoff import RECONNECT
 from services.node_agent.report import Reporter
 from tradewind.domain.errors import TradewindError
 from tradewind.rpc.errors import translated
+from tradewind.rpc.service import end_task
 from tradewind.v1 import node_pb2, node_pb2_grpc
 
 # Changes that come together go into one report.
@@ -54,8 +55,7 @@ class Link:
         """Ends the stream. Idempotent."""
         if self._task is not None:
             task, self._task = self._task, None
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_task(task)
 
     async def _run(self) -> None:
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import time
@@ -25,7 +24,7 @@ from tradewind import logs
 from tradewind.metrics import Registry, serve_metrics
 from tradewind.rpc.client import open_channel
 from tradewind.rpc.server import GrpcServer
-from tradewind.rpc.service import Lifecycle, run
+from tradewind.rpc.service import Lifecycle, end_task, run
 from tradewind.settings import read_or_exit
 from tradewind.store.database import Database
 from tradewind.store.live import LiveState
@@ -129,8 +128,6 @@ def _keep(life: Lifecycle, work: Coroutine[Any, Any, None]) -> None:
     task.add_done_callback(ended)
 
     async def stop() -> None:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end_task(task)
 
     life.on_stop(stop)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, TypeVar
 
@@ -14,6 +13,7 @@ from services.orchestrator.node_view import node_message
 from services.orchestrator.node_writes import NodeWrites
 from services.orchestrator.records import decisions, newest_explanation
 from tradewind.domain.errors import InvalidField, NotFound
+from tradewind.rpc.service import end_task
 from tradewind.v1 import node_pb2, node_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc
 
 SERVICE_NAME: Final = "tradewind.v1.OrchestratorService"
@@ -146,9 +146,7 @@ class NodeLinkServicer(node_pb2_grpc.NodeLinkServiceServicer):
             if reading.done():
                 reading.result()
         finally:
-            reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
+            await end_task(reading)
             self._links.closed(stream, node_id)
 
     async def _read(self, stream: int, link: Link, node_id: str, requests: Any) -> None:

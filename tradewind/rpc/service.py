@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -21,6 +21,8 @@ from tradewind.domain.errors import TradewindError
 
 # Exit codes of a service: misuse and refusals at start are told apart from crashes.
 EXIT_REFUSED: Final = 1
+# A task that still runs after this time is cancelled again.
+CANCEL_PERIOD_S: Final = 0.5
 
 
 class Lifecycle:
@@ -48,6 +50,13 @@ class Lifecycle:
         for tell in self._not_ready:
             await tell()
         await self._stack.aclose()
+
+
+async def end_task(task: asyncio.Future[Any]) -> None:
+    """Cancels a background task until it has ended; libraries in its way may swallow a cancellation. Never raises."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_PERIOD_S)
 
 
 def run(name: str, start: Callable[[Lifecycle], Awaitable[None]]) -> None:

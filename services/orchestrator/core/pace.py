@@ -68,7 +68,11 @@ def is_urgent(before: Situation | None, after: Situation) -> bool:
 
 
 def _nodes(situation: Situation) -> object:
-    return [(n.node_id, n.state, n.devices, n.labels) for n in situation.nodes]
+    """What is asked of nodes; layouts and settings that they follow us in are left out."""
+    return [
+        (n.node_id, n.state, n.labels, [(d.device_id, d.device_class, d.memory_bytes, d.cpu_ids) for d in n.devices])
+        for n in situation.nodes
+    ]
 
 
 def _contents(blueprint: Blueprint) -> dict[Place, object]:

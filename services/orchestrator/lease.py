@@ -7,7 +7,7 @@ its lease again at once: of two processes on one address one is gone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import and_, func, or_, select, update
@@ -31,13 +31,11 @@ class Leader:
     """Who leads.
 
     Attributes:
-        holder: address of the orchestrator; "" when nobody ever led.
-        expires_at: end of the lease, on the database's clock.
+        holder: address of the orchestrator; "" when nobody does.
     """
 
     holder: str
     fencing: int
-    expires_at: datetime | None
 
 
 class Lease:
@@ -85,7 +83,7 @@ class Lease:
             await session.execute(update(LeaderRow).where(self._ours()).values(expires_at=func.clock_timestamp()))
 
     async def leader(self) -> Leader:
-        """Who leads, or led last."""
+        """Who leads; a lease that has run out is nobody's."""
         async with self._database.session() as session:
             return await _row(session)
 
@@ -112,5 +110,7 @@ class Lease:
 
 
 async def _row(session: AsyncSession) -> Leader:
-    found = (await session.execute(select(LeaderRow).where(LeaderRow.role == ROLE))).scalar_one_or_none()
-    return Leader(found.holder, found.fencing, found.expires_at) if found else Leader("", 0, None)
+    live = LeaderRow.expires_at >= func.clock_timestamp()
+    wanted = select(LeaderRow.holder, LeaderRow.fencing, live).where(LeaderRow.role == ROLE)
+    found = (await session.execute(wanted)).one_or_none()
+    return Leader(found[0] if found[2] else "", found[1]) if found else Leader("", 0)

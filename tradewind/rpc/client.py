@@ -32,8 +32,12 @@ def open_channel(address: str, *, keepalive_ms: int = KEEPALIVE_MS) -> grpc.aio.
     keepalive = (
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", min(keepalive_ms, KEEPALIVE_TIMEOUT_MS)),
+        ("grpc.http2.ping_timeout_ms", min(keepalive_ms, KEEPALIVE_TIMEOUT_MS)),
+        # Of both timeouts gRPC 1.8x waits for the longer one, which is a minute by default.
         # Without it gRPC holds pings back while nothing is sent.
         ("grpc.http2.max_pings_without_data", 0),
+        # A paused peer's kernel still accepts connections; the handshake gets no longer than a ping.
+        ("grpc.min_reconnect_backoff_ms", keepalive_ms),
     )
     options = [
         *(option for option in SHARED_OPTIONS if not option[0].startswith("grpc.keepalive")),

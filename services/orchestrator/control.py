@@ -39,6 +39,7 @@ from services.orchestrator.core.step import (
 from services.orchestrator.core.wish import Deployment
 from services.orchestrator.gauges import Gauges
 from services.orchestrator.links import Links
+from services.orchestrator.listener import TrafficListener
 from services.orchestrator.publisher import Publisher
 from services.orchestrator.records import (
     DeploymentRecord,
@@ -51,6 +52,7 @@ from services.orchestrator.routing import routing_table
 from services.orchestrator.standing import Heard, deployment_message
 from services.orchestrator.translate.blueprints import blueprint_message, blueprint_of, explanation_message
 from services.orchestrator.translate.wishes import wish_of
+from services.orchestrator.translate.work import power_of, queued_at, speeds_of
 from tradewind.domain.errors import (
     GenerationConflict,
     Internal,
@@ -91,6 +93,7 @@ class Control:
         now_s: monotonic clock.
         patience: how long nodes may be silent.
         gauges: metrics.
+        listener: traffic as gateways tell it.
     """
 
     def __init__(
@@ -102,9 +105,10 @@ class Control:
         now_s: Callable[[], float],
         patience: Patience,
         gauges: Gauges,
+        listener: TrafficListener,
     ) -> None:
         self.records, self.links, self.catalogue = records, links, catalogue
-        self._publisher, self._now_s, self._gauges = publisher, now_s, gauges
+        self._publisher, self._now_s, self._gauges, self._listener = publisher, now_s, gauges, listener
         self._state = State(started_s=now_s(), patience=patience)
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -328,9 +332,14 @@ class Control:
     # --- one look --------------------------------------------------------------------------------------------------
 
     def _observe(self) -> Observation:
+        wishes = self.wishes()
+        queued = queued_at(self.links.all())
         return Observation(
-            deployments=self.wishes(),
+            deployments=wishes,
             nodes=self.links.sights(),
+            traffic=self._listener.traffic({w.name: w.deployment_id for w in wishes}, queued),
+            power=power_of(self.links.all()),
+            speeds=speeds_of(self.links.all()),
             catalog=self.catalogue.catalog,
             blueprint=self.blueprint,
             budgets=tuple(Budget(scope, float(limit)) for scope, limit in sorted(self.budgets.items())),
@@ -354,7 +363,7 @@ class Control:
             elif isinstance(effect, Publish):
                 addresses = {link.node.node_id: link.node.address for link in self.links.all()}
                 wishes = self.wishes()
-                self._publisher.routes(routing_table(effect.routes, wishes, addresses, self.catalogue.catalog))
+                self._publisher.routes(routing_table(wishes, addresses, self.catalogue.catalog, effect))
             elif isinstance(effect, Broken):
                 self._log.error("the check refused a plan, nothing was committed", findings=effect.findings)
                 self._gauges.refused()

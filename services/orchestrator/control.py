@@ -21,6 +21,7 @@ from services.orchestrator.core.check import check
 from services.orchestrator.core.fleet import Budget, Node, NodeState
 from services.orchestrator.core.liveness import Patience
 from services.orchestrator.core.plan import Plan, make_plan
+from services.orchestrator.core.replay import Asked, Inputs, Look
 from services.orchestrator.core.report import differences
 from services.orchestrator.core.step import (
     Broken,
@@ -38,6 +39,7 @@ from services.orchestrator.core.step import (
 )
 from services.orchestrator.core.wish import Deployment
 from services.orchestrator.gauges import Gauges
+from services.orchestrator.journal import kept_inputs
 from services.orchestrator.links import Links
 from services.orchestrator.listener import TrafficListener
 from services.orchestrator.publisher import Publisher
@@ -76,10 +78,11 @@ TIDY_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A checked plan for changed wishes, not committed yet."""
+    """A checked plan, not committed yet, and what it was made from."""
 
     plan: Plan
     changes: tuple[str, ...]
+    inputs: Inputs
 
 
 class Control:
@@ -245,7 +248,7 @@ class Control:
         if findings := check(situation, plan.blueprint, plan.explanations):
             self._log.error("the check refused a plan", findings=findings)
             raise Internal(f"the plan is wrong and was not committed: {'; '.join(findings)}", {"finding": findings[0]})
-        return Proposal(plan, differences(self.blueprint, plan.blueprint, self.variant_names()))
+        return Proposal(plan, differences(self.blueprint, plan.blueprint, self.variant_names()), Asked(situation))
 
     async def commit(self, session: AsyncSession, trigger: str, proposal: Proposal) -> None:
         """Writes a proposal within the caller's transaction; `adopt` it once that is committed."""
@@ -256,7 +259,8 @@ class Control:
         explanations = [explanation_message(e) for e in proposal.plan.explanations]
         words = [e.summary for e in proposal.plan.explanations]
         summary = "\n".join([*words, *(proposal.changes if changed else ())])
-        await add_decision(session, trigger, summary, message if changed else None, explanations)
+        kept = await asyncio.to_thread(kept_inputs, proposal.inputs, proposal.plan)
+        await add_decision(session, trigger, summary, message if changed else None, explanations, kept)
 
     def adopt(self, plan: Plan, *, asked: bool = True) -> None:
         """A committed plan is in force; `asked` when people asked for it, not the loop itself."""
@@ -353,8 +357,8 @@ class Control:
         now_s = self._now_s()
         if self._retry_at_s is not None and now_s >= self._retry_at_s:
             self._retry_at_s, self._state = None, again(self._state)
-        seen = self._observe()
-        state, effects = await asyncio.to_thread(step, self._state, seen, now_s)
+        seen, before = self._observe(), self._state
+        state, effects = await asyncio.to_thread(step, before, seen, now_s)
         self._state = state
         self._gauges.nodes([node_state for _, node_state in state.nodes])
         for effect in sorted(effects, key=lambda e: isinstance(e, Commit)):
@@ -370,11 +374,12 @@ class Control:
             elif isinstance(effect, Note):
                 self._log.info("learnt", words=effect.words)
             else:
-                await self._commit(effect)
+                await self._commit(effect, Look(before, seen, now_s))
         await self._tidy(now_s)
 
-    async def _commit(self, effect: Commit) -> None:
-        proposal = Proposal(effect.plan, differences(effect.parent, effect.plan.blueprint, self.variant_names()))
+    async def _commit(self, effect: Commit, inputs: Look) -> None:
+        changes = differences(effect.parent, effect.plan.blueprint, self.variant_names())
+        proposal = Proposal(effect.plan, changes, inputs)
         try:
             async with self.records.begin() as session:
                 await self.commit(session, effect.trigger, proposal)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import types
+from collections.abc import Hashable
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
-from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ def from_text(kind: type[T], text: str) -> T:
 
         def entry(of: type[Any], place: int) -> object:
             if (place, of) not in made:
-                hints = _hints(of)
+                hints = _hints(cast(Hashable, of))
                 names = [field.name for field in fields(of)]
                 parts = zip(names, table[place], strict=True)
                 made[place, of] = of(**{name: value(hints[name], part) for name, part in parts})
@@ -108,8 +109,10 @@ def _items(hint: Any, count: int) -> list[Any]:
 
 def _scalar(hint: Any, part: Any) -> Any:
     for option in _options(hint):
+        if option is type(part):
+            return part
         if isinstance(option, type) and issubclass(option, Enum) and part is not None:
             return option(part)
-        if option is float and isinstance(part, int) and not isinstance(part, bool):
+        if option is float and type(part) is int:
             return float(part)
-    return part
+    raise TypeError(f"{part!r} is no {hint}")

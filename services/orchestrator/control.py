@@ -16,11 +16,13 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.catalogue import Catalogue
+from services.orchestrator.core.adapt import Memory
 from services.orchestrator.core.blueprint import Blueprint
 from services.orchestrator.core.check import check
 from services.orchestrator.core.fleet import Budget, Node, NodeState
 from services.orchestrator.core.liveness import Patience
 from services.orchestrator.core.plan import Plan, make_plan
+from services.orchestrator.core.provision import inherited
 from services.orchestrator.core.replay import Asked, Inputs, Look
 from services.orchestrator.core.report import differences
 from services.orchestrator.core.step import (
@@ -36,6 +38,7 @@ from services.orchestrator.core.step import (
     nodes_now,
     situation_of,
     step,
+    watch,
 )
 from services.orchestrator.core.wish import Deployment
 from services.orchestrator.gauges import Gauges
@@ -138,8 +141,13 @@ class Control:
         async with self._lock:
             await self._load()
             self.links.clear()
-            policy = self._state.policy
-            self._state = State(started_s=self._now_s(), patience=self._state.patience, policy=policy)
+            learnt = self._state.learnt
+            if not learnt.provisions:
+                # We never followed: what the last leader provisioned for is in its last decision.
+                learnt = Memory(provisions=inherited(await self.records.provisions(), self._now_s()))
+            self._state = State(
+                started_s=self._now_s(), patience=self._state.patience, policy=self._state.policy, learnt=learnt
+            )
             self._retry_at_s = None
             self.leading, self.leader = True, self.records.holder
         self._log.info(
@@ -166,9 +174,7 @@ class Control:
                 self._log.info("following", leader=leader, generation=self.blueprint.generation)
             self.leader = leader
             self.links.overhear(reports)
-            seen, now_s = self._observe(), self._now_s()
-            states = tuple((n.node_id, n.state) for n in nodes_now(self._state, seen, now_s))
-            self._state = replace(self._state, nodes=states)
+            self._state = await asyncio.to_thread(watch, self._state, self._observe(), self._now_s())
         await self._tell_watchers()
 
     async def _load(self) -> None:

@@ -12,7 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.core.memo import Unreadable
 from services.orchestrator.core.plan import Plan
-from services.orchestrator.core.replay import Inputs, answer_of, read, written
+from services.orchestrator.core.provision import Provision
+from services.orchestrator.core.replay import Inputs, Look, answer_of, read, written
+from services.orchestrator.core.step import watch
 from tradewind.store.tables import DecisionInputsRow
 
 # Inputs of so many decisions are kept, weeks of an ordinary cluster; the decisions themselves are kept for ever.
@@ -60,6 +62,21 @@ async def keep_inputs(session: AsyncSession, decision_id: str, sequence: int, ke
     )
     await session.execute(delete(DecisionInputsRow).where(DecisionInputsRow.sequence <= sequence - MOST_KEPT))
     await session.flush()
+
+
+async def newest_provisions(session: AsyncSession) -> tuple[Provision, ...]:
+    """Provisions at the newest decision that the loop made by itself; none when there is none that can be read."""
+    wanted = select(DecisionInputsRow).where(DecisionInputsRow.kind == Look.__name__)
+    newest = wanted.order_by(DecisionInputsRow.sequence.desc()).limit(1)
+    row = (await session.execute(newest)).scalar_one_or_none()
+    try:
+        inputs = inputs_of(KeptInputs(row.kind, row.answer, row.inputs)) if row else None
+    except Unreadable:
+        return ()
+    if not isinstance(inputs, Look):
+        return ()
+    # The decision was made after this look had learnt, too.
+    return watch(inputs.state, inputs.seen, inputs.now_s).learnt.provisions
 
 
 async def find_inputs(session: AsyncSession, decision_ids: Sequence[str]) -> dict[str, KeptInputs]:

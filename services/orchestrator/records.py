@@ -14,7 +14,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.orchestrator.journal import KeptInputs, keep_inputs
+from services.orchestrator.core.provision import Provision
+from services.orchestrator.journal import KeptInputs, keep_inputs, newest_provisions
 from services.orchestrator.lease import Lease
 from tradewind.domain.errors import AlreadyExists, GenerationConflict
 from tradewind.store.database import Database
@@ -89,6 +90,11 @@ class Records:
         """A read transaction."""
         async with self._database.session() as session:
             yield session
+
+    async def provisions(self) -> tuple[Provision, ...]:
+        """What the last leader provisioned for, as far as its last decision tells."""
+        async with self._database.session() as session:
+            return await newest_provisions(session)
 
     async def load(self) -> Stored:
         """Everything needed to go on after a restart."""

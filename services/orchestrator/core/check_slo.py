@@ -20,6 +20,8 @@ from services.orchestrator.core.wish import Deployment, Metric
 TOLERANCE: Final = 0.02
 _NORMAL: Final = NormalDist()
 _TAIL_STATES: Final = 400
+# States rarer than this move no share by more than the last digit of a float that is shown.
+_RARE: Final = 1e-9
 
 
 def slo_findings(situation: Situation, wish: Deployment, replicas: tuple[Replica, ...]) -> list[str]:
@@ -30,9 +32,15 @@ def slo_findings(situation: Situation, wish: Deployment, replicas: tuple[Replica
         if profile is None:
             return [f"{replica.replica_id} runs where {replica.variant_id} was never profiled"]
         findings += _quality(situation, wish, replica)
-        findings += _latency(wish, profile, replica, wish.demand.requests_per_s / len(replicas))
+        findings += _latency(wish, profile, replica, wish.demand.requests_per_s * _share(replica, replicas))
         findings += _energy(wish, profile, replica)
     return sorted(set(findings))
+
+
+def _share(replica: Replica, replicas: tuple[Replica, ...]) -> float:
+    """Its part of the deployment's requests: in proportion to capacities when all say theirs, else the same for all."""
+    told = [r.capacity_requests_per_s for r in replicas]
+    return replica.capacity_requests_per_s / sum(told) if min(told) > 0.0 else 1.0 / len(replicas)
 
 
 def _profile(situation: Situation, replica: Replica) -> Profile | None:
@@ -90,7 +98,7 @@ def _latency(wish: Deployment, profile: Profile, replica: Replica, rate_per_s: f
     present = _presence([row.completions_per_s for row in table], rate_per_s)
     findings = []
     for limit in wish.slo.latency:
-        share = sum(p * _met(table, n, limit.metric, limit.limit_ms) for n, p in enumerate(present))
+        share = sum(p * _met(table, n, limit.metric, limit.limit_ms) for n, p in enumerate(present) if p > _RARE)
         if share < limit.percentile / 100.0 - TOLERANCE:
             findings.append(
                 f"{replica.replica_id}: {limit.metric} within {limit.limit_ms:g} ms for {share:.1%} of requests, "
@@ -149,7 +157,8 @@ def _presence(completions: list[float], rate: float) -> list[float]:
         logs.append(logs[-1] + math.log(rate) - math.log(completions[min(n, len(completions)) - 1]))
     top = max(logs)
     weights = [math.exp(value - top) for value in logs]
-    return [weight / sum(weights) for weight in weights]
+    total = sum(weights)
+    return [weight / total for weight in weights]
 
 
 def _met(table: list[_Row], present: int, metric: Metric, limit_ms: float) -> float:

@@ -109,6 +109,8 @@ class Deployment:
         node_selector: labels a replica's node must have.
         spread: None means wherever there is room.
         trust_level: deployments of different levels never share a board; empty is a level like any other.
+        scale_to_zero: with no request for long it runs nothing; the next request waits for a cold start.
+        cold_start_s: the longest cold start accepted for that; 0 means any.
     """
 
     deployment_id: str
@@ -124,3 +126,5 @@ class Deployment:
     generation: int = 1
     spread: Spread | None = None
     trust_level: str = ""
+    scale_to_zero: bool = False
+    cold_start_s: float = 0.0

@@ -17,11 +17,13 @@ from services.orchestrator.core.explanation import Explanation
 from services.orchestrator.core.fleet import Budget, Node, NodeState, ReplicaState
 from services.orchestrator.core.liveness import Patience, next_state
 from services.orchestrator.core.plan import Plan, make_plan
+from services.orchestrator.core.policy import ENERGY, Policy
 from services.orchestrator.core.rollout import RolloutMemory, Target, roll_out
 from services.orchestrator.core.scores import key_of
 from services.orchestrator.core.situation import Situation
+from services.orchestrator.core.traffic import DeploymentTraffic, PowerReading, Speed
 from services.orchestrator.core.trigger import trigger_words
-from services.orchestrator.core.wish import Deployment
+from services.orchestrator.core.wish import Demand, Deployment
 
 # A replica that could not start so often is given up for `QUARANTINE_S`; the agent's pauses grow, so the third failure
 # comes well within a minute.
@@ -46,6 +48,10 @@ class Observation:
 
     Attributes:
         catalog_known: False until the catalog was read once; nothing is planned before that.
+        traffic: newest windows of each deployment; none means that no gateway tells, and demand stays as wished.
+        power: of each device; only shown and judged, never needed.
+        speeds: of replicas.
+        foreseen: what is to come, by deployment id; only a policy that foresees looks at it.
     """
 
     deployments: tuple[Deployment, ...] = ()
@@ -55,6 +61,10 @@ class Observation:
     budgets: tuple[Budget, ...] = ()
     draining: tuple[str, ...] = ()
     catalog_known: bool = True
+    traffic: tuple[DeploymentTraffic, ...] = ()
+    power: tuple[PowerReading, ...] = ()
+    speeds: tuple[Speed, ...] = ()
+    foreseen: tuple[tuple[str, Demand], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,7 @@ class State:
 
     started_s: float
     patience: Patience = field(default_factory=Patience)
+    policy: Policy = ENERGY
     nodes: tuple[tuple[str, NodeState], ...] = ()
     rollout: RolloutMemory = field(default_factory=RolloutMemory)
     quarantined: tuple[Quarantine, ...] = ()

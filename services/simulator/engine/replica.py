@@ -94,6 +94,12 @@ class Replica:
         self._begin(now_s)
         return [r for r in done if r.done_s >= 0.0]
 
+    def delay(self, for_s: float) -> None:
+        """Stands still for a time in the midst of a run; what is under way ends later by that."""
+        self.ends_at_s += for_s
+        self._start_s += for_s
+        self.version += 1
+
     def stop(self, now_s: float) -> list[Request]:
         """Ends at once. Returns every request it still had, as they are."""
         if self.ends_at_s != float("inf"):

@@ -25,6 +25,7 @@ from services.orchestrator.core.report import differences
 from services.orchestrator.core.step import (
     Broken,
     Commit,
+    Note,
     Observation,
     Publish,
     Push,
@@ -315,6 +316,8 @@ class Control:
             elif isinstance(effect, Broken):
                 self._log.error("the check refused a plan, nothing was committed", findings=effect.findings)
                 self._gauges.refused()
+            elif isinstance(effect, Note):
+                self._log.info("learnt", words=effect.words)
             else:
                 await self._commit(effect)
         await self._tidy(now_s)

@@ -78,6 +78,7 @@ class Deployment:
         pinned_variant_id: empty means the planner's choice.
         max_replicas: 0 means no limit.
         node_selector: labels a replica's node must have.
+        scale_to_zero: with no request for long it runs nothing; the next request waits for a cold start.
     """
 
     deployment_id: str
@@ -91,3 +92,4 @@ class Deployment:
     max_replicas: int = 0
     node_selector: tuple[tuple[str, str], ...] = ()
     generation: int = 1
+    scale_to_zero: bool = False

@@ -34,7 +34,8 @@ from tradewind.domain.errors import InvalidField
 MAX_DEVICES: Final = 100_000
 _KEYS: Final = ("model", "devices", "name")
 _DEVICE_KEYS: Final = ("type", "count", "per_node", "labels", "rack")
-_USABLE_SHARE: Final = 0.9
+# Every node has its device type as a label, so that a wish can ask for one.
+TYPE_LABEL: Final = "device-type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,28 +132,28 @@ def _node(group: Group, number: int, index: int) -> Node:
     name = f"{group.board.name}-{chr(97 + index % 26)}{number:04d}"
     here = min(group.per_node, group.count - number * group.per_node)
     devices = tuple(_device(group.board, f"{group.board.kind}{i}") for i in range(here))
-    return Node(name, NodeState.ACTIVE, devices, labels=group.labels, address=name)
+    return Node(name, NodeState.ACTIVE, devices, labels=tuple(sorted((*group.labels, (TYPE_LABEL, group.board.name)))), address=name)
 
 
 def _device(board: Board, device_id: str) -> Device:
-    usable = int(board.memory_bytes * _USABLE_SHARE)
+    memory = board.memory_bytes
     if board.kind == "cpu":
         return Device(
-            device_id, board.name, usable, cpu_ids=tuple(range(128)), idle_power_mw=board.bare_idle_w * 1000.0,
+            device_id, board.name, memory, cpu_ids=tuple(range(128)), idle_power_mw=board.bare_idle_w * 1000.0,
             sleep_power_mw=board.sleep_w * 1000.0, wake_s=board.wake_s, price_per_hour=board.price_per_hour,
         )  # fmt: skip
-    whole = Partition(f"{device_id}:whole", device_id, WHOLE_KIND, uuid=f"GPU-{device_id}", memory_bytes=usable)
+    whole = Partition(f"{device_id}:whole", device_id, WHOLE_KIND, uuid=f"GPU-{device_id}", memory_bytes=memory)
     settings = tuple(PowerSetting(sm_clock_mhz=clock) for clock in board.clocks_mhz[1:])
     return Device(
-        device_id, board.name, usable, partitions=(whole,), idle_power_mw=board.bare_idle_w * 1000.0,
+        device_id, board.name, memory, partitions=(whole,), idle_power_mw=board.bare_idle_w * 1000.0,
         kind=DeviceKind.GPU, power_settings=settings, table=_table(board) if board.mig else (),
         sleep_power_mw=board.sleep_w * 1000.0, wake_s=board.wake_s, price_per_hour=board.price_per_hour,
     )  # fmt: skip
 
 
 def _table(board: Board) -> tuple[SliceKind, ...]:
-    usable = int(board.memory_bytes * _USABLE_SHARE)
+    memory = board.memory_bytes
     return tuple(
-        SliceKind(i, kind_of(s, board.memory_bytes), usable * s.memory // 8, s.compute, s.memory, s.starts, len(s.starts))
+        SliceKind(i, kind_of(s, board.memory_bytes), memory * s.memory // 8, s.compute, s.memory, s.starts, len(s.starts))
         for i, s in enumerate(SLICES)
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from services.orchestrator.core.policy import Policy
 from services.orchestrator.core.wish import Demand, Deployment, LatencyLimit, Metric, Slo
 from services.simulator.catalogue import catalog_of, cost_of
-from services.simulator.cluster import Cluster
+from services.simulator.cluster import TYPE_LABEL, Cluster
 from services.simulator.devices.menu import Menu
 from services.simulator.engine.meter import Energy
 from services.simulator.engine.world import Service, Setting, World
@@ -60,11 +60,18 @@ def run(
     demand: Demand,
     *,
     foresee: Callable[[float], tuple[tuple[str, Demand], ...]] | None = None,
-    pinned_variant_id: str = "",
+    device_type: str = "",
     progress: Callable[[float], None] | None = None,
 ) -> Outcome:
-    """Runs a policy over the case's trace. Demand is what is provisioned for, or where an adaptive policy begins."""
-    world = World(_setting(case, policy, demand, foresee, pinned_variant_id))
+    """Runs a policy over the case's trace.
+
+    Args:
+        demand: what is provisioned for, or where an adaptive policy begins.
+        foresee: what is to come, for policies that know it.
+        device_type: only devices of this type may be used; "" is all.
+        progress: is told shares in [0, 1].
+    """
+    world = World(_setting(case, policy, demand, foresee, device_type))
     inject(world, case.scenario)
     marks: dict[str, Energy] = {}
     lead_s = world.setting.lead_s
@@ -122,7 +129,7 @@ def _setting(
     policy: Policy,
     demand: Demand,
     foresee: Callable[[float], tuple[tuple[str, Demand], ...]] | None,
-    pinned: str,
+    device_type: str,
 ) -> Setting:
     menu = case.menu
     deployment = Deployment(
@@ -131,7 +138,7 @@ def _setting(
         model_id=menu.model.name,
         slo=case.limits.slo(),
         demand=demand,
-        pinned_variant_id=pinned,
+        node_selector=((TYPE_LABEL, device_type),) if device_type else (),
     )
     boards = {b.name: b for b in case.cluster.boards}
     return Setting(

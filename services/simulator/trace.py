@@ -10,7 +10,8 @@ import gzip
 import hashlib
 import math
 import random
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TextIO
@@ -88,6 +89,76 @@ class Trace:
         times = tuple(t * factor for t in self.arrival_s)
         words = f"{self.arrivals_from}, times × {factor:g}"
         return Trace(self.name, times, self.prompt_tokens, self.output_tokens, words)
+
+
+    def copied(self, copies: int, spread_s: float, seed: int) -> Trace:
+        """Each request so many times, each copy within ±spread_s of it: more users with the same rhythm.
+
+        Raises:
+            InvalidField: fewer than one copy, or too many requests.
+        """
+        if copies < 1 or copies * len(self) > MAX_REQUESTS:
+            raise InvalidField("copies", f"1 copy or more, and at most {MAX_REQUESTS} requests, not {copies}")
+        if copies == 1:
+            return self
+        draw = random.Random(seed)  # noqa: S311 - a seeded simulation, no secret
+        rows = sorted(
+            (min(max(t + draw.uniform(-spread_s, spread_s), 0.0), self.length_s), p, o)
+            for t, p, o in zip(self.arrival_s, self.prompt_tokens, self.output_tokens, strict=True)
+            for _ in range(copies)
+        )
+        times, prompts, outputs = zip(*rows, strict=True)
+        words = f"{self.arrivals_from}, {copies} copies of each request within ±{spread_s:g} s"
+        return Trace(self.name, times, prompts, outputs, words)
+
+    def rate_per_s(self, start_s: float, end_s: float) -> float:
+        """Mean arrivals a second in [start_s, end_s)."""
+        return (bisect_left(self.arrival_s, end_s) - bisect_left(self.arrival_s, start_s)) / max(end_s - start_s, 1e-9)
+
+    def peak_per_s(self, window_s: float) -> float:
+        """Mean rate of the busiest window, moved by a quarter of its length at a time."""
+        starts = [i * window_s / 4.0 for i in range(max(int(4 * (self.length_s - window_s) / window_s), 0) + 1)]
+        return max(self.rate_per_s(start, start + window_s) for start in starts)
+
+
+def read_rates(path: Path, column: str) -> tuple[tuple[float, float], ...]:
+    """(window start in seconds, relative rate) of a file of rates, as of ServeGen.
+
+    Raises:
+        InvalidField: no such file or column, or a malformed row, named by its line.
+    """
+    try:
+        with _open(path) as file:
+            reader = csv.DictReader(file)
+            if column not in (reader.fieldnames or []):
+                raise InvalidField("rates", f"{path.name} has no column {column}; it has {reader.fieldnames}")
+            return tuple((_time(r.get("window_start_s"), path.name, reader.line_num),
+                          _time(r.get(column), path.name, reader.line_num)) for r in reader)  # fmt: skip
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InvalidField("rates", f"{path} cannot be read: {error}") from error
+
+
+def with_rates(trace: Trace, rates: Sequence[tuple[float, float]], length_s: float, seed: int) -> Trace:
+    """The trace's lengths with arrivals of a Poisson process whose rate follows `rates`, over `length_s`.
+
+    Each request draws the quantile of its arrival; the rates are taken as a density over the length.
+    """
+    total = sum(rate for _, rate in rates)
+    if not total > 0:
+        raise InvalidField("rates", "every rate is 0")
+    share, edges = 0.0, [0.0]
+    for _, rate in rates:
+        share += rate / total
+        edges.append(share)
+    draw, width = random.Random(seed), length_s / len(rates)  # noqa: S311 - a seeded simulation, no secret
+    times = []
+    for _ in range(len(trace)):
+        u = draw.random() * edges[-1]
+        i = min(bisect_right(edges, u) - 1, len(rates) - 1)
+        inside = (u - edges[i]) / (edges[i + 1] - edges[i]) if edges[i + 1] > edges[i] else 0.0
+        times.append((i + inside) * width)
+    words = f"Poisson, rate as {len(rates)} recorded windows over {length_s:g} s"
+    return Trace(trace.name, tuple(sorted(times)), trace.prompt_tokens, trace.output_tokens, words)
 
 
 def read_trace(path: Path, *, rate_per_s: float = 0.0, seed: int = 0) -> Trace:

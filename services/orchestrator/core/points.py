@@ -10,7 +10,7 @@ from typing import Final
 
 from services.orchestrator.core.catalog import Catalog, Quarantine
 from services.orchestrator.core.explanation import Candidate, Refusal
-from services.orchestrator.core.fleet import Device, Node, cores_of
+from services.orchestrator.core.fleet import DEFAULT_POWER, Device, Node, cores_of
 from services.orchestrator.core.loads import longest_prompt, most_concurrency
 from services.orchestrator.core.profile import Profile
 from services.orchestrator.core.variant import Admission, Variant
@@ -60,7 +60,7 @@ def points_of(
         if refusal := _variant_refusal(deployment, variant):
             refused.append(Candidate(variant.variant_id, variant.name, refusal=refusal[0], reason=refusal[1]))
             continue
-        profiles = catalog.profiles_of(variant.variant_id)
+        profiles = tuple(p for p in catalog.profiles_of(variant.variant_id) if p.power == DEFAULT_POWER)
         if not profiles:
             reason = f"{variant.name} was never profiled; run `tradewind profile run` for its model"
             refused.append(Candidate(variant.variant_id, variant.name, refusal=Refusal.NO_PROFILE, reason=reason))
@@ -106,7 +106,7 @@ def _variant_refusal(deployment: Deployment, variant: Variant) -> tuple[Refusal,
         return Refusal.VARIANT_REJECTED, variant.admission_reason or f"the variant is {variant.admission}"
     if variant.admission is Admission.UNCHECKED and not pinned:
         return Refusal.VARIANT_REJECTED, "its quality was never checked; pin it to use it all the same"
-    tokens = deployment.demand.prompt_tokens + deployment.demand.output_tokens
+    tokens = deployment.demand.longest_tokens
     if variant.context_tokens and tokens > variant.context_tokens:
         return Refusal.CONTEXT, f"prompt and output are {tokens} tokens, its context is {variant.context_tokens}"
     return None

@@ -101,9 +101,7 @@ class House:
 
     def _look(self) -> None:
         traffic = (DeploymentTraffic("d-chat", tuple(self.windows), len(self.queue)),)
-        seen = replace(
-            self.seen, nodes=tuple(NodeSight(n, self.now_s, True) for n in self.nodes), traffic=traffic
-        )
+        seen = replace(self.seen, nodes=tuple(NodeSight(n, self.now_s, True) for n in self.nodes), traffic=traffic)
         self.state, effects = step(self.state, seen, self.now_s)
         for effect in effects:
             self._take(effect)

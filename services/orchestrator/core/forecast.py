@@ -1,8 +1,8 @@
 """The near future of one deployment's traffic, with its uncertainty. Modelled from what was seen, never a promise.
 
-    level    the greater of the fast and the slow mean rate: rises at once, falls with the slow mean
+    level    the slow mean rate, and what the fast one stands above it by beyond noise
     season   × what this time of day brought before against what it brings in `LEAD_S` (after a day of history)
-    trend    + the fast mean's lead over the slow one, when it is more than noise
+    trend    + the same rise once more: it goes on
     burst    + `BURST_Z` standard deviations of a window's rate beyond Poisson noise
 
 Poisson noise itself is left out of the burst allowance: a replica's capacity (`capacity.py`) is reckoned under Poisson
@@ -17,16 +17,16 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from services.orchestrator.core.history import History
+from services.orchestrator.core.history import FAST_S, History
 from services.orchestrator.core.traffic import WINDOW_S
 
 # How far ahead a provision must hold: loading and warming a replica takes up to a minute, its settling another.
 LEAD_S: Final = 120.0
-# Share of windows that may exceed the provision if deviations were normal: 2.3 %. Found by backtest on the first 30
+# Share of windows that may exceed the provision if deviations were normal: 0.6 %. Found by backtest on the first 30
 # minutes of the traces named in docs/orchestrator.md.
-BURST_Z: Final = 2.0
-# Standard deviations that a rise must stand out by before it is believed.
-TREND_Z: Final = 2.0
+BURST_Z: Final = 2.5
+# Standard deviations of the fast mean that are noise; what is beyond them is a rise.
+RISE_Z: Final = 1.5
 # The rhythm of yesterday moves today's level by this factor at most, so that a holiday does no harm.
 MOST_SEASON: Final = 2.0
 # A trend is not followed beyond doubling.
@@ -60,9 +60,9 @@ def forecast(history: History, now_s: float) -> Forecast:
     spread = history.spread.mean
     excess_per_s = math.sqrt(max(spread - slow * WINDOW_S, 0.0)) / WINDOW_S
     season = _season(history, now_s)
-    level = max(slow, fast) * season
-    trend = _trend(fast, slow)
-    burst = max(level + trend + BURST_Z * excess_per_s, history.peaks.mean)
+    rise = _rise(fast, slow)
+    level = (slow + rise) * season + min(rise, MOST_TREND * slow)
+    burst = max(level + BURST_Z * excess_per_s, history.peaks.mean)
     return Forecast(
         mean_per_s=max(slow * season, 0.0),
         upper_per_s=burst if history.age_s > 0.0 else 0.0,
@@ -75,12 +75,11 @@ def forecast(history: History, now_s: float) -> Forecast:
     )
 
 
-def _trend(fast: float, slow: float) -> float:
-    """What a rise adds within the lead; 0 of one that noise explains."""
+def _rise(fast: float, slow: float) -> float:
+    """What the fast mean stands above the slow one by, beyond what noise explains."""
     # The fast mean of Poisson counts has the variance rate/(2·FAST_S); bursts beyond that are the burst allowance's.
-    noise = math.sqrt(max(slow, 1e-9) / 60.0)
-    rise = fast - slow
-    return min(rise, MOST_TREND * max(slow, 0.0)) if rise > TREND_Z * noise else 0.0
+    noise = math.sqrt(max(slow, fast / 4.0) / (2.0 * FAST_S))
+    return max(fast - slow - RISE_Z * noise, 0.0)
 
 
 def _season(history: History, now_s: float) -> float:

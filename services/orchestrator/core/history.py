@@ -17,8 +17,10 @@ from services.orchestrator.core.traffic import Window, p95_of
 # does not; slow: what a load is made of once bursts are over.
 FAST_S: Final = 30.0
 SLOW_S: Final = 600.0
+# Bursts are deviations from this mean: a lasting change of the load is none after two minutes.
+MIDDLE_S: Final = 120.0
 # Bursts are remembered longer than the pauses between them (four minutes in on/off code completion traffic).
-BURST_S: Final = 1200.0
+BURST_S: Final = 900.0
 # Lengths change with the users, over hours; half an hour follows that and averages hundreds of requests.
 LENGTHS_S: Final = 1800.0
 DAY_S: Final = 86_400.0
@@ -102,8 +104,8 @@ class History:
 
     Attributes:
         since_s: when the first window began; `seen_to_s` when the newest ended.
-        fast, slow: requests a second.
-        spread: squared deviation of a window's arrivals from the slow mean, in requests².
+        fast, middle, slow: requests a second.
+        spread: squared deviation of a window's arrivals from the middle mean, in requests².
         peaks: rate of busy windows: a mean over requests, not over time, of the rate that each met.
         idle_since_s: end of the last window in which anything was asked or at work.
     """
@@ -111,6 +113,7 @@ class History:
     since_s: float = 0.0
     seen_to_s: float = -math.inf
     fast: Faded = NOTHING
+    middle: Faded = NOTHING
     slow: Faded = NOTHING
     spread: Faded = NOTHING
     peaks: Faded = NOTHING
@@ -142,15 +145,16 @@ def slot_of(at_s: float) -> int:
 def _after(history: History, window: Window) -> History:
     first = history.seen_to_s == -math.inf
     length_s, rate = window.length_s, window.arrivals / window.length_s
-    slow = history.slow.after(rate, length_s, SLOW_S)
+    slow, middle = history.slow.after(rate, length_s, SLOW_S), history.middle.after(rate, length_s, MIDDLE_S)
     busy = window.arrivals > 0 or window.queued > 0 or window.at_work > 0
     keep = math.exp(-length_s / BURST_S)
     return History(
         since_s=window.start_s if first else history.since_s,
         seen_to_s=window.end_s,
         fast=history.fast.after(rate, length_s, FAST_S),
+        middle=middle,
         slow=slow,
-        spread=history.spread.after((window.arrivals - slow.mean * length_s) ** 2, length_s, BURST_S),
+        spread=history.spread.after((window.arrivals - middle.mean * length_s) ** 2, length_s, BURST_S),
         peaks=history.peaks.plus(rate, float(window.arrivals), keep),
         prompts=history.prompts.after(window.prompt_tokens, window.prompt_squares, window.arrivals, length_s),
         outputs=history.outputs.after(window.output_tokens, window.output_squares, window.finished, length_s),

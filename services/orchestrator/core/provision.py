@@ -21,7 +21,7 @@ from services.orchestrator.core.traffic import DeploymentTraffic
 from services.orchestrator.core.wish import Demand, Deployment
 
 # Less history than this moves nothing: it is mostly the first windows' noise.
-WARM_UP_S: Final = 60.0
+WARM_UP_S: Final = 30.0
 # A stated demand is believed for so long after traffic is first seen.
 STATED_S: Final = 600.0
 # Provisioned above the forecast, so that small rises need no plan.
@@ -40,12 +40,12 @@ LENGTH_SHARE: Final = 0.15
 SLEEP_AFTER_S: Final = 600.0
 # An alarm that the forecast does not explain raises the provision by this factor, again after `PRESS_PAUSE_S`.
 PRESS: Final = 1.25
-PRESS_PAUSE_S: Final = 30.0
+PRESS_PAUSE_S: Final = 60.0
 # Beyond this factor the model is not a little wrong but useless; more machines are not the answer.
-MOST_PRESSURE: Final = 3.0
+MOST_PRESSURE: Final = 2.0
 # Pressure eases by this factor for each `EASE_AFTER_S` without an alarm.
 EASE: Final = 0.9
-EASE_AFTER_S: Final = 600.0
+EASE_AFTER_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class Provision:
         demand: what is planned for.
         since_s: when it was last changed.
         low_since_s: since when the forecast is below the band; None when it is not.
+        low: the greatest that was wanted in the later half of that time, which is what a fall goes to.
         pressure: factor that alarms put on the forecast; `pressed_s` when it last changed.
         asleep: nothing is provisioned; the first request wakes it.
         words: why it is as it is, with figures.
@@ -67,6 +68,7 @@ class Provision:
     demand: Demand
     since_s: float
     low_since_s: float | None = None
+    low: Demand | None = None
     pressure: float = 1.0
     pressed_s: float = 0.0
     asleep: bool = False
@@ -135,13 +137,15 @@ def _banded(before: Provision, wish: Deployment, history: History, alarmed: bool
         if now_s - before.since_s < RAISE_PAUSE_S and not alarmed:
             return before
         return _changed(before, wanted, seen, now_s)
-    low = rate < planned * (1.0 - LOWER_SHARE) or _lengths_differ(wanted, have)
-    if not low or alarmed:
-        return replace(before, low_since_s=None) if before.low_since_s is not None else before
+    below = rate < planned * (1.0 - LOWER_SHARE) or _lengths_differ(wanted, have)
+    if not below or alarmed:
+        return replace(before, low_since_s=None, low=None) if before.low_since_s is not None else before
     since_s = before.low_since_s if before.low_since_s is not None else now_s
+    early = now_s - since_s < LOWER_AFTER_S / 2.0
+    low = wanted if early or before.low is None or rate >= before.low.requests_per_s else before.low
     if now_s - since_s >= LOWER_AFTER_S:
-        return _changed(before, wanted, seen, now_s)
-    return replace(before, low_since_s=since_s)
+        return _changed(before, low, seen, now_s)
+    return replace(before, low_since_s=since_s, low=low)
 
 
 def _changed(before: Provision, wanted: Demand, seen: Forecast, now_s: float) -> Provision:
@@ -150,7 +154,7 @@ def _changed(before: Provision, wanted: Demand, seen: Forecast, now_s: float) ->
         f"(seen {seen.mean_per_s:.3g}, up to {seen.upper_per_s:.3g}, dispersion {seen.dispersion:.2g}"
         + (f", pressed × {before.pressure:.3g})" if before.pressure > 1.0 else ")")
     )
-    return replace(before, demand=wanted, since_s=now_s, low_since_s=None, words=words)
+    return replace(before, demand=wanted, since_s=now_s, low_since_s=None, low=None, words=words)
 
 
 def demand_of(seen: Forecast, wish: Deployment, pressure: float) -> Demand:

@@ -87,7 +87,7 @@ class State:
     Attributes:
         learnt: from traffic, speed and power; empty with a policy that does not adapt.
         blueprint: in force at the last look.
-        planned: the situation that was planned last.
+        planned: the situation that was planned last; `acted` the last one whose plan was not put off.
         deferred_s: when a plan that only saves may be made, because devices it would change are cool again.
         asked: whether the last plan was asked for by people, nodes or faults; what is, starts no cool-down.
         touches: when devices were changed last without being asked for.
@@ -102,6 +102,7 @@ class State:
     swaps: tuple[Swap, ...] = ()
     blueprint: Blueprint = EMPTY
     planned: Situation | None = None
+    acted: Situation | None = None
     explanations: tuple[Explanation, ...] = ()
     learnt: Memory = field(default_factory=Memory)
     deferred_s: float | None = None
@@ -190,16 +191,23 @@ def _plan(state: State, seen: Observation, situation: Situation, now_s: float) -
     findings = check(situation, plan.blueprint, plan.explanations)
     if findings:
         return replace(state, planned=situation, deferred_s=None), [Broken(findings)]
-    if state.policy.adaptive and not is_urgent(state.planned, situation):
+    if state.policy.adaptive and not is_urgent(state.acted, situation):
         places = changed_places(seen.blueprint, plan.blueprint)
         cool_s = cool_at_s(state.touches, places, now_s)
         if cool_s is not None:
             words = f"a saving waits {cool_s - now_s:.0f} s: {len(places)} devices would change, some did lately"
             return replace(state, planned=situation, deferred_s=cool_s), [Note(words)]
-    trigger = trigger_words(state.planned, situation, state.learnt.asleep)
+    trigger = trigger_words(state.acted, situation, state.learnt.asleep)
     news = plan.blueprint != seen.blueprint or _verdicts(plan.explanations) != _verdicts(state.explanations)
-    asked = is_asked(state.planned, situation)
-    state = replace(state, planned=situation, explanations=plan.explanations, deferred_s=None, asked=asked)
+    asked = is_asked(state.acted, situation)
+    state = replace(
+        state,
+        planned=situation,
+        acted=situation,
+        explanations=plan.explanations,
+        deferred_s=None,
+        asked=asked,
+    )
     return state, [Commit(plan, seen.blueprint, trigger)] if news else []
 
 
@@ -212,7 +220,7 @@ def _publish(state: State, seen: Observation, rollout: Rollout) -> Publish:
 
 def again(state: State) -> State:
     """After a commit that did not go through: the next step plans anew."""
-    return replace(state, planned=None)
+    return replace(state, planned=None, acted=None)
 
 
 def nodes_now(state: State, seen: Observation, now_s: float) -> tuple[Node, ...]:

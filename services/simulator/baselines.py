@@ -99,7 +99,8 @@ def foresight(trace: Trace, window_s: float) -> Callable[[float], tuple[tuple[st
         prompts = sum(trace.prompt_tokens[left:right]) / count
         outputs = sum(trace.output_tokens[left:right]) / count
         # Coarse steps, so that it does not plan anew for every request.
-        demand = Demand(max(rate, 0.01), max(round(prompts, -2), 64), max(round(outputs, -1), 10), max(mean, 0.01))
+        lengths = max(int(round(prompts, -2)), 64), max(int(round(outputs, -1)), 10)
+        demand = Demand(max(rate, 0.01), *lengths, max(mean, 0.01))
         return ((trace.name, demand),)
 
     return foresee

@@ -1,9 +1,9 @@
 """Clusters as YAML: device types × counts, labels and racks. Built into nodes as the orchestrator sees them.
 
-    model: llama-3-8b
-    devices:
-      - {type: h100-sxm, count: 8, per_node: 4, rack: r1, labels: {zone: a}}
-      - {type: a100-sxm, count: 8, per_node: 4}
+model: llama-3-8b
+devices:
+  - {type: h100-sxm, count: 8, per_node: 4, rack: r1, labels: {zone: a}}
+  - {type: a100-sxm, count: 8, per_node: 4}
 """
 
 from __future__ import annotations
@@ -132,7 +132,13 @@ def _node(group: Group, number: int, index: int) -> Node:
     name = f"{group.board.name}-{chr(97 + index % 26)}{number:04d}"
     here = min(group.per_node, group.count - number * group.per_node)
     devices = tuple(_device(group.board, f"{group.board.kind}{i}") for i in range(here))
-    return Node(name, NodeState.ACTIVE, devices, labels=tuple(sorted((*group.labels, (TYPE_LABEL, group.board.name)))), address=name)
+    return Node(
+        name,
+        NodeState.ACTIVE,
+        devices,
+        labels=tuple(sorted((*group.labels, (TYPE_LABEL, group.board.name)))),
+        address=name,
+    )
 
 
 def _device(board: Board, device_id: str) -> Device:
@@ -154,6 +160,8 @@ def _device(board: Board, device_id: str) -> Device:
 def _table(board: Board) -> tuple[SliceKind, ...]:
     memory = board.memory_bytes
     return tuple(
-        SliceKind(i, kind_of(s, board.memory_bytes), memory * s.memory // 8, s.compute, s.memory, s.starts, len(s.starts))
+        SliceKind(
+            i, kind_of(s, board.memory_bytes), memory * s.memory // 8, s.compute, s.memory, s.starts, len(s.starts)
+        )
         for i, s in enumerate(SLICES)
     )

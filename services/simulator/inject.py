@@ -23,7 +23,9 @@ def inject(world: World, scenario: Scenario) -> None:
             raise InvalidField("scenario.faults.node", f"no node {fault.node!r} in the cluster{hint}")
         world.timeline.at(world.setting.lead_s + fault.at_s, _begin, (world, fault))
     if scenario.faults:
-        world.timeline.at(world.setting.lead_s + scenario.last_s, _settle, (world, world.setting.lead_s + scenario.last_s))
+        world.timeline.at(
+            world.setting.lead_s + scenario.last_s, _settle, (world, world.setting.lead_s + scenario.last_s)
+        )
 
 
 def _begin(now_s: float, subject: tuple[World, Fault]) -> None:

@@ -1,8 +1,8 @@
 """Faults as data: what goes wrong, where and when. Read from YAML, injected by the world.
 
-    faults:
-      - {at_s: 60, kind: crash, node: h100-sxm-a0000, for_s: 30}
-      - {at_s: 90, kind: slow-link, node: a100-sxm-b0001, for_s: 60, delay_s: 2}
+faults:
+  - {at_s: 60, kind: crash, node: h100-sxm-a0000, for_s: 30}
+  - {at_s: 90, kind: slow-link, node: a100-sxm-b0001, for_s: 60, delay_s: 2}
 """
 
 from __future__ import annotations

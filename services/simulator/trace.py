@@ -90,7 +90,6 @@ class Trace:
         words = f"{self.arrivals_from}, times × {factor:g}"
         return Trace(self.name, times, self.prompt_tokens, self.output_tokens, words)
 
-
     def copied(self, copies: int, spread_s: float, seed: int) -> Trace:
         """Each request so many times, each copy within ±spread_s of it: more users with the same rhythm.
 

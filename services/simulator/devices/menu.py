@@ -111,7 +111,9 @@ def model_named(name: str) -> Model:
     """
     if name not in MODELS:
         near = get_close_matches(name, MODELS, 1, 0.0)
-        raise InvalidField("model", f"no public figures for {name!r}; did you mean {near[0]!r}? Known: {', '.join(MODELS)}")
+        raise InvalidField(
+            "model", f"no public figures for {name!r}; did you mean {near[0]!r}? Known: {', '.join(MODELS)}"
+        )
     return MODELS[name]
 
 
@@ -208,9 +210,7 @@ def _fp8(tables: Tables, model: Model, board: Board, full: StepCost) -> StepCost
     """bf16 figures times what fp8 changed for a model measured in both, by batch; prefill as it was."""
     low, high = (tables.sweep(name, "H100", 8, "lm-arena-chat") for name in _FP8_PAIR)
     shared = sorted({r.batch for r in low} & {r.batch for r in high})
-    pairs = [
-        (next(r for r in low if r.batch == b), next(r for r in high if r.batch == b)) for b in shared
-    ]
+    pairs = [(next(r for r in low if r.batch == b), next(r for r in high if r.batch == b)) for b in shared]
     if not pairs:
         raise InvalidField("device-tables", f"no rows of {' and '.join(_FP8_PAIR)} to derive fp8 from")
     logs = [log(b) for b in shared]
@@ -225,7 +225,10 @@ def _fp8(tables: Tables, model: Model, board: Board, full: StepCost) -> StepCost
     return replace(
         full,
         decode_s=(0.0, *(full.decode_s[n] * ratio(n, steps) for n in counts)),
-        decode_power_w=(full.idle_power_w, *(min(full.decode_power_w[n] * ratio(n, watts), board.most_w) for n in counts)),
+        decode_power_w=(
+            full.idle_power_w,
+            *(min(full.decode_power_w[n] * ratio(n, watts), board.most_w) for n in counts),
+        ),
         cache_tokens=int(room / model.cache_bytes_per_token),
         load_s=board.start_s + model.parameters / board.load_bytes_per_s,
     )

@@ -10,7 +10,7 @@ import csv
 import gzip
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from tradewind.domain.errors import InvalidField
 
@@ -99,10 +99,13 @@ class Tables:
         path = self._folder / name
         if not path.is_file():
             raise InvalidField("device-tables", f"no {name} in {self._folder}")
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-        with opened as file:
+        with _open(path) as file:
             reader = csv.DictReader(file)
             missing = [c for c in columns if c not in (reader.fieldnames or [])]
             if missing:
                 raise InvalidField("device-tables", f"{name} has no column {', '.join(missing)}")
             return list(reader)
+
+
+def _open(path: Path) -> TextIO:
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")

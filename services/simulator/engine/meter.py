@@ -71,7 +71,7 @@ class Meter:
         self._before, self._before_s = energy, now_s
         totals = tuple(sum(getattr(line.count, name) for line in self._lines) for name in ("came", "gone", "good"))
         arrivals, done, within = (a - b for a, b in zip(totals, self._counts, strict=True))
-        self._counts = totals  # type: ignore[assignment]
+        self._counts = totals
         ready = sum(len(node.engines()) for node in self._nodes.values())
         awake = sum(not d.seen.asleep for node in self._nodes.values() for d in node.devices.values())
         self.samples.append(Sample(now_s, power_w, arrivals, done, within, ready, awake, commits))

@@ -1,6 +1,6 @@
 """A simulated node: the agent's own rules (which target it obeys, what it does next) over simulated devices.
 
-    receive(target) ─► accept? ─► reconcile.step ─► create (wake, load) · drain · settle · serve · remove
+receive(target) ─► accept? ─► reconcile.step ─► create (wake, load) · drain · settle · serve · remove
 """
 
 from __future__ import annotations

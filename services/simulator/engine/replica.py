@@ -157,7 +157,7 @@ class Replica:
             self._begin_prefill(n)
         elif n:
             self._todo = decoding[0][0] - self._steps
-            self._step_s = cost.decode_s[n] + cost.context_s * (self._context + 0.5 * n * self._todo)
+            self._step_s = cost.decode_s[n] + cost.context_s * (self._context + 0.5 * n * (self._todo - 1))
             self._power_mw = (cost.decode_power_w[n] - cost.decode_power_w[0]) * 1000.0
             self._chunks = 0
         else:

@@ -90,6 +90,22 @@ class Trace:
         words = f"{self.arrivals_from}, times × {factor:g}"
         return Trace(self.name, times, self.prompt_tokens, self.output_tokens, words)
 
+    def shortened(self, factor: float) -> Trace:
+        """Every length multiplied, at least one token: for small models on small machines.
+
+        Raises:
+            InvalidField: the factor is not a positive number.
+        """
+        if not (factor > 0 and math.isfinite(factor)):
+            raise InvalidField("token-scale", f"a factor above 0 is needed, not {factor:g}")
+        if factor == 1.0:
+            return self
+        prompts, outputs = (
+            tuple(max(round(n * factor), 1) for n in row) for row in (self.prompt_tokens, self.output_tokens)
+        )
+        words = f"{self.arrivals_from}, lengths × {factor:g}"
+        return Trace(self.name, self.arrival_s, prompts, outputs, words)
+
     def copied(self, copies: int, spread_s: float, seed: int) -> Trace:
         """Each request so many times, each copy within ±spread_s of it: more users with the same rhythm.
 

@@ -40,6 +40,24 @@ def write_report(
     return document
 
 
+def write_live_report(
+    folder: Path, document: Mapping[str, Any], html: str, answers: Sequence[Mapping[str, Any]]
+) -> None:
+    """Writes report.json, report.html and requests.jsonl of live runs.
+
+    Raises:
+        InvalidField: the folder cannot be written.
+    """
+    lines = "".join(json.dumps(dict(a), ensure_ascii=False) + "\n" for a in answers)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _put(folder / "report.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        _put(folder / "requests.jsonl", lines)
+        _put(folder / "report.html", html)
+    except OSError as error:
+        raise InvalidField("--out", f"{folder} cannot be written: {error}") from error
+
+
 def _put(path: Path, text: str) -> None:
     """Replaces a file in one step, so that nobody reads half of it."""
     fresh = path.with_name(path.name + ".part")

@@ -10,7 +10,7 @@ from services.simulator.engine.meter import Sample
 from services.simulator.outcome import Outcome
 from services.simulator.report.svg import Series, bars, lines, scatter
 
-_STYLE: Final = (
+STYLE: Final = (
     "body{font:15px/1.45 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222}"
     "h1{font-size:1.5em}h2{font-size:1.2em;margin-top:2em;border-top:1px solid #ddd;padding-top:1em}"
     "table{border-collapse:collapse;width:100%;font-size:13px}th,td{padding:3px 8px;text-align:right;"
@@ -30,7 +30,7 @@ def page(title: str, cases: Sequence[tuple[Mapping[str, Any], Sequence[Outcome]]
     summary = _summary(cases) if len(cases) > 1 else ""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
+        f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>"
         f'<p class="note">All figures are <b>simulated</b>: {escape(str(origin["source"]))}. '
         f"Command: <code>{escape(str(origin['command']))}</code>. Commit {escape(str(origin['commit']))}.</p>"
         f"{summary}{body}{_origin(origin)}</body></html>\n"

@@ -26,6 +26,7 @@ from services.node_agent.devices.inventory import Inventory
 from services.node_agent.link import Link
 from services.node_agent.metrics import AgentMetrics
 from services.node_agent.obedience import Obedience
+from services.node_agent.orchestrators import Orchestrators
 from services.node_agent.replica.spec import ProcessSpec
 from services.node_agent.report import Identity, Reporter, read_boot_id
 from services.node_agent.serving import inference
@@ -96,10 +97,8 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
 
     fleet.start()
     obedience.recover()
-    orchestrator = open_channel(settings.orchestrator_address)
-    life.on_stop(lambda: orchestrator.close(None))
-    stub = node_pb2_grpc.NodeLinkServiceStub(orchestrator)
-    link = Link(stub, reporter, obedience.obey, news, settings.report_period_s, random.random)
+    orchestrators = Orchestrators(settings.orchestrator_address)
+    link = Link(orchestrators, reporter, obedience.obey, news, settings.report_period_s, random.random)
     link.start()
     life.on_stop(link.stop)
     metering = asyncio.create_task(_meter(inventory, fleet, settings.report_period_s))

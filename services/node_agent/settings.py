@@ -16,7 +16,7 @@ class NodeAgentSettings(ServiceSettings):
     Attributes:
         node_id: identity; "" takes one from the host's name and keeps it in state_dir.
         advertise_address: "host:port" where others reach this agent; "" for its own listen.
-        orchestrator_address: "host:port".
+        orchestrator_address: "host:port" of each orchestrator, separated by commas; the leader is found among them.
         compiler_address: "host:port"; where artifacts come from.
         trusted_keys: folder of public keys (*.pub, PEM) whose signatures count; "" for state_dir/trusted_keys.
         cpu_ids: logical CPUs to offer, such as "0,1" or "0-3"; "" for all this process may use.
@@ -33,7 +33,7 @@ class NodeAgentSettings(ServiceSettings):
     listen: str = "127.0.0.1:7410"
     node_id: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,63}$")
     advertise_address: str = ""
-    orchestrator_address: str = "127.0.0.1:7401"
+    orchestrator_address: str = Field(default="127.0.0.1:7401", pattern=r"[^,\s]")
     compiler_address: str = "127.0.0.1:7402"
     trusted_keys: Path | None = None
     cpu_ids: str = ""

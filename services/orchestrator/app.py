@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -14,7 +12,10 @@ import structlog
 from services.orchestrator.catalogue import Catalogue
 from services.orchestrator.control import Control
 from services.orchestrator.core.liveness import Patience
+from services.orchestrator.forwarder import Forwarder
 from services.orchestrator.gauges import Gauges
+from services.orchestrator.leadership import Leadership
+from services.orchestrator.lease import Lease
 from services.orchestrator.links import Links
 from services.orchestrator.publisher import Publisher
 from services.orchestrator.records import Records
@@ -72,8 +73,10 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
 
     links = Links(time.monotonic, time.time, heard)
     catalogue = Catalogue(compiler, profiler, wake)
+    server = GrpcServer("orchestrator", settings.listen, registry)
+    lease = Lease(database, settings.advertise_address or settings.listen)
     control = Control(
-        Records(database, f"{socket.gethostname()}:{os.getpid()}"),
+        Records(database, lease),
         links,
         catalogue,
         publisher,
@@ -82,15 +85,17 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
         Gauges(registry),
     )
     wake.to = control.wake
-    await control.load()
-
-    server = GrpcServer("orchestrator", settings.listen, registry)
+    forwarder = Forwarder(lambda: control.leader)
+    life.on_stop(forwarder.close)
+    leadership = Leadership(lease, control, live, time.monotonic)
     server.add(
-        orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server, OrchestratorServicer(control), SERVICE_NAME
+        orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server,
+        OrchestratorServicer(control, forwarder.forward),
+        SERVICE_NAME,
     )
     server.add(
         node_pb2_grpc.add_NodeLinkServiceServicer_to_server,
-        NodeLinkServicer(links),
+        NodeLinkServicer(links, lambda: None if control.leading else control.leader),
         LINK_SERVICE_NAME,
         no_deadline=frozenset({"Connect"}),
     )
@@ -101,6 +106,11 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
     _keep(life, control.run())
     await server.start()
     life.on_stop(lambda: server.stop(GRACE_S))
+    # Only now is the port known that others are told; nobody has asked anything before we are ready.
+    lease.holder = settings.advertise_address or server.address
+    life.on_stop(leadership.resign)
+    await leadership.look()
+    _keep(life, leadership.run())
     life.on_not_ready(server.not_ready)
     await server.ready()
     return server

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -55,11 +55,12 @@ from tradewind.domain.errors import (
     GenerationConflict,
     Internal,
     NotFound,
+    NotLeader,
     ServiceUnavailable,
     StaleGeneration,
     TradewindError,
 )
-from tradewind.v1 import orchestrator_pb2
+from tradewind.v1 import node_pb2, orchestrator_pb2
 
 # Something is looked at at least so often, for what no event tells: silence, ended pauses, the settle time of routes.
 PERIOD_S: Final = 0.5
@@ -67,8 +68,8 @@ PERIOD_S: Final = 0.5
 GATHER_S: Final = 0.02
 # A commit that failed is tried again after this time.
 RETRY_S: Final = 2.0
-# How often the lease's end is pushed forward.
-RENEW_S: Final = 5.0
+# How often nodes and deployments that are gone are forgotten.
+TIDY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Proposal:
 
 
 class Control:
-    """Keeps wishes and blueprint, drives nodes towards it.
+    """Keeps wishes and blueprint; drives nodes towards it while it leads, only shows them while it follows.
 
     Args:
         records: PostgreSQL.
@@ -110,30 +111,71 @@ class Control:
         self._changed = asyncio.Condition()
         self._shown: list[orchestrator_pb2.Deployment] = []
         self._retry_at_s: float | None = None
-        self._renew_at_s = now_s() + RENEW_S
+        self._tidy_at_s = now_s() + TIDY_S
         self._log = structlog.get_logger("control")
-        self.deposed = False
+        self.leading = False
+        # Where the leader answers; "" when not known.
+        self.leader = ""
         self.blueprint = Blueprint("", 0, "")
         self.deployments: dict[str, DeploymentRecord] = {}
         self.draining: tuple[str, ...] = ()
         self.budgets: dict[str, int] = {}
         self.explanations: dict[str, orchestrator_pb2.Explanation] = {}
 
-    async def load(self) -> None:
-        """Takes over and reads what is stored.
+    async def lead(self) -> None:
+        """Takes the lead: reads what is stored, and waits for nodes to connect here.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL does not answer; it does not lead then.
+        """
+        async with self._lock:
+            await self._load()
+            self.links.clear()
+            policy = self._state.policy
+            self._state = State(started_s=self._now_s(), patience=self._state.patience, policy=policy)
+            self._retry_at_s = None
+            self.leading, self.leader = True, self.records.holder
+        self._log.info(
+            "leading",
+            fencing=self.records.fencing,
+            generation=self.blueprint.generation,
+            deployments=len(self.deployments),
+        )
+        self.wake()
+
+    async def follow(self, leader: str, reports: Sequence[node_pb2.NodeReport]) -> None:
+        """Reads what the leader has written, for readers here.
+
+        Args:
+            leader: its address.
+            reports: of nodes, as Redis has them.
 
         Raises:
             DatabaseUnavailable: PostgreSQL does not answer.
         """
-        fencing = await self.records.take_over()
+        async with self._lock:
+            await self._load()
+            if self.leader != leader:
+                self._log.info("following", leader=leader, generation=self.blueprint.generation)
+            self.leader = leader
+            self.links.overhear(reports)
+            seen, now_s = self._observe(), self._now_s()
+            states = tuple((n.node_id, n.state) for n in nodes_now(self._state, seen, now_s))
+            self._state = replace(self._state, nodes=states)
+        await self._tell_watchers()
+
+    async def _load(self) -> None:
         stored = await self.records.load()
         self.deployments = {record.deployment_id: record for record in stored.deployments}
         self.blueprint = blueprint_of(stored.blueprint)
         self.draining, self.budgets = stored.draining, dict(stored.budgets)
         self.explanations = stored.explanations
-        self._log.info(
-            "loaded", fencing=fencing, generation=self.blueprint.generation, deployments=len(self.deployments)
-        )
+
+    def depose(self, error: TradewindError) -> None:
+        """Another orchestrator leads: stops acting, sends node agents away."""
+        self._log.warning("another orchestrator leads, this one follows", error=error.message)
+        self.leading, self.leader = False, ""
+        self.links.clear()
 
     def wake(self) -> None:
         """Something may have changed; carries no data."""
@@ -161,11 +203,11 @@ class Control:
         """Nothing is planned or committed by others meanwhile; wakes the loop afterwards.
 
         Raises:
-            StaleGeneration: another orchestrator leads.
+            NotLeader: another orchestrator leads.
         """
         async with self._lock:
-            if self.deposed:
-                raise StaleGeneration("another orchestrator leads; ask that one")
+            if not self.leading:
+                raise NotLeader(self.leader)
             yield
         self.wake()
 
@@ -212,13 +254,13 @@ class Control:
         summary = "\n".join([*words, *(proposal.changes if changed else ())])
         await add_decision(session, trigger, summary, message if changed else None, explanations)
 
-    def adopt(self, plan: Plan) -> None:
-        """A committed plan is in force."""
+    def adopt(self, plan: Plan, *, asked: bool = True) -> None:
+        """A committed plan is in force; `asked` when people asked for it, not the loop itself."""
         if plan.blueprint != self.blueprint:
             self._log.info("blueprint committed", generation=plan.blueprint.generation, id=plan.blueprint.blueprint_id)
         self.blueprint = plan.blueprint
         # The next look finds the same and has no news to write down again.
-        self._state = replace(self._state, explanations=plan.explanations)
+        self._state = replace(self._state, explanations=plan.explanations, asked=asked)
         self.explanations.update({e.deployment_id: explanation_message(e) for e in plan.explanations})
         self._gauges.generation(plan.blueprint.generation)
 
@@ -297,7 +339,7 @@ class Control:
         )
 
     async def _look(self) -> None:
-        if self.deposed:
+        if not self.leading:
             return
         now_s = self._now_s()
         if self._retry_at_s is not None and now_s >= self._retry_at_s:
@@ -328,46 +370,43 @@ class Control:
             async with self.records.begin() as session:
                 await self.commit(session, effect.trigger, proposal)
         except StaleGeneration as error:
-            self._depose(error)
+            self.depose(error)
             return
         except (TradewindError, GenerationConflict) as error:
             self._log.warning("not committed, trying again", trigger=effect.trigger, error=error.message)
             self._retry_at_s = self._now_s() + RETRY_S
             return
         self._log.info("decided", trigger=effect.trigger, changes=[line for line in proposal.changes if line[0] != "="])
-        self.adopt(effect.plan)
+        self.adopt(effect.plan, asked=self._state.asked)
         self.wake()
 
     async def _tidy(self, now_s: float) -> None:
-        """Forgets deployments that are gone, long lost nodes; renews the lease. Waits for nothing that is away."""
+        """Forgets deployments that are gone and long lost nodes. Waits for nothing that is away."""
         ended = [
             record.deployment_id
             for record in self.deployments.values()
             if record.deleting and self._has_ended(record.deployment_id)
         ]
-        if not ended and now_s < self._renew_at_s:
+        if not ended and now_s < self._tidy_at_s:
             return
-        self._renew_at_s = now_s + RENEW_S
+        self._tidy_at_s = now_s + TIDY_S
         self.links.forget(frozenset({r.node_id for r in (*self.blueprint.replicas, *self.blueprint.leaving)}))
+        if not ended:
+            return
         try:
-            if ended:
-                async with self.records.begin() as session:
-                    await forget_deployments(session, ended)
-                for deployment_id in ended:
-                    del self.deployments[deployment_id]
-                    self.explanations.pop(deployment_id, None)
-            await self.records.renew()
+            async with self.records.begin() as session:
+                await forget_deployments(session, ended)
         except StaleGeneration as error:
-            self._depose(error)
+            self.depose(error)
+            return
+        for deployment_id in ended:
+            del self.deployments[deployment_id]
+            self.explanations.pop(deployment_id, None)
 
     def _has_ended(self, deployment_id: str) -> bool:
         gone = self._state.rollout.gone
         leaving = [r for r in self.blueprint.leaving_of(deployment_id) if r.replica_id not in gone]
         return not self.blueprint.of(deployment_id) and not leaving
-
-    def _depose(self, error: TradewindError) -> None:
-        self._log.error("another orchestrator leads, this one stops acting", error=error.message)
-        self.deposed = True
 
     def _model_id(self, record: DeploymentRecord) -> str:
         with contextlib.suppress(NotFound, ServiceUnavailable):

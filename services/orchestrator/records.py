@@ -6,8 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import delete, func, select, update
@@ -15,21 +14,17 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tradewind.domain.errors import AlreadyExists, GenerationConflict, StaleGeneration
+from services.orchestrator.lease import Lease
+from tradewind.domain.errors import AlreadyExists, GenerationConflict
 from tradewind.store.database import Database
 from tradewind.store.tables import (
     BlueprintRow,
     DecisionRow,
     DeploymentRow,
-    LeaderRow,
     NodePolicyRow,
     PowerBudgetRow,
 )
 from tradewind.v1 import orchestrator_pb2
-
-ROLE: Final = "orchestrator"
-# Only for people who look at the row: what protects against an old leader is the fencing number, not the time.
-LEASE_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +56,21 @@ class Records:
 
     Args:
         database: the metadata database.
-        holder: who we are, for the leader row.
+        lease: what lets us write.
     """
 
-    def __init__(self, database: Database, holder: str) -> None:
-        self._database, self._holder = database, holder
-        self.fencing = 0
+    def __init__(self, database: Database, lease: Lease) -> None:
+        self._database, self._lease = database, lease
 
-    async def take_over(self) -> int:
-        """Becomes the leader: the fencing number grows, an older leader's commits fail from now on."""
-        expires = datetime.now(UTC) + timedelta(seconds=LEASE_S)
-        async with self._database.session() as session:
-            row = insert(LeaderRow).values(role=ROLE, holder=self._holder, fencing=1, expires_at=expires)
-            changes = {"holder": self._holder, "fencing": LeaderRow.fencing + 1, "expires_at": expires}
-            statement = row.on_conflict_do_update(index_elements=["role"], set_=changes).returning(LeaderRow.fencing)
-            self.fencing = (await session.execute(statement)).scalar_one()
-        return self.fencing
+    @property
+    def holder(self) -> str:
+        """Where we answer."""
+        return self._lease.holder
+
+    @property
+    def fencing(self) -> int:
+        """Our fencing number, for targets."""
+        return self._lease.fencing
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncSession]:
@@ -86,15 +80,7 @@ class Records:
             StaleGeneration: another orchestrator took over.
         """
         async with self._database.session() as session:
-            found = await session.execute(
-                select(LeaderRow.fencing).where(LeaderRow.role == ROLE).with_for_update(read=True)
-            )
-            newest = found.scalar_one_or_none()
-            if newest != self.fencing:
-                raise StaleGeneration(
-                    f"another orchestrator leads (fencing number {newest}, ours is {self.fencing}); ask that one",
-                    {"expected": str(self.fencing), "actual": str(newest)},
-                )
+            await self._lease.require(session)
             yield session
 
     @asynccontextmanager
@@ -102,16 +88,6 @@ class Records:
         """A read transaction."""
         async with self._database.session() as session:
             yield session
-
-    async def renew(self) -> None:
-        """Pushes the lease's end forward, for people to see.
-
-        Raises:
-            StaleGeneration: another orchestrator took over.
-        """
-        async with self.begin() as session:
-            expires = datetime.now(UTC) + timedelta(seconds=LEASE_S)
-            await session.execute(update(LeaderRow).where(LeaderRow.role == ROLE).values(expires_at=expires))
 
     async def load(self) -> Stored:
         """Everything needed to go on after a restart."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from services.orchestrator.control import Control
@@ -12,7 +12,7 @@ from services.orchestrator.links import Link, Links
 from services.orchestrator.node_view import node_message
 from services.orchestrator.node_writes import NodeWrites
 from services.orchestrator.records import decisions, newest_explanation
-from tradewind.domain.errors import InvalidField, NotFound
+from tradewind.domain.errors import InvalidField, NotFound, NotLeader
 from tradewind.rpc.service import end_task
 from tradewind.v1 import node_pb2, node_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc
 
@@ -29,34 +29,47 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     Args:
         control: the control loop.
+        forward: calls a method of the leader; used while another orchestrator leads.
     """
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    def __init__(self, control: Control, forward: Callable[[str, Any, Any], Awaitable[Any]]) -> None:
+        self._control, self._forward = control, forward
         self._deployments, self._nodes = DeploymentWrites(control), NodeWrites(control)
 
-    async def CreateDeployment(self, request: Any, context: Any) -> orchestrator_pb2.CreateDeploymentResponse:
+    async def CreateDeployment(self, request: Any, context: Any) -> Any:
         """See the contract, for every method here."""
+        if not self._control.leading:
+            return await self._forward("CreateDeployment", request, context)
         return await self._deployments.create(request, context.time_remaining())
 
-    async def UpdateDeployment(self, request: Any, context: Any) -> orchestrator_pb2.UpdateDeploymentResponse:
+    async def UpdateDeployment(self, request: Any, context: Any) -> Any:
         """Compare-and-set on the generation."""
+        if not self._control.leading:
+            return await self._forward("UpdateDeployment", request, context)
         return await self._deployments.update(request, context.time_remaining())
 
-    async def DeleteDeployment(self, request: Any, context: Any) -> orchestrator_pb2.DeleteDeploymentResponse:
+    async def DeleteDeployment(self, request: Any, context: Any) -> Any:
         """Drains and stops."""
+        if not self._control.leading:
+            return await self._forward("DeleteDeployment", request, context)
         return await self._deployments.delete(request, context.time_remaining())
 
-    async def PreviewPlan(self, request: Any, context: Any) -> orchestrator_pb2.PreviewPlanResponse:
+    async def PreviewPlan(self, request: Any, context: Any) -> Any:
         """Plans and commits nothing."""
+        if not self._control.leading:
+            return await self._forward("PreviewPlan", request, context)
         return await self._deployments.preview(request, context.time_remaining())
 
-    async def DrainNode(self, request: Any, context: Any) -> orchestrator_pb2.DrainNodeResponse:
+    async def DrainNode(self, request: Any, context: Any) -> Any:
         """Make-before-break."""
+        if not self._control.leading:
+            return await self._forward("DrainNode", request, context)
         return await self._nodes.drain(request, context.time_remaining())
 
-    async def SetPowerBudget(self, request: Any, context: Any) -> orchestrator_pb2.SetPowerBudgetResponse:
+    async def SetPowerBudget(self, request: Any, context: Any) -> Any:
         """Stored, and kept when work is placed."""
+        if not self._control.leading:
+            return await self._forward("SetPowerBudget", request, context)
         return await self._nodes.budget(request)
 
     async def GetDeployment(self, request: Any, context: Any) -> orchestrator_pb2.GetDeploymentResponse:
@@ -125,13 +138,21 @@ class NodeLinkServicer(node_pb2_grpc.NodeLinkServiceServicer):
 
     Args:
         links: nodes and their streams.
+        leader: where the leader answers; None while that is here.
     """
 
-    def __init__(self, links: Links) -> None:
-        self._links = links
+    def __init__(self, links: Links, leader: Callable[[], str | None]) -> None:
+        self._links, self._leader = links, leader
 
     async def Connect(self, request_iterator: Any, context: Any) -> AsyncIterator[node_pb2.ConnectResponse]:
-        """Whole reports up, whole targets down, until either side ends."""
+        """Whole reports up, whole targets down, until either side ends or another orchestrator leads.
+
+        Raises:
+            NotLeader: another orchestrator leads; agents connect to that one.
+        """
+        leader = self._leader()
+        if leader is not None:
+            raise NotLeader(leader)
         stream, link = self._links.open(), None
         async for first in request_iterator:
             link = self._links.hear(stream, first.report)

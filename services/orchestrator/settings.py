@@ -12,6 +12,7 @@ class OrchestratorSettings(ServiceSettings):
     """What the orchestrator needs to know.
 
     Attributes:
+        advertise_address: "host:port" where agents and other orchestrators reach this one; "" for its own listen.
         compiler_address: "host:port" of the compiler.
         profiler_address: "host:port" of the profiler.
         suspect_after_s: silence after which a node gets no new work.
@@ -22,6 +23,7 @@ class OrchestratorSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="TRADEWIND_ORCHESTRATOR_")
 
     listen: str = "127.0.0.1:7401"
+    advertise_address: str = ""
     compiler_address: str = "127.0.0.1:7402"
     profiler_address: str = "127.0.0.1:7403"
     suspect_after_s: float = Field(default=6.0, gt=0)

@@ -198,6 +198,16 @@ class ReplicaLost(TradewindError):
     reason = "REPLICA_LOST"
 
 
+class NotLeader(TradewindError):
+    """This orchestrator follows another, which must be asked; metadata names it when it is known."""
+
+    reason = "NOT_LEADER"
+
+    def __init__(self, leader: str) -> None:
+        who = f"the leader is {leader}" if leader else "no leader is known yet; retry in a few seconds"
+        super().__init__(f"this orchestrator does not lead; {who}", {"leader": leader})
+
+
 class InUse(TradewindError):
     """The resource is in use."""
 
@@ -241,6 +251,7 @@ STATUS: Final[dict[str, str]] = {
     "INTERNAL": "INTERNAL",
     "IN_USE": "FAILED_PRECONDITION",
     "NOT_IMPLEMENTED": "UNIMPLEMENTED",
+    "NOT_LEADER": "UNAVAILABLE",
 }
 
 

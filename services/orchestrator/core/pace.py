@@ -68,7 +68,11 @@ def is_urgent(before: Situation | None, after: Situation) -> bool:
 
 
 def _nodes(situation: Situation) -> object:
-    return [(n.node_id, n.state, n.devices, n.labels) for n in situation.nodes]
+    """What is asked of nodes; layouts and settings that they follow us in are left out."""
+    return [
+        (n.node_id, n.state, n.labels, [(d.device_id, d.device_class, d.memory_bytes, d.cpu_ids) for d in n.devices])
+        for n in situation.nodes
+    ]
 
 
 def _contents(blueprint: Blueprint) -> dict[Place, object]:
@@ -77,4 +81,9 @@ def _contents(blueprint: Blueprint) -> dict[Place, object]:
     for r in blueprint.replicas:
         place = (r.node_id, r.partition.device_id)
         found.setdefault(place, []).append((r.replica_id, r.variant_id, r.partition.partition_id, r.batch_limit))
+    for layout in blueprint.layouts:
+        for p in layout.partitions:
+            found.setdefault((layout.node_id, p.device_id), []).append(("partition", p.partition_id))
+        for device_id, setting in layout.power_settings:
+            found.setdefault((layout.node_id, device_id), []).append(("power", *setting.order))
     return {place: sorted(entries, key=repr) for place, entries in found.items()}

@@ -158,12 +158,19 @@ def _changed(before: Provision, wanted: Demand, seen: Forecast, now_s: float) ->
 
 
 def demand_of(seen: Forecast, wish: Deployment, pressure: float) -> Demand:
-    """A forecast as a demand to plan for; three digits, since more would only make equal plans differ."""
+    """A forecast as a demand to plan for; three digits, since more would only make equal plans differ.
+
+    Tails of lengths stay as wished: a fitted tail longer than a context must not make a wish impossible that only a
+    request in a thousand does not fit.
+    """
     stated = wish.demand
     return Demand(
         requests_per_s=_digits(seen.upper_per_s * pressure * (1.0 + HEADROOM)),
         prompt_tokens=round(seen.prompt_tokens) or stated.prompt_tokens,
         output_tokens=round(seen.output_tokens) or stated.output_tokens,
+        mean_requests_per_s=_digits(seen.mean_per_s),
+        prompt_tokens_p95=stated.prompt_tokens_p95,
+        output_tokens_p95=stated.output_tokens_p95,
     )
 
 

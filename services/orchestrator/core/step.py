@@ -252,6 +252,7 @@ def situation_of(state: State, seen: Observation, nodes: tuple[Node, ...], now_s
         settled=tuple(sorted(settled)),
         quarantined=tuple(q for q in quarantined if q.until_s > now_s),
         gone=state.rollout.gone,
+        levers=policy.levers,
     )
 
 

@@ -107,9 +107,9 @@ class Deployment:
         pinned_variant_id: empty means the planner's choice.
         max_replicas: 0 means no limit.
         node_selector: labels a replica's node must have.
-        scale_to_zero: with no request for long it runs nothing; the next request waits for a cold start.
         spread: None means wherever there is room.
         trust_level: deployments of different levels never share a board; empty is a level like any other.
+        scale_to_zero: with no request for long it runs nothing; the next request waits for a cold start.
     """
 
     deployment_id: str
@@ -123,6 +123,6 @@ class Deployment:
     max_replicas: int = 0
     node_selector: tuple[tuple[str, str], ...] = ()
     generation: int = 1
-    scale_to_zero: bool = False
     spread: Spread | None = None
     trust_level: str = ""
+    scale_to_zero: bool = False

@@ -55,19 +55,19 @@ BOARDS: Final[dict[str, Board]] = {
     for board in (
         Board(
             name="h100-sxm", hardware="Nvidia H100 GPU", vidur="h100", kind="gpu", memory_bytes=80 * _GIB,
-            bare_idle_w=71.8, loaded_idle_w=121.7, most_w=700.0, peak_flops=989e12, sleep_w=15.0, wake_s=30.0,
+            bare_idle_w=71.8, loaded_idle_w=121.7, most_w=700.0, peak_flops=989e12, sleep_w=5.0, wake_s=120.0,
             load_bytes_per_s=2e9, start_s=10.0, clocks_mhz=(1980, 1590, 1200, 990), mig=True, price_per_hour=3.0,
             precisions=("bf16", "fp8"),
         ),
         Board(
             name="a100-sxm", hardware="Nvidia A100 GPU", vidur="a100", kind="gpu", memory_bytes=40 * _GIB,
-            bare_idle_w=53.7, loaded_idle_w=80.0, most_w=400.0, peak_flops=312e12, sleep_w=15.0, wake_s=30.0,
+            bare_idle_w=53.7, loaded_idle_w=80.0, most_w=400.0, peak_flops=312e12, sleep_w=5.0, wake_s=120.0,
             load_bytes_per_s=2e9, start_s=10.0, clocks_mhz=(1410, 1140, 840, 705), mig=True, price_per_hour=1.5,
             precisions=("bf16",),
         ),
         Board(
             name="xeon-8592-2s", hardware="", vidur="", kind="cpu", memory_bytes=512 * _GIB,
-            bare_idle_w=160.0, loaded_idle_w=160.0, most_w=700.0, peak_flops=0.0, sleep_w=15.0, wake_s=60.0,
+            bare_idle_w=160.0, loaded_idle_w=160.0, most_w=700.0, peak_flops=0.0, sleep_w=5.0, wake_s=120.0,
             load_bytes_per_s=2e9, start_s=5.0, clocks_mhz=(), mig=False, price_per_hour=1.0,
             precisions=("bf16", "int8"),
         ),
@@ -75,7 +75,7 @@ BOARDS: Final[dict[str, Board]] = {
 }  # fmt: skip
 
 ASSUMPTIONS: Final = (
-    "sleeping GPU 15 W (suspended node's share), 30 s to wake; sleeping CPU node 15 W, 60 s to wake: assumed",
+    "a sleeping device is in a node that is powered down: 5 W for standby, 120 s until it can load: assumed",
     "engine start 10 s on a GPU and 5 s on a CPU, weights at 2 GB/s: assumed, slower than vLLM's sleep mode",
     "hosts of GPUs are not counted, neither for baselines nor for adaptive policies",
     "two-socket Xeon 8592+: 160 W idle, 650 W at work (its TDP is 700 W): assumed; speed from MLPerf v4.1 GPT-J rows",

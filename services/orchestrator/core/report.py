@@ -14,7 +14,7 @@ from services.orchestrator.core.fleet import DEFAULT_POWER
 from services.orchestrator.core.grouping import grouped
 from services.orchestrator.core.nearest import Nearest
 from services.orchestrator.core.scores import Item
-from services.orchestrator.core.weigh import Option, figures
+from services.orchestrator.core.weigh import Option, figures, with_latencies
 from services.orchestrator.core.wish import Deployment, LatencyLimit, Metric, Objective, Slo
 
 _NO_VARIANT = "NO_VARIANT"
@@ -53,7 +53,7 @@ def explain_chosen(
     places = " and ".join(_place(shown) for shown in best)
     count = _weighed(len(options) - len(short), (*short, *refused))
     summary = f"{deployment.name}: {places}. {_sentence(best[0].reason)}. {count}{held}{apart}"
-    candidates = (*best, *grouped((*dearer, *short, *refused)))
+    candidates = (*best, *_told(deployment, options, (*dearer, *short, *refused)))
     return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, candidates, gap=verdict.gap)
 
 
@@ -64,7 +64,7 @@ def as_placed(deployment: Deployment, chosen: tuple[tuple[Item, int], ...]) -> l
     for item, count in chosen:
         option = item.option
         if len(chosen) == 1 and count == option.replicas:
-            shown.append(option.candidate)
+            shown.append(with_latencies(deployment, option, option.candidate))
             continue
         part = option.capacity * count / total if len(chosen) > 1 else 1.0
         demand = deployment.demand
@@ -75,8 +75,18 @@ def as_placed(deployment: Deployment, chosen: tuple[tuple[Item, int], ...]) -> l
         )
         station = station_of(option.point.profile, demand, option.point.batch_limit)
         wish = replace(deployment, demand=mine)
-        shown.append(figures(wish, option.point, station, count, option.capacity))
+        shown.append(with_latencies(wish, option, figures(wish, option.point, station, count, option.capacity)))
     return shown
+
+
+def _told(
+    deployment: Deployment, options: tuple[Option, ...], candidates: tuple[Candidate, ...]
+) -> tuple[Candidate, ...]:
+    by_key = {option.key: option for option in options}
+    return tuple(
+        with_latencies(deployment, by_key[shown.key], shown) if shown.key in by_key else shown
+        for shown in grouped(candidates)
+    )
 
 
 def explain_infeasible(
@@ -104,7 +114,7 @@ def explain_infeasible(
     return Explanation(
         deployment_id=deployment.deployment_id,
         summary=f"{summary} {_weighed(len(options), refused)}",
-        candidates=grouped((*crowded, *refused)),
+        candidates=_told(deployment, options, (*crowded, *refused)),
         binding_limit=binding,
         nearest_slo=near.slo if near and not over_budget else None,
         nearest_demand_requests_per_s=near.requests_per_s if near else None,

@@ -117,8 +117,7 @@ def change_mw(option: Option) -> float:
     """
     profile = option.point.profile
     at_work_mw = max((load.power_mw for load in profile.loads), default=0.0)
-    drain_s = option.candidate.e2e_ms / 1000.0
-    return (profile.load_s * at_work_mw + (profile.load_s + drain_s) * idle_mw(option.point)) / PAYBACK_S
+    return (profile.load_s * at_work_mw + (profile.load_s + option.service_s) * idle_mw(option.point)) / PAYBACK_S
 
 
 def _undominated(items: list[Item]) -> list[Item]:
@@ -140,4 +139,4 @@ def _rank(item: Item) -> tuple[object, ...]:
     """The dearest last; of equal costs the larger batch limit: it costs nothing until used, and then shares."""
     candidate = item.option.candidate
     per_request = round(item.cost_mw / max(item.capacity, 1e-9), 6)
-    return (per_request, -candidate.batch_limit, candidate.e2e_ms, candidate.variant_name, item.option.key)
+    return (per_request, -candidate.batch_limit, item.option.service_s, candidate.variant_name, item.option.key)

@@ -33,19 +33,24 @@ from tradewind.domain.errors import InvalidField
 # Larger clusters are split by people too; the simulator keeps every node in memory.
 MAX_DEVICES: Final = 100_000
 _KEYS: Final = ("model", "devices", "name")
-_DEVICE_KEYS: Final = ("type", "count", "per_node", "labels", "rack")
+_DEVICE_KEYS: Final = ("type", "count", "per_node", "labels", "rack", "slices")
 # Every node has its device type as a label, so that a wish can ask for one.
 TYPE_LABEL: Final = "device-type"
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """So many equal devices."""
+    """So many equal devices.
+
+    Attributes:
+        slices: whether they may be partitioned, if their type can be.
+    """
 
     board: Board
     count: int
     per_node: int = 1
     labels: tuple[tuple[str, str], ...] = ()
+    slices: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,10 @@ def _group(entry: Any, number: int) -> Group:
         raise InvalidField(f"{where}.labels", "a mapping is needed")
     rack = {"rack": entry["rack"]} if "rack" in entry else {}
     pairs = tuple(sorted((str(k), str(v)) for k, v in {**labels, **rack}.items()))
-    return Group(board_named(str(entry.get("type", ""))), count, per_node, pairs)
+    slices = entry.get("slices", True)
+    if not isinstance(slices, bool):
+        raise InvalidField(f"{where}.slices", f"true or false is needed, not {slices!r}")
+    return Group(board_named(str(entry.get("type", ""))), count, per_node, pairs, slices)
 
 
 def _known(raw: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
@@ -131,7 +139,7 @@ def _nodes(group: Group) -> int:
 def _node(group: Group, number: int, index: int) -> Node:
     name = f"{group.board.name}-{chr(97 + index % 26)}{number:04d}"
     here = min(group.per_node, group.count - number * group.per_node)
-    devices = tuple(_device(group.board, f"{group.board.kind}{i}") for i in range(here))
+    devices = tuple(_device(group, f"{group.board.kind}{i}") for i in range(here))
     return Node(
         name,
         NodeState.ACTIVE,
@@ -141,7 +149,8 @@ def _node(group: Group, number: int, index: int) -> Node:
     )
 
 
-def _device(board: Board, device_id: str) -> Device:
+def _device(group: Group, device_id: str) -> Device:
+    board = group.board
     memory = board.memory_bytes
     if board.kind == "cpu":
         return Device(
@@ -152,7 +161,7 @@ def _device(board: Board, device_id: str) -> Device:
     settings = tuple(PowerSetting(sm_clock_mhz=clock) for clock in board.clocks_mhz[1:])
     return Device(
         device_id, board.name, memory, partitions=(whole,), idle_power_mw=board.bare_idle_w * 1000.0,
-        kind=DeviceKind.GPU, power_settings=settings, table=_table(board) if board.mig else (),
+        kind=DeviceKind.GPU, power_settings=settings, table=_table(board) if board.mig and group.slices else (),
         sleep_power_mw=board.sleep_w * 1000.0, wake_s=board.wake_s, price_per_hour=board.price_per_hour,
     )  # fmt: skip
 

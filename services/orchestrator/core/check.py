@@ -144,7 +144,7 @@ def _fulfilled(situation: Situation, blueprint: Blueprint, wish: Deployment) -> 
         findings.append(f"{wish.name} has {len(replicas)} replicas, at most {wish.max_replicas} are wished")
     if wish.pinned_variant_id and any(r.variant_id != wish.pinned_variant_id for r in replicas):
         findings.append(f"{wish.name} runs another variant than the pinned one")
-    return [*findings, *slo_findings(situation, wish, replicas)]
+    return [*findings, *slo_findings(situation, blueprint, wish)]
 
 
 def _is_new(situation: Situation, replica: Replica) -> bool:

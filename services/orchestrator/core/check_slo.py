@@ -11,7 +11,8 @@ from bisect import bisect_left
 from statistics import NormalDist
 from typing import Final
 
-from services.orchestrator.core.blueprint import Replica
+from services.orchestrator.core.blueprint import Blueprint, Replica
+from services.orchestrator.core.fleet import PowerSetting
 from services.orchestrator.core.profile import Load, Profile
 from services.orchestrator.core.situation import Situation
 from services.orchestrator.core.wish import Deployment, Metric
@@ -22,26 +23,34 @@ _NORMAL: Final = NormalDist()
 _TAIL_STATES: Final = 400
 
 
-def slo_findings(situation: Situation, wish: Deployment, replicas: tuple[Replica, ...]) -> list[str]:
-    """Limits of the SLO that the replicas do not keep at the wished demand."""
-    findings = []
+def slo_findings(situation: Situation, blueprint: Blueprint, wish: Deployment) -> list[str]:
+    """Limits of the SLO that a deployment's replicas do not keep at the wished demand.
+
+    Replicas share the demand in the proportion that the blueprint gives them, and run at its power settings.
+    """
+    findings, replicas = [], blueprint.of(wish.deployment_id)
+    weights = [r.capacity_requests_per_s for r in replicas]
+    known = all(weight > 0.0 for weight in weights)
     for replica in replicas:
-        profile = _profile(situation, replica)
+        share = replica.capacity_requests_per_s / sum(weights) if known else 1.0 / len(replicas)
+        power = blueprint.power_of(replica.node_id, replica.partition.device_id)
+        profile = _profile(situation, replica, power)
         if profile is None:
             return [f"{replica.replica_id} runs where {replica.variant_id} was never profiled"]
         findings += _quality(situation, wish, replica)
-        findings += _latency(wish, profile, replica, wish.demand.requests_per_s / len(replicas))
+        findings += _latency(wish, profile, replica, wish.demand.requests_per_s * share)
         findings += _energy(wish, profile, replica)
     return sorted(set(findings))
 
 
-def _profile(situation: Situation, replica: Replica) -> Profile | None:
+def _profile(situation: Situation, replica: Replica, power: PowerSetting) -> Profile | None:
     fitting = [
         p
         for p in situation.catalog.profiles
         if p.variant_id == replica.variant_id
         and p.device_class == replica.device_class
         and p.partition_kind == replica.partition.kind
+        and p.power == power
         and any(load.concurrency == replica.batch_limit for load in p.loads)
         and p.batch_limit >= replica.batch_limit
     ]

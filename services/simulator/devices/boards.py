@@ -56,13 +56,13 @@ BOARDS: Final[dict[str, Board]] = {
         Board(
             name="h100-sxm", hardware="Nvidia H100 GPU", vidur="h100", kind="gpu", memory_bytes=80 * _GIB,
             bare_idle_w=71.8, loaded_idle_w=121.7, most_w=700.0, peak_flops=989e12, sleep_w=5.0, wake_s=120.0,
-            load_bytes_per_s=2e9, start_s=10.0, clocks_mhz=(1980, 1590, 1200, 990), mig=True, price_per_hour=3.0,
+            load_bytes_per_s=2e9, start_s=10.0, clocks_mhz=(1980, 1590, 1200), mig=True, price_per_hour=3.0,
             precisions=("bf16", "fp8"),
         ),
         Board(
             name="a100-sxm", hardware="Nvidia A100 GPU", vidur="a100", kind="gpu", memory_bytes=40 * _GIB,
             bare_idle_w=53.7, loaded_idle_w=80.0, most_w=400.0, peak_flops=312e12, sleep_w=5.0, wake_s=120.0,
-            load_bytes_per_s=2e9, start_s=10.0, clocks_mhz=(1410, 1140, 840, 705), mig=True, price_per_hour=1.5,
+            load_bytes_per_s=2e9, start_s=10.0, clocks_mhz=(1410, 1140, 840), mig=True, price_per_hour=1.5,
             precisions=("bf16",),
         ),
         Board(

@@ -156,7 +156,7 @@ def _points(model: Model, board: Board, precision: str, whole: StepCost) -> Iter
     weights = model.parameters * _WEIGHT_BYTES[precision]
     kinds = {"gpu/whole" if board.kind == "gpu" else f"cpu/{_CPU_CORES}": (whole, board.memory_bytes)}
     if board.mig:
-        for part in SLICES[:-1]:
+        for part in (s for s in SLICES if s.name in _OFFERED):
             room = board.memory_bytes * _USABLE_SHARE
             cut = on_slice(whole, part, weights, room, model.cache_bytes_per_token)
             if cut.cache_tokens >= _LEAST_CACHE_TOKENS:
@@ -168,6 +168,8 @@ def _points(model: Model, board: Board, precision: str, whole: StepCost) -> Iter
             yield Point(precision, board, kind, shown, at_clock(cost, ratio), int(memory * _USABLE_SHARE))
 
 
+# Slices offered: halves and quarters of the memory. A 4g is a 3g with more compute, a 1g too slow for any SLO here.
+_OFFERED: Final = ("2g", "3g")
 # A slice with less cache than a few conversations is of no use.
 _LEAST_CACHE_TOKENS: Final = 8_192
 # Both sockets together; the model of this CPU is not cut into cores.

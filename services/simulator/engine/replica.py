@@ -26,12 +26,13 @@ class Replica:
         in_hand: requests waiting, in prefill or decoding.
         ends_at_s: end of the present run; infinite when there is nothing to do.
         version: grows whenever `ends_at_s` changes, so that queued events can be told stale.
+        awaited: the version whose end is queued.
         active_mj: energy above loaded idle so far.
         busy_s: time at work so far.
     """
 
     __slots__ = (
-        *("active_mj", "batch_limit", "busy_s", "ends_at_s", "in_hand", "replica_id", "tokens", "version"),
+        *("active_mj", "awaited", "batch_limit", "busy_s", "ends_at_s", "in_hand", "replica_id", "tokens", "version"),
         *("_cached", "_chunks", "_context", "_cost", "_decoding", "_filled", "_power_mw", "_prefill", "_reserved"),
         *("_start_s", "_step_s", "_steps", "_todo", "_waiting"),
     )
@@ -39,7 +40,7 @@ class Replica:
     def __init__(self, replica_id: str, cost: StepCost, batch_limit: int) -> None:
         self.replica_id, self._cost = replica_id, cost
         self.batch_limit = max(1, min(batch_limit, cost.most_sequences))
-        self.in_hand = self.tokens = self.version = 0
+        self.in_hand = self.tokens = self.version = self.awaited = 0
         self.ends_at_s = float("inf")
         self.active_mj = self.busy_s = 0.0
         self._waiting: deque[Request] = deque()

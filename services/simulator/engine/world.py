@@ -182,23 +182,26 @@ class World:
             line.count.queued = len(line.held)
             return
         request.attempts += 1
-        before = replica.version
         replica.submit(request, now_s)
-        if replica.version != before:
-            self.timeline.at(replica.ends_at_s, self._ran, (replica, replica.version, line))
+        self._await(replica, line)
 
     def _ran(self, now_s: float, ended: tuple[Replica, int, _Line]) -> None:
         replica, version, line = ended
         if version != replica.version:
             return
         done = replica.advance(now_s)
-        if replica.ends_at_s != float("inf"):
-            self.timeline.at(replica.ends_at_s, self._ran, (replica, replica.version, line))
+        self._await(replica, line)
         for request in done:
             line.count.finished(request, now_s)
         if done and not replica.in_hand:
             self._homes[replica.replica_id][1].emptied(replica, now_s)
             self.after_node(self._homes[replica.replica_id][1], now_s)
+
+    def _await(self, replica: Replica, line: _Line) -> None:
+        """Puts the end of a replica's run in the queue, unless it is there."""
+        if replica.version != replica.awaited and replica.ends_at_s != float("inf"):
+            replica.awaited = replica.version
+            self.timeline.at(replica.ends_at_s, self._ran, (replica, replica.version, line))
 
     def _open(self) -> bool:
         return any(line.count.at_work for line in self.lines.values())
@@ -248,6 +251,9 @@ class World:
     def after_node(self, node: SimNode, now_s: float) -> None:
         """Takes up what ended replicas left behind, and checks the node."""
         self.checks.node(node, now_s)
+        for held in node.held.values():
+            if held.engine is not None:
+                self._await(held.engine, self.lines[held.spec.deployment_id])
         while node.orphans:
             replica, left = node.orphans.pop()
             for line in self.lines.values():
@@ -266,8 +272,7 @@ class World:
         for held in node.held.values():
             if held.engine is not None and held.engine.ends_at_s != float("inf"):
                 held.engine.delay(for_s)
-                line = self.lines[held.spec.deployment_id]
-                self.timeline.at(held.engine.ends_at_s, self._ran, (held.engine, held.engine.version, line))
+                self._await(held.engine, self.lines[held.spec.deployment_id])
 
     def _again(self, line: _Line, request: Request, now_s: float) -> None:
         """A replica ended with this in hand: before its first token it goes elsewhere, after it its stream is cut."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Ordinary limits of a chat, for those who do not say.
 DEFAULT_TTFT_MS: Final = 1000.0
 DEFAULT_TPOT_MS: Final = 50.0
+STDOUT: Final = 1
 COLUMNS: Final = (
     "policy", "^energy", "^against static", "^attainment", "^TTFT p99", "^TPOT p99", "^changes", "^lost",
 )  # fmt: skip
@@ -83,8 +85,24 @@ def require_simulator() -> None:
     Raises:
         InvalidField: numpy is missing.
     """
-    if importlib.util.find_spec("numpy") is None:
-        raise InvalidField("simulate", "needs numpy; install tradewind[simulator]")
+    if importlib.util.find_spec("numpy") is None or importlib.util.find_spec("highspy") is None:
+        raise InvalidField("simulate", "needs numpy and highspy; install tradewind[simulator]")
+    _quiet_solver()
+
+
+def _quiet_solver() -> None:
+    """HiGHS writes two lines about itself to stdout when the first solver of a process is made; --json is pure JSON."""
+    import highspy
+
+    sys.stdout.flush()
+    kept = os.dup(STDOUT)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, no path
+            os.dup2(nowhere.fileno(), STDOUT)
+            highspy.Highs()  # type: ignore[no-untyped-call]
+    finally:
+        os.dup2(kept, STDOUT)
+        os.close(kept)
 
 
 def limits_of(options: Sequence[str]) -> Limits:

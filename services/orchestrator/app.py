@@ -17,6 +17,7 @@ from services.orchestrator.gauges import Gauges
 from services.orchestrator.leadership import Leadership
 from services.orchestrator.lease import Lease
 from services.orchestrator.links import Links
+from services.orchestrator.listener import TrafficListener
 from services.orchestrator.publisher import Publisher
 from services.orchestrator.records import Records
 from services.orchestrator.servicer import LINK_SERVICE_NAME, SERVICE_NAME, NodeLinkServicer, OrchestratorServicer
@@ -73,6 +74,7 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
 
     links = Links(time.monotonic, time.time, heard)
     catalogue = Catalogue(compiler, profiler, wake)
+    listener = TrafficListener(live, time.time, time.time() - time.monotonic(), wake)
     server = GrpcServer("orchestrator", settings.listen, registry)
     lease = Lease(database, settings.advertise_address or settings.listen)
     control = Control(
@@ -83,6 +85,7 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
         time.monotonic,
         Patience(settings.suspect_after_s, settings.lost_after_s),
         Gauges(registry),
+        listener,
     )
     wake.to = control.wake
     forwarder = Forwarder(lambda: control.leader)
@@ -103,6 +106,7 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
     life.on_stop(lambda: asyncio.to_thread(stop_metrics))
     _keep(life, catalogue.poll(settings.catalog_poll_s))
     _keep(life, publisher.run())
+    _keep(life, listener.run())
     _keep(life, control.run())
     await server.start()
     life.on_stop(lambda: server.stop(GRACE_S))

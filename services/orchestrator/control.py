@@ -16,11 +16,14 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.catalogue import Catalogue
+from services.orchestrator.core.adapt import Memory
 from services.orchestrator.core.blueprint import Blueprint
 from services.orchestrator.core.check import check
 from services.orchestrator.core.fleet import Budget, Node, NodeState
 from services.orchestrator.core.liveness import Patience
 from services.orchestrator.core.plan import Plan, make_plan
+from services.orchestrator.core.provision import inherited
+from services.orchestrator.core.replay import Asked, Inputs, Look
 from services.orchestrator.core.report import differences
 from services.orchestrator.core.step import (
     Broken,
@@ -35,10 +38,13 @@ from services.orchestrator.core.step import (
     nodes_now,
     situation_of,
     step,
+    watch,
 )
 from services.orchestrator.core.wish import Deployment
 from services.orchestrator.gauges import Gauges
+from services.orchestrator.journal import kept_inputs
 from services.orchestrator.links import Links
+from services.orchestrator.listener import TrafficListener
 from services.orchestrator.publisher import Publisher
 from services.orchestrator.records import (
     DeploymentRecord,
@@ -51,6 +57,7 @@ from services.orchestrator.routing import routing_table
 from services.orchestrator.standing import Heard, deployment_message
 from services.orchestrator.translate.blueprints import blueprint_message, blueprint_of, explanation_message
 from services.orchestrator.translate.wishes import wish_of
+from services.orchestrator.translate.work import power_of, queued_at, speeds_of
 from tradewind.domain.errors import (
     GenerationConflict,
     Internal,
@@ -74,10 +81,11 @@ TIDY_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A checked plan for changed wishes, not committed yet."""
+    """A checked plan, not committed yet, and what it was made from."""
 
     plan: Plan
     changes: tuple[str, ...]
+    inputs: Inputs
 
 
 class Control:
@@ -91,6 +99,7 @@ class Control:
         now_s: monotonic clock.
         patience: how long nodes may be silent.
         gauges: metrics.
+        listener: traffic as gateways tell it.
     """
 
     def __init__(
@@ -102,9 +111,10 @@ class Control:
         now_s: Callable[[], float],
         patience: Patience,
         gauges: Gauges,
+        listener: TrafficListener,
     ) -> None:
         self.records, self.links, self.catalogue = records, links, catalogue
-        self._publisher, self._now_s, self._gauges = publisher, now_s, gauges
+        self._publisher, self._now_s, self._gauges, self._listener = publisher, now_s, gauges, listener
         self._state = State(started_s=now_s(), patience=patience)
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -131,8 +141,13 @@ class Control:
         async with self._lock:
             await self._load()
             self.links.clear()
-            policy = self._state.policy
-            self._state = State(started_s=self._now_s(), patience=self._state.patience, policy=policy)
+            learnt = self._state.learnt
+            if not learnt.provisions:
+                # We never followed: what the last leader provisioned for is in its last decision.
+                learnt = Memory(provisions=inherited(await self.records.provisions(), self._now_s()))
+            self._state = State(
+                started_s=self._now_s(), patience=self._state.patience, policy=self._state.policy, learnt=learnt
+            )
             self._retry_at_s = None
             self.leading, self.leader = True, self.records.holder
         self._log.info(
@@ -159,9 +174,7 @@ class Control:
                 self._log.info("following", leader=leader, generation=self.blueprint.generation)
             self.leader = leader
             self.links.overhear(reports)
-            seen, now_s = self._observe(), self._now_s()
-            states = tuple((n.node_id, n.state) for n in nodes_now(self._state, seen, now_s))
-            self._state = replace(self._state, nodes=states)
+            self._state = await asyncio.to_thread(watch, self._state, self._observe(), self._now_s())
         await self._tell_watchers()
 
     async def _load(self) -> None:
@@ -241,7 +254,7 @@ class Control:
         if findings := check(situation, plan.blueprint, plan.explanations):
             self._log.error("the check refused a plan", findings=findings)
             raise Internal(f"the plan is wrong and was not committed: {'; '.join(findings)}", {"finding": findings[0]})
-        return Proposal(plan, differences(self.blueprint, plan.blueprint, self.variant_names()))
+        return Proposal(plan, differences(self.blueprint, plan.blueprint, self.variant_names()), Asked(situation))
 
     async def commit(self, session: AsyncSession, trigger: str, proposal: Proposal) -> None:
         """Writes a proposal within the caller's transaction; `adopt` it once that is committed."""
@@ -252,7 +265,8 @@ class Control:
         explanations = [explanation_message(e) for e in proposal.plan.explanations]
         words = [e.summary for e in proposal.plan.explanations]
         summary = "\n".join([*words, *(proposal.changes if changed else ())])
-        await add_decision(session, trigger, summary, message if changed else None, explanations)
+        kept = await asyncio.to_thread(kept_inputs, proposal.inputs, proposal.plan)
+        await add_decision(session, trigger, summary, message if changed else None, explanations, kept)
 
     def adopt(self, plan: Plan, *, asked: bool = True) -> None:
         """A committed plan is in force; `asked` when people asked for it, not the loop itself."""
@@ -328,9 +342,14 @@ class Control:
     # --- one look --------------------------------------------------------------------------------------------------
 
     def _observe(self) -> Observation:
+        wishes = self.wishes()
+        queued = queued_at(self.links.all())
         return Observation(
-            deployments=self.wishes(),
+            deployments=wishes,
             nodes=self.links.sights(),
+            traffic=self._listener.traffic({w.name: w.deployment_id for w in wishes}, queued),
+            power=power_of(self.links.all()),
+            speeds=speeds_of(self.links.all()),
             catalog=self.catalogue.catalog,
             blueprint=self.blueprint,
             budgets=tuple(Budget(scope, float(limit)) for scope, limit in sorted(self.budgets.items())),
@@ -344,8 +363,8 @@ class Control:
         now_s = self._now_s()
         if self._retry_at_s is not None and now_s >= self._retry_at_s:
             self._retry_at_s, self._state = None, again(self._state)
-        seen = self._observe()
-        state, effects = await asyncio.to_thread(step, self._state, seen, now_s)
+        seen, before = self._observe(), self._state
+        state, effects = await asyncio.to_thread(step, before, seen, now_s)
         self._state = state
         self._gauges.nodes([node_state for _, node_state in state.nodes])
         for effect in sorted(effects, key=lambda e: isinstance(e, Commit)):
@@ -354,18 +373,19 @@ class Control:
             elif isinstance(effect, Publish):
                 addresses = {link.node.node_id: link.node.address for link in self.links.all()}
                 wishes = self.wishes()
-                self._publisher.routes(routing_table(effect.routes, wishes, addresses, self.catalogue.catalog))
+                self._publisher.routes(routing_table(wishes, addresses, self.catalogue.catalog, effect))
             elif isinstance(effect, Broken):
                 self._log.error("the check refused a plan, nothing was committed", findings=effect.findings)
                 self._gauges.refused()
             elif isinstance(effect, Note):
                 self._log.info("learnt", words=effect.words)
             else:
-                await self._commit(effect)
+                await self._commit(effect, Look(before, seen, now_s))
         await self._tidy(now_s)
 
-    async def _commit(self, effect: Commit) -> None:
-        proposal = Proposal(effect.plan, differences(effect.parent, effect.plan.blueprint, self.variant_names()))
+    async def _commit(self, effect: Commit, inputs: Look) -> None:
+        changes = differences(effect.parent, effect.plan.blueprint, self.variant_names())
+        proposal = Proposal(effect.plan, changes, inputs)
         try:
             async with self.records.begin() as session:
                 await self.commit(session, effect.trigger, proposal)

@@ -14,6 +14,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.orchestrator.core.provision import Provision
+from services.orchestrator.journal import KeptInputs, keep_inputs, newest_provisions
 from services.orchestrator.lease import Lease
 from tradewind.domain.errors import AlreadyExists, GenerationConflict
 from tradewind.store.database import Database
@@ -88,6 +90,11 @@ class Records:
         """A read transaction."""
         async with self._database.session() as session:
             yield session
+
+    async def provisions(self) -> tuple[Provision, ...]:
+        """What the last leader provisioned for, as far as its last decision tells."""
+        async with self._database.session() as session:
+            return await newest_provisions(session)
 
     async def load(self) -> Stored:
         """Everything needed to go on after a restart."""
@@ -207,8 +214,9 @@ async def add_decision(
     summary: str,
     blueprint: orchestrator_pb2.Blueprint | None,
     explanations: Sequence[orchestrator_pb2.Explanation],
+    kept: KeptInputs | None = None,
 ) -> orchestrator_pb2.Decision:
-    """Appends to the journal."""
+    """Appends to the journal, with what the decision was made from."""
     now = datetime.now(UTC)
     decision = orchestrator_pb2.Decision(
         decision_id=uuid.uuid4().hex,
@@ -230,6 +238,8 @@ async def add_decision(
         )
     )
     await session.flush()
+    if kept is not None:
+        await keep_inputs(session, decision.decision_id, last + 1, kept)
     return decision
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -12,6 +13,7 @@ from services.orchestrator.links import Link, Links
 from services.orchestrator.node_view import node_message
 from services.orchestrator.node_writes import NodeWrites
 from services.orchestrator.records import decisions, newest_explanation
+from services.orchestrator.replays import Replays
 from tradewind.domain.errors import InvalidField, NotFound, NotLeader
 from tradewind.rpc.service import end_task
 from tradewind.v1 import node_pb2, node_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc
@@ -35,6 +37,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     def __init__(self, control: Control, forward: Callable[[str, Any, Any], Awaitable[Any]]) -> None:
         self._control, self._forward = control, forward
         self._deployments, self._nodes = DeploymentWrites(control), NodeWrites(control)
+        self._replays = Replays(control.records, time.monotonic)
 
     async def CreateDeployment(self, request: Any, context: Any) -> Any:
         """See the contract, for every method here."""
@@ -107,13 +110,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     async def ListDecisions(self, request: Any, context: Any) -> orchestrator_pb2.ListDecisionsResponse:
         """Newest first."""
-        deployment_id = ""
-        if request.deployment:
-            # Decisions outlive deployments: an id that is not known any more is searched for as it is.
-            try:
-                deployment_id = self._control.find(request.deployment).deployment_id
-            except NotFound:
-                deployment_id = request.deployment
+        deployment_id = self._deployment_id(request.deployment)
         if request.page_token and not request.page_token.isdigit():
             raise InvalidField("page_token", "it is not one that this method gave")
         before = int(request.page_token) if request.page_token else None
@@ -125,12 +122,24 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             decisions=[decision for _, decision in found[:size]], next_page_token=token
         )
 
+    async def ReplayDecisions(self, request: Any, context: Any) -> orchestrator_pb2.ReplayDecisionsResponse:
+        """Newest first; ends in time for the caller's deadline with what was done by then."""
+        deployment_id = self._deployment_id(request.deployment)
+        return await self._replays.replay(deployment_id, _size(request.page_size), context.time_remaining())
+
     async def ListNodes(self, request: Any, context: Any) -> orchestrator_pb2.ListNodesResponse:
         """By id."""
         nodes = [n for n in self._control.nodes() if n.node_id > request.page_token]
         page, token = _page(nodes, request.page_size, [n.node_id for n in nodes])
         messages = [node_message(node, self._control.links.get(node.node_id)) for node in page]
         return orchestrator_pb2.ListNodesResponse(nodes=messages, next_page_token=token)
+
+    def _deployment_id(self, name: str) -> str:
+        """Decisions outlive deployments: an id that is not known any more is searched for as it is."""
+        try:
+            return self._control.find(name).deployment_id if name else ""
+        except NotFound:
+            return name
 
 
 class NodeLinkServicer(node_pb2_grpc.NodeLinkServiceServicer):

@@ -11,15 +11,39 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from services.orchestrator.core.blueprint import Replica
+from services.orchestrator.core.catalog import Catalog
 from services.orchestrator.core.fleet import ReplicaReport, ReplicaState
 from services.orchestrator.core.policy import ENERGY, Policy
 from services.orchestrator.core.rollout import Intent
-from services.orchestrator.core.step import Commit, Effect, NodeSight, Note, Observation, Publish, Push, State, step
+from services.orchestrator.core.step import (
+    Broken,
+    Commit,
+    Effect,
+    NodeSight,
+    Note,
+    Observation,
+    Publish,
+    Push,
+    State,
+    step,
+)
 from services.orchestrator.core.traffic import MOST_WINDOWS, WINDOW_S, DeploymentTraffic, Window
-from tests.orchestrator.worlds import node, ready, two_variants, wish
+from tests.orchestrator.worlds import node, profile, ready, variant, wish
 
 PATIENCE_S = 1.0
 LOAD_S = 10.0
+
+
+def one_point_each(*names: str) -> Catalog:
+    """A variant by name, each with one operating point on one core; the later ones need less energy."""
+    made = [variant(name) for name in names]
+    return Catalog(
+        tuple(made),
+        tuple(
+            profile(v.variant_id, "cpu/1", ttft_ms=100, tpot_ms=20, energy_mj=400 / (n + 1), batches=(4,))
+            for n, v in enumerate(made)
+        ),
+    )
 
 
 class House:
@@ -38,7 +62,7 @@ class House:
         self.now_s, self.rate, self.serves = 0.0, rate, serves
         self.random = random.Random(seed)
         self.state = State(started_s=0.0, policy=policy)
-        values: dict[str, object] = {"deployments": (wish(),), "catalog": two_variants()}
+        values: dict[str, object] = {"deployments": (wish(),), "catalog": one_point_each("fast")}
         self.seen = Observation(**{**values, **changes})  # type: ignore[arg-type]
         self.nodes = [node(f"n{n}") for n in range(nodes)]
         self.broken: set[str] = set()
@@ -51,6 +75,10 @@ class House:
         self.notes: list[tuple[float, str]] = []
         self.published = Publish(())
         self.told: dict[str, Intent] = {}
+
+    def decide(self, state: State, seen: Observation, now_s: float) -> tuple[State, tuple[Effect, ...]]:
+        """The step under test."""
+        return step(state, seen, now_s)
 
     def run(self, seconds: float) -> None:
         """So many seconds, a look in each."""
@@ -102,7 +130,7 @@ class House:
     def _look(self) -> None:
         traffic = (DeploymentTraffic("d-chat", tuple(self.windows), len(self.queue)),)
         seen = replace(self.seen, nodes=tuple(NodeSight(n, self.now_s, True) for n in self.nodes), traffic=traffic)
-        self.state, effects = step(self.state, seen, self.now_s)
+        self.state, effects = self.decide(self.state, seen, self.now_s)
         for effect in effects:
             self._take(effect)
 
@@ -110,6 +138,8 @@ class House:
         if isinstance(effect, Commit):
             self.commits.append((self.now_s, effect))
             self.seen = replace(self.seen, blueprint=effect.plan.blueprint)
+        elif isinstance(effect, Broken):
+            raise AssertionError(effect.findings)
         elif isinstance(effect, Publish):
             self.published = effect
         elif isinstance(effect, Note):

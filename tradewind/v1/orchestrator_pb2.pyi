@@ -98,6 +98,34 @@ NODE_STATE_DRAINED: NodeState.ValueType  # 6
 """Drained."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
+class _ReplayOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReplayOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplayOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPLAY_OUTCOME_UNSPECIFIED: _ReplayOutcome.ValueType  # 0
+    """Not set; never sent."""
+    REPLAY_OUTCOME_SAME: _ReplayOutcome.ValueType  # 1
+    """The same action."""
+    REPLAY_OUTCOME_DIFFERENT: _ReplayOutcome.ValueType  # 2
+    """Another action, or none."""
+    REPLAY_OUTCOME_NOT_POSSIBLE: _ReplayOutcome.ValueType  # 3
+    """Its inputs are not kept (any more), or do not fit this version."""
+
+class ReplayOutcome(_ReplayOutcome, metaclass=_ReplayOutcomeEnumTypeWrapper):
+    """How a replay went."""
+
+REPLAY_OUTCOME_UNSPECIFIED: ReplayOutcome.ValueType  # 0
+"""Not set; never sent."""
+REPLAY_OUTCOME_SAME: ReplayOutcome.ValueType  # 1
+"""The same action."""
+REPLAY_OUTCOME_DIFFERENT: ReplayOutcome.ValueType  # 2
+"""Another action, or none."""
+REPLAY_OUTCOME_NOT_POSSIBLE: ReplayOutcome.ValueType  # 3
+"""Its inputs are not kept (any more), or do not fit this version."""
+Global___ReplayOutcome: _TypeAlias = ReplayOutcome  # noqa: Y015
+
 @_typing.final
 class Spread(_message.Message):
     """Replicas over failure domains."""
@@ -160,6 +188,8 @@ class DeploymentSpec(_message.Message):
     NODE_SELECTOR_FIELD_NUMBER: _builtins.int
     SPREAD_FIELD_NUMBER: _builtins.int
     TRUST_LEVEL_FIELD_NUMBER: _builtins.int
+    SCALE_TO_ZERO_FIELD_NUMBER: _builtins.int
+    COLD_START_S_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model name or id."""
     objective: _common_pb2.Objective.ValueType
@@ -172,6 +202,10 @@ class DeploymentSpec(_message.Message):
     """Most replicas; 0 means no limit."""
     trust_level: _builtins.str
     """Deployments of different trust levels never share a board; empty is a level like any other."""
+    scale_to_zero: _builtins.bool
+    """With no request for ten minutes it runs nothing; the next request waits for a cold start."""
+    cold_start_s: _builtins.float
+    """The longest cold start accepted for that, in seconds; 0 means any."""
     @_builtins.property
     def slo(self) -> _common_pb2.Slo:
         """What must hold."""
@@ -201,10 +235,12 @@ class DeploymentSpec(_message.Message):
         node_selector: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         spread: Global___Spread | None = ...,
         trust_level: _builtins.str = ...,
+        scale_to_zero: _builtins.bool = ...,
+        cold_start_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "slo", b"slo", "spread", b"spread"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "model", b"model", "node_selector", b"node_selector", "objective", b"objective", "pinned_variant_id", b"pinned_variant_id", "slo", b"slo", "spread", b"spread", "trust_level", b"trust_level"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold_start_s", b"cold_start_s", "demand", b"demand", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "model", b"model", "node_selector", b"node_selector", "objective", b"objective", "pinned_variant_id", b"pinned_variant_id", "scale_to_zero", b"scale_to_zero", "slo", b"slo", "spread", b"spread", "trust_level", b"trust_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1185,6 +1221,98 @@ class ListDecisionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDecisionsResponse: _TypeAlias = ListDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class ReplayDecisionsRequest(_message.Message):
+    """Which decisions to make again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """Only those that concern this deployment (name or id); all when empty."""
+    page_size: _builtins.int
+    """At most this many, newest first; 0 means 100, the most is 1000."""
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayDecisionsRequest: _TypeAlias = ReplayDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class Replay(_message.Message):
+    """One decision made again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """The decision."""
+    trigger: _builtins.str
+    """What set it off."""
+    outcome: Global___ReplayOutcome.ValueType
+    """How it went."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What today's code would do otherwise, a line each, or why a replay is not possible."""
+
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        trigger: _builtins.str = ...,
+        outcome: Global___ReplayOutcome.ValueType = ...,
+        differences: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "decision_id", b"decision_id", "differences", b"differences", "outcome", b"outcome", "trigger", b"trigger"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replay: _TypeAlias = Replay  # noqa: Y015
+
+@_typing.final
+class ReplayDecisionsResponse(_message.Message):
+    """Decisions made again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLAYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def replays(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replay]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        replays: _abc.Iterable[Global___Replay] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replays", b"replays"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayDecisionsResponse: _TypeAlias = ReplayDecisionsResponse  # noqa: Y015
 
 @_typing.final
 class ListNodesRequest(_message.Message):

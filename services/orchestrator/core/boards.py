@@ -33,12 +33,21 @@ class Seat:
     memory_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Board:
     """Seats and the legal sets of them, as masks; `layouts` are grouped by how many slices of each kind they have."""
 
     seats: tuple[Seat, ...]
     layouts: tuple[tuple[Kinds, tuple[int, ...]], ...]
+
+    @property
+    def most(self) -> Kinds:
+        """The most slices of each kind that can stand at once."""
+        return _most(self)
+
+    def memory_of(self, kind: str) -> int:
+        """Memory of the largest seat of a kind."""
+        return max((seat.memory_bytes for seat in self.seats if seat.kind == kind), default=0)
 
     def mask_of(self, device_id: str, partition_ids: tuple[str, ...]) -> int:
         """The seats that partitions of a device take; ids that are no seats count nothing."""
@@ -92,12 +101,26 @@ def board_of(device: Device) -> Board:
         names = {seat.suffix for seat in board.seats}
         if board.layouts and all(p.partition_id.removeprefix(device.device_id) in names for p in device.partitions):
             return board
-    seats = tuple(
-        Seat(p.kind, p.partition_id.removeprefix(device.device_id), p.memory_bytes)
-        for p in sorted(device.partitions, key=lambda p: p.partition_id)
+    return _as_it_is(
+        tuple(
+            Seat(p.kind, p.partition_id.removeprefix(device.device_id), p.memory_bytes)
+            for p in sorted(device.partitions, key=lambda p: p.partition_id)
+        )
     )
+
+
+@lru_cache(maxsize=_KEPT_BOARDS * 16)
+def _as_it_is(seats: tuple[Seat, ...]) -> Board:
     counts = tuple(sorted(Counter(seat.kind for seat in seats).items()))
     return Board(seats, ((counts, ((1 << len(seats)) - 1,)),))
+
+
+@lru_cache(maxsize=_KEPT_BOARDS)
+def _most(board: Board) -> Kinds:
+    found: Counter[str] = Counter()
+    for kinds, _ in board.layouts:
+        found |= Counter(dict(kinds))
+    return tuple(sorted(found.items()))
 
 
 @lru_cache(maxsize=_KEPT_BOARDS)

@@ -36,17 +36,22 @@ from services.orchestrator.core.wish import Demand, LatencyLimit, Metric
 MOST_UTILISATION: Final = 0.9
 # States of the chain beyond the batch limit; at MOST_UTILISATION the tail beyond weighs 0.9^128 ≈ 1e-6.
 QUEUE_STATES: Final = 128
-# Halvings of a capacity's interval: 2^-20 of it is below any figure's precision.
-_HALVINGS: Final = 20
-# Halvings of a percentile's interval, whose ends are a factor of 4 apart: 4^(2^-20) is one millionth.
-_PERCENTILE_HALVINGS: Final = 20
+# A capacity is looked for to this share of it, in at most so many steps; each leaves out at least this share.
+_PRECISION: Final = 1e-4
+_STEPS: Final = 40
+_CAUTION: Final = 0.02
+# Halvings of a percentile's interval, whose ends are a factor of 2 apart: 2^(2^-12) is two in ten thousand.
+_PERCENTILE_HALVINGS: Final = 12
 # No latency is looked for above a day.
 _MOST_MS: Final = 86_400_000.0
 # Stations and capacities kept: a plan asks for the same ones as the plan before it. A station is some 20 kB.
-_KEPT_STATIONS: Final = 2_048
+_KEPT_STATIONS: Final = 16_384
 _KEPT_CAPACITIES: Final = 65_536
 _Z95: Final = 1.6449
 _Z99: Final = 2.3263
+# More sequences together than any replica is built for.
+_MOST_BATCH: Final = 4_096
+_NUMBERS: Final = numpy.arange(_MOST_BATCH + QUEUE_STATES + 1)
 _LGAMMA: Final = numpy.array([math.lgamma(i + 1.0) for i in range(QUEUE_STATES)])
 
 Vector = NDArray[numpy.float64]
@@ -81,12 +86,17 @@ class Spreads:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Station:
-    """One replica as a queue; entry n-1 of each vector speaks of n sequences at work."""
+    """One replica as a queue; entry n-1 of each vector speaks of n sequences at work.
+
+    Attributes:
+        log_rates: entry n is Σ log µ(k) over k = 1 … n, the queue's states included.
+    """
 
     ttft: Spreads
     tpot: Spreads
     e2e: Spreads
     rates_per_s: Vector
+    log_rates: Vector
     energies_mj: Vector
     output_tokens: int
 
@@ -113,8 +123,7 @@ def presence(station: Station, rate_per_s: float) -> Vector:
     """π(0), π(1), …: probabilities that so many requests are present."""
     if rate_per_s <= 0.0:
         return numpy.ones(1)
-    rates = numpy.concatenate([station.rates_per_s, numpy.full(QUEUE_STATES, station.rates_per_s[-1])])
-    logs = numpy.concatenate([[0.0], numpy.cumsum(math.log(rate_per_s) - numpy.log(rates))])
+    logs = math.log(rate_per_s) * _NUMBERS[: len(station.log_rates)] - station.log_rates
     weights = numpy.exp(logs - logs.max())
     return numpy.asarray(weights / weights.sum())
 
@@ -125,17 +134,18 @@ def share_within(station: Station, metric: Metric, limit_ms: float, rate_per_s: 
 
 
 def percentile_ms(station: Station, metric: Metric, percentile: float, rate_per_s: float) -> float:
-    """The latency that `percentile` per cent of requests stay within, rounded up by at most a millionth."""
+    """The latency that `percentile` per cent of requests stay within, rounded up by at most two in ten thousand."""
     if rate_per_s <= 0.0:
         first = station.spreads(metric)[0]
         return first.median_ms * math.exp(first.sigma * NormalDist().inv_cdf(percentile / 100.0))
     seen, wanted = presence(station, rate_per_s), percentile / 100.0
-    high = max(station.spreads(metric)[0].median_ms, 1e-3)
+    first = station.spreads(metric)[0]
+    high = max(first.median_ms * math.exp(first.sigma * NormalDist().inv_cdf(wanted)), 1e-3)
     while high < _MOST_MS and _weighted(seen, _shares(station, metric, high)) < wanted:
-        high *= 4.0
-    low = high / 4.0
+        high *= 2.0
+    low = high / 2.0
     while low > 1e-6 and _weighted(seen, _shares(station, metric, low)) >= wanted:
-        low, high = low / 4.0, low
+        low, high = low / 2.0, low
     for _ in range(_PERCENTILE_HALVINGS):
         middle = math.sqrt(low * high)
         if _weighted(seen, _shares(station, metric, middle)) < wanted:
@@ -156,14 +166,19 @@ def capacity_per_s(station: Station, limits: tuple[LatencyLimit, ...]) -> float:
     if _broken(station, shares, 0.0):
         return 0.0
     low, high = 0.0, station.most_per_s
-    if not _broken(station, shares, high):
+    above, below = _margin(station, shares, low), _margin(station, shares, high)
+    if below >= 0.0:
         return high
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2.0
-        if _broken(station, shares, middle):
-            high = middle
+    # Regula falsi with halving (Illinois): a handful of steps where bisection takes twenty.
+    for _ in range(_STEPS):
+        if high - low <= _PRECISION * high:
+            break
+        middle = low + (high - low) * min(max(above / (above - below), _CAUTION), 1.0 - _CAUTION)
+        margin = _margin(station, shares, middle)
+        if margin < 0.0:
+            high, below, above = middle, margin, above / 2.0
         else:
-            low = middle
+            low, above, below = middle, margin, below / 2.0
     return low
 
 
@@ -202,12 +217,14 @@ def _station(profile: Profile, prompt_tokens: int, output_tokens: int, batch_lim
     table, later = table_at(profile, prompt_tokens, batch_limit), max(output_tokens - 1, 0)
     ttft, tpot = _spreads(table, COLUMNS.TTFT_P50), _spreads(table, COLUMNS.TPOT_P50)
     means_s = (table[:, COLUMNS.TTFT_MEAN] + later * table[:, COLUMNS.TPOT_MEAN]) / 1000.0
-    numbers = numpy.arange(1, batch_limit + 1)
+    rates = numpy.arange(1, batch_limit + 1) / numpy.maximum(means_s, 1e-9)
+    all_rates = numpy.concatenate([rates, numpy.full(QUEUE_STATES, rates[-1])])
     return Station(
         ttft=ttft,
         tpot=tpot,
         e2e=_sum(ttft, tpot, later),
-        rates_per_s=numbers / numpy.maximum(means_s, 1e-9),
+        rates_per_s=rates,
+        log_rates=numpy.concatenate([[0.0], numpy.cumsum(numpy.log(all_rates))]),
         energies_mj=_energies_mj(table, max(output_tokens, 1)),
         output_tokens=max(output_tokens, 1),
     )
@@ -246,6 +263,12 @@ def _broken(station: Station, shares: list[tuple[LatencyLimit, Vector]], rate_pe
         if _weighted(seen, within) < limit.percentile / 100.0:
             return limit
     return None
+
+
+def _margin(station: Station, shares: list[tuple[LatencyLimit, Vector]], rate_per_s: float) -> float:
+    """How far the tightest limit is kept, as a share of requests; negative when it is broken."""
+    seen = presence(station, rate_per_s)
+    return min((_weighted(seen, within) - limit.percentile / 100.0 for limit, within in shares), default=1.0)
 
 
 def _weighted(seen: Vector, shares: Vector) -> float:

@@ -13,12 +13,18 @@ from typing import Final
 
 from services.orchestrator.core.fleet import Budget
 from services.orchestrator.core.ground import Group, Tenant
+from services.orchestrator.core.mixes import ways
 from services.orchestrator.core.parcel import MW_PER_UNIT, Opening, Parcel, Rules, add_parcel
 from services.orchestrator.core.scores import Item
-from services.orchestrator.core.solver import Program
+from services.orchestrator.core.solver import Answer, Program
 from services.orchestrator.core.weigh import idle_mw, replicas_needed
 from services.orchestrator.core.wish import Deployment
 
+# Programs of up to so many columns are solved as they are; larger ones by ways (docs/adr/0035).
+MOST_DIRECT: Final = 120
+# Ways offered for each wish, and the time for choosing among them.
+WAYS_KEPT: Final = 24
+MOST_WAYS_S: Final = 4.0
 # Budgets are kept to this share, so that rounding and a mix's shares stay within.
 _BUDGET_SLACK: Final = 1e-6
 
@@ -69,15 +75,79 @@ def choose(
     program = Program()
     items = _by_class(one.items for one in wanted)
     parcels = [add_parcel(program, g, items.get(g.likeness.device_class, ()), rules) for g in groups]
-    for one in wanted:
-        _meet(program, parcels, one)
+    covers = [row for one in wanted for row in _meet(program, parcels, one)]
     for budget in budgets:
         _limit(program, parcels, budget, rules)
-    answer = program.solve()
+    if len(program.costs) <= MOST_DIRECT:
+        answer = program.solve()
+    else:
+        answer = _by_ways(program, parcels, wanted, frozenset(covers)) or program.solve()
     if answer is None:
         return None
     values = [round(value) for value in answer.values]
     return Mix(tuple(_share(parcel, values) for parcel in parcels), answer.cost * MW_PER_UNIT, answer.gap)
+
+
+def _by_ways(
+    program: Program, parcels: list[Parcel], wanted: tuple[Wanted, ...], covers: frozenset[int]
+) -> Answer | None:
+    """Solves a large program by ways: prices of room first, then one way for each wish among those near the cheapest.
+
+    The gap is against the bound of the prices (Lagrange), for plans with at most two options for each wish.
+    """
+    prices = program.prices()
+    if prices is None:
+        return None
+    reduced = program.reduced_costs(prices, covers)
+    placing = {column for parcel in parcels for column in parcel.placed.values()}
+    bound = program.paid(prices, covers) + sum(
+        min(cost * upper, 0.0)
+        for column, (cost, upper) in enumerate(zip(reduced, program.uppers, strict=True))
+        if column not in placing and cost < -1e-9
+    )
+    smaller = Program(list(program.costs), list(program.uppers), list(program.whole))
+    smaller.rows = [row for number, row in enumerate(program.rows) if number not in covers]
+    columns: dict[Item, list[int]] = defaultdict(list)
+    for parcel in parcels:
+        for item, column in parcel.placed.items():
+            columns[item].append(column)
+    for one in wanted:
+        items = [item for item in one.items if columns[item]]
+        costs = [max(min(reduced[column] for column in columns[item]), 0.0) for item in items]
+        least, most = replicas_needed(one.deployment), one.deployment.max_replicas
+        found = ways([item.capacity for item in items], costs, least, most, WAYS_KEPT) if items else []
+        if not found:
+            return None
+        bound += found[0].cost
+        _one_of(smaller, items, columns, [way.counts for way in found])
+    answer = smaller.solve(most_s=MOST_WAYS_S)
+    if answer is None:
+        return None
+    gap = max(answer.cost - bound, 0.0) / max(abs(answer.cost), 1e-9)
+    return Answer(answer.values[: len(program.costs)], answer.cost, gap)
+
+
+def _one_of(
+    program: Program, items: list[Item], columns: dict[Item, list[int]], counts: list[tuple[tuple[int, int], ...]]
+) -> None:
+    """Rows that place exactly what one of the ways says."""
+    terms: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    flags = []
+    for way in counts:
+        flag = program.column(0.0, 1.0)
+        flags.append((flag, 1.0))
+        for number, count in way:
+            terms[number].append((flag, -float(count)))
+    program.row(flags, least=1.0, most=1.0)
+    for number, item in enumerate(items):
+        mine = columns[item]
+        if number not in terms:
+            for column in mine:
+                program.uppers[column] = 0.0
+            continue
+        if len(mine) == 1:
+            program.whole[mine[0]] = False
+        program.row([*((column, 1.0) for column in mine), *terms[number]], least=0.0, most=0.0)
 
 
 def _by_class(menus: Iterable[tuple[Item, ...]]) -> dict[str, list[Item]]:
@@ -88,20 +158,23 @@ def _by_class(menus: Iterable[tuple[Item, ...]]) -> dict[str, list[Item]]:
     return found
 
 
-def _meet(program: Program, parcels: list[Parcel], one: Wanted) -> None:
-    """Rows of a wish: its demand, its numbers of replicas, its power limit, its spread."""
+def _meet(program: Program, parcels: list[Parcel], one: Wanted) -> list[int]:
+    """Rows of a wish: its power limit, its spread, and those that are returned: its demand and number of replicas."""
     deployment, mine = one.deployment, frozenset(one.items)
     terms = [(c, item, p.group) for p in parcels for item, c in p.placed.items() if item in mine]
+    covers = len(program.rows)
     if deployment.demand.requests_per_s > 0.0:
         program.row([(column, item.capacity) for column, item, _ in terms], least=1.0)
     most = float(deployment.max_replicas) if deployment.max_replicas else float("inf")
     program.row([(column, 1.0) for column, _, _ in terms], least=float(replicas_needed(deployment)), most=most)
+    end = len(program.rows)
     if deployment.slo.power_mw is not None:
         limit = deployment.slo.power_mw * (1.0 + _BUDGET_SLACK)
         draws = [(column, (i.option.active_mw + idle_mw(i.option.point)) / limit) for column, i, _ in terms]
         program.row(draws, most=1.0)
     if deployment.spread is not None:
         _spread(program, terms, deployment)
+    return list(range(covers, end))
 
 
 def _spread(program: Program, terms: list[tuple[int, Item, Group]], deployment: Deployment) -> None:

@@ -15,7 +15,7 @@ from services.orchestrator.core.situation import Situation
 # Capacities are told to so many digits: more of them are noise, and would make every plan a change.
 _CAPACITY_DIGITS: Final = 3
 
-_ALIVE: Final = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING)
+_ALIVE: Final = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.DRAINED)
 
 
 def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted) -> Blueprint:

@@ -20,7 +20,7 @@ from services.orchestrator.core.wish import Deployment
 MOST_DOMAINS: Final = 32
 NODE_LABEL: Final = "node"
 # States in which a leaving replica can be taken back, or still answers for its deployment.
-_ALIVE: Final = (ReplicaState.STARTING, ReplicaState.READY)
+_ALIVE: Final = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.DRAINED)
 
 Base = tuple[str, str, str, int]
 

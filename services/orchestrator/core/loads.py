@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -24,6 +25,8 @@ from services.orchestrator.core.profile import Latency, Load, Profile
 # Prefill work is linear in the prompt with a small quadratic part; up to twice the longest measured prompt the linear
 # continuation stays within measurement noise for the model sizes at hand, beyond it does not.
 MOST_EXTRAPOLATION: Final = 2.0
+# Profiles whose tables are kept, some kilobytes each: those of a large catalogue.
+_KEPT_PROFILES: Final = 8_192
 # z-values of the normal distribution at 95 % and 99 %.
 _Z95: Final = 1.6449
 _Z99: Final = 2.3263
@@ -119,10 +122,7 @@ def table_at(profile: Profile, prompt_tokens: int, most: int) -> Table:
     """
     if prompt_tokens > longest_prompt(profile, most):
         raise ValueError(f"profile {profile.profile_id} does not reach {prompt_tokens} prompt tokens")
-    by_prompt: dict[int, list[Load]] = {}
-    for load in sorted(profile.loads, key=lambda load: (load.prompt_tokens, load.concurrency)):
-        by_prompt.setdefault(load.prompt_tokens, []).append(load)
-    columns = {prompt: _by_concurrency(loads, most) for prompt, loads in by_prompt.items()}
+    columns = _columns(profile)
     # Between two of these numbers of sequences the same prompt lengths take part.
     ends = sorted({min(len(table), most) for table in columns.values()})
     parts, begin = list[Table](), 0
@@ -133,11 +133,20 @@ def table_at(profile: Profile, prompt_tokens: int, most: int) -> Table:
     return numpy.concatenate(parts)
 
 
-def _by_concurrency(loads: list[Load], most: int) -> Table:
+@lru_cache(maxsize=_KEPT_PROFILES)
+def _columns(profile: Profile) -> dict[int, Table]:
+    """A table for each prompt length that was measured; remembered, for every wish starts from it."""
+    by_prompt: dict[int, list[Load]] = {}
+    for load in sorted(profile.loads, key=lambda load: (load.prompt_tokens, load.concurrency)):
+        by_prompt.setdefault(load.prompt_tokens, []).append(load)
+    return {prompt: _by_concurrency(loads) for prompt, loads in by_prompt.items()}
+
+
+def _by_concurrency(loads: list[Load]) -> Table:
     """Rows for 1, 2, … sequences, as far as loads of this prompt length go."""
     measured = numpy.array([load.concurrency for load in loads])
     rows = numpy.array([_row(load) for load in loads])
-    numbers = numpy.arange(1, min(int(measured[-1]), most) + 1)
+    numbers = numpy.arange(1, int(measured[-1]) + 1)
     above = numpy.searchsorted(measured, numbers)
     below = numpy.maximum(above - 1, 0)
     upper, lower = rows[above], rows[below]

@@ -34,7 +34,7 @@ class Shape:
         if self.board is None:
             cores = cores_of(kind)
             return len(self.device.cpu_ids) // cores if cores else 0
-        return max((dict(kinds).get(kind, 0) for kinds, _ in self.board.layouts), default=0)
+        return dict(self.board.most).get(kind, 0)
 
     def share_of(self, kind: str) -> float:
         """Share of the device that a partition of this kind is, in (0, 1]."""
@@ -49,7 +49,7 @@ class Shape:
             return self.most_of(kind)
         if self.board is None:
             return min(self.most_of(kind), usable // memory_bytes)
-        room = max((seat.memory_bytes for seat in self.board.seats if seat.kind == kind), default=0)
+        room = self.board.memory_of(kind)
         if memory_bytes > usable or (room and memory_bytes > room):
             return 0
         return min(self.most_of(kind), usable // memory_bytes)

@@ -5,7 +5,8 @@
     sleep    when nothing was asked for `SLEEP_AFTER_S` and the wish allows no replicas at all
     wake     the moment a request waits
 
-A demand that the wish states holds until `STATED_S` of traffic were seen; then what is seen rules. Pure.
+A demand that the wish states, or that an earlier leader provisioned, is not lowered before `STATED_S` of traffic were
+seen; then what is seen rules. Pure.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ EASE: Final = 0.9
 EASE_AFTER_S: Final = 120.0
 
 
+# Words that are inherited again and again do not grow.
+_WORDS: Final = 200
+AS_WISHED: Final = "as wished"
+
+
 @dataclass(frozen=True, slots=True)
 class Provision:
     """One deployment's provision.
@@ -87,7 +93,7 @@ def provide(
     if before is None or before.generation != wish.generation:
         pressure = before.pressure if before else 1.0
         before = Provision(
-            wish.deployment_id, wish.generation, wish.demand, now_s, pressure=pressure, words="as wished"
+            wish.deployment_id, wish.generation, wish.demand, now_s, pressure=pressure, words=AS_WISHED
         )
     if history is None or traffic is None:
         return before
@@ -130,11 +136,12 @@ def _pressed(before: Provision, alarmed: tuple[Alarm, ...], now_s: float) -> Pro
 def _banded(before: Provision, wish: Deployment, history: History, alarmed: bool, now_s: float) -> Provision:
     seen = forecast(history, now_s)
     wanted, have = demand_of(seen, wish, before.pressure), before.demand
-    if history.age_s < STATED_S and wanted.requests_per_s < wish.demand.requests_per_s:
-        return before
     rate, planned = wanted.requests_per_s, have.requests_per_s
+    if history.age_s < STATED_S and rate <= planned:
+        return before
     if rate / (1.0 + HEADROOM) > planned * (1.0 + RAISE_SHARE):
-        if now_s - before.since_s < RAISE_PAUSE_S and not alarmed:
+        raised_lately = before.words != AS_WISHED and now_s - before.since_s < RAISE_PAUSE_S
+        if raised_lately and not alarmed:
             return before
         return _changed(before, wanted, seen, now_s)
     below = rate < planned * (1.0 - LOWER_SHARE) or _lengths_differ(wanted, have)
@@ -155,6 +162,14 @@ def _changed(before: Provision, wanted: Demand, seen: Forecast, now_s: float) ->
         + (f", pressed × {before.pressure:.3g})" if before.pressure > 1.0 else ")")
     )
     return replace(before, demand=wanted, since_s=now_s, low_since_s=None, low=None, words=words)
+
+
+def inherited(provisions: Iterable[Provision], now_s: float) -> tuple[Provision, ...]:
+    """Provisions of an earlier leader, on our clock: what was provisioned goes on until we know better."""
+    return tuple(
+        replace(p, since_s=now_s, low_since_s=None, low=None, pressed_s=now_s, words=f"inherited: {p.words}"[:_WORDS])
+        for p in provisions
+    )
 
 
 def demand_of(seen: Forecast, wish: Deployment, pressure: float) -> Demand:

@@ -18,6 +18,8 @@ from services.orchestrator.core.weigh import Option, figures, with_latencies
 from services.orchestrator.core.wish import Deployment, LatencyLimit, Metric, Objective, Slo
 
 _NO_VARIANT = "NO_VARIANT"
+# Options that are told with latencies, beside those chosen: the best of them; working them out takes most of a report.
+MOST_LATENCIES: Final = 12
 # A smaller gap than this is the solver's tolerance and nobody's concern.
 _SHOWN_GAP: Final = 0.0025
 
@@ -83,10 +85,12 @@ def _told(
     deployment: Deployment, options: tuple[Option, ...], candidates: tuple[Candidate, ...]
 ) -> tuple[Candidate, ...]:
     by_key = {option.key: option for option in options}
-    return tuple(
+    lines = grouped(candidates)
+    first = [
         with_latencies(deployment, by_key[shown.key], shown) if shown.key in by_key else shown
-        for shown in grouped(candidates)
-    )
+        for shown in lines[:MOST_LATENCIES]
+    ]
+    return (*first, *lines[MOST_LATENCIES:])
 
 
 def explain_infeasible(

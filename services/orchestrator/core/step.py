@@ -218,6 +218,13 @@ def _publish(state: State, seen: Observation, rollout: Rollout) -> Publish:
     return Publish(rollout.routes, weights, rollout.limits, state.learnt.asleep)
 
 
+def watch(state: State, seen: Observation, now_s: float) -> State:
+    """One look of a follower: learns and decides nothing, so that it knows the load when it has to lead."""
+    nodes = _nodes(state, seen, now_s)
+    state = replace(state, nodes=tuple((n.node_id, n.state) for n in nodes), blueprint=seen.blueprint)
+    return _remember(state, seen, nodes, now_s)
+
+
 def again(state: State) -> State:
     """After a commit that did not go through: the next step plans anew."""
     return replace(state, planned=None, acted=None)

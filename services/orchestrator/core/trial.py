@@ -30,6 +30,8 @@ MOST_TRIAL_S: Final = 600.0
 ROLLED_BACK_S: Final = 1800.0
 # A rise of power below this share is within the meters' and the load's noise.
 WORSE_SHARE: Final = 0.10
+# What was before is judged by the last minute: a breach long over is no excuse for a new one.
+BEFORE_WINDOWS: Final = 12
 # Loads that differ by more cannot be compared.
 LIKE_LOAD: Final = 0.20
 
@@ -97,7 +99,7 @@ def begin(
         begun_s=now_s,
         old=keys_of(old),
         new=keys_of(new),
-        was_kept=attainment(windows, wish.slo).verdict is not Verdict.BREACHED,
+        was_kept=attainment(windows[-BEFORE_WINDOWS:], wish.slo).verdict is not Verdict.BREACHED,
         predicted_mw=predicted_mw,
         power_mw=sum(known) if len(known) == len(devices) else None,
         rate_per_s=_rate(windows),

@@ -110,6 +110,7 @@ class Deployment:
         spread: None means wherever there is room.
         trust_level: deployments of different levels never share a board; empty is a level like any other.
         scale_to_zero: with no request for long it runs nothing; the next request waits for a cold start.
+        cold_start_s: the longest cold start accepted for that; 0 means any.
     """
 
     deployment_id: str
@@ -126,3 +127,4 @@ class Deployment:
     spread: Spread | None = None
     trust_level: str = ""
     scale_to_zero: bool = False
+    cold_start_s: float = 0.0

@@ -53,6 +53,8 @@ def wish_of(
         max_replicas=spec.max_replicas,
         node_selector=tuple(sorted(spec.node_selector.items())),
         generation=generation,
+        scale_to_zero=spec.scale_to_zero,
+        cold_start_s=spec.cold_start_s,
         spread=Spread(spec.spread.label or "rack", spec.spread.domains) if spec.HasField("spread") else None,
         trust_level=spec.trust_level,
     )

@@ -109,7 +109,7 @@ class Generator(torch.nn.Module):
 
 def wrap(model: Any, shapes: Shapes, dtype: torch.dtype) -> Any:
     """The model with its cache: a causal LM of transformers, or a graph that takes its past."""
-    if isinstance(model, torch.nn.Module) and hasattr(model, "cache_rows"):
+    if hasattr(model, "cache_rows"):
         return CachedGraph(model, KvCache(model.cache_rows, (shapes.slots, shapes.cache_tokens), dtype), shapes)
     return Generator(model, shapes, dtype)
 
@@ -154,7 +154,7 @@ def export_function(generator: Any, function: Function) -> Any:
     call, arguments = _call_of(generator, function)
     layers = find_layers(generator.model)
     repeated = layers is not None and layers.alike
-    with torch.no_grad(), only_first_layer(layers, generator.cache) if repeated else nullcontext():
+    with torch.no_grad(), only_first_layer(layers, generator.cache) if layers and repeated else nullcontext():
         program = torch.export.export(call, arguments, strict=False)
         program = program.run_decompositions(current_aot_decompositions() or {})
     return repeat_layer(program, call, len(generator.cache.layers)) if repeated else program

@@ -27,7 +27,8 @@ def find_tokenizer(folder: Path) -> Any:
     try:
         if (folder / "tokenizer_config.json").is_file():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return PreTrainedTokenizerFast(tokenizer_file=str(path))
+        loader: Any = PreTrainedTokenizerFast
+        return loader(tokenizer_file=str(path))
     except Exception as error:
         # tokenizers raises plain Exceptions on what it cannot parse.
         raise BadModelSource(f"{path} cannot be read as a tokenizer ({error}); save it again") from error

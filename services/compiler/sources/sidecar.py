@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from services.compiler.sources.detection import check_inside, read_json
 from tradewind.domain.errors import BadModelSource
+
+# Files of a decoder that may lie beside its graph.
+SIDECARS: Final = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def find_tokenizer(folder: Path) -> Any:

@@ -32,7 +32,7 @@ def request_of(manifest: InferManifest, load: LoadSpec) -> inference_pb2.InferRe
     longer = next((length for length in lengths if length >= load.prompt_tokens), lengths[-1])
     length = min(load.prompt_tokens, longer) if manifest.mask else longer
     return inference_pb2.InferRequest(
-        inputs=[_tensor(manifest, index, length) for index in range(len(manifest.inputs))]
+        inputs=[_tensor(spec, length, ones=spec.name == manifest.mask) for spec in manifest.inputs]
     )
 
 

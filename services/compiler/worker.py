@@ -21,51 +21,34 @@ Job = dict[str, Any]
 
 
 def import_model(job: Job) -> Job:
-    """Source → normalised folder, facts, and the reference's answers."""
-    from services.compiler.quality.reference import make_reference
-    from services.compiler.sources.architectures import check_supported, context_tokens_of
+    """Source → the store's form, facts, and the source's answers."""
     from services.compiler.sources.detection import Form
-    from services.compiler.sources.eos import eos_token_ids
-    from services.compiler.sources.loading import load_source, save_normalised
+    from services.compiler.sources.front_ends import Import, bring
 
-    folder = Path(job["output"])
-    say("reading weights", 0.05)
-    model, tokenizer = load_source(Form(job["form"]), Path(job["source"]))
-    say("writing the normalised model", 0.5)
-    save_normalised(model, tokenizer, folder)
-    config = model.config
-    context_tokens = context_tokens_of(config)
-    say("asking the source framework for its answers", 0.6)
-    make_reference(model, tokenizer, context_tokens).save(Path(job["reference"]))
-    return {
-        "architecture": check_supported(config),
-        "parameter_count": sum(weight.numel() for weight in model.parameters()),
-        "context_tokens": context_tokens,
-        "vocabulary_size": config.vocab_size,
-        "layer_count": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
-        "eos_token_ids": eos_token_ids(config, tokenizer),
-    }
+    source, output, reference = (Path(job[key]) for key in ("source", "output", "reference"))
+    return bring(Import(Form(job["form"]), source, output, reference, say))
 
 
 def export(job: Job) -> Job:
-    """Normalised folder → MLIR with the functions wanted and, where wanted, the weights archive."""
-    from services.compiler.export.attention import narrow_weights
+    """The store's form → MLIR with the functions wanted and, where wanted, the weights archive."""
+    if job["task"] == "infer":
+        from services.compiler.infer.jobs import export_infer
+
+        return export_infer(job, say)
     from services.compiler.export.generator import export_mlir, save_weights
     from services.compiler.recipes import NARROW_WEIGHTS
-    from services.compiler.sources.loading import load_normalised, torch_type
+    from services.compiler.sources.loading import torch_type
+    from services.compiler.sources.normal_form import load_generator
 
     say("loading weights", 0.05)
-    arithmetic = "f32" if NARROW_WEIGHTS in job["passes"] else job["precision"]
-    model = load_normalised(Path(job["model"]), arithmetic)
-    if arithmetic != job["precision"]:
-        narrow_weights(model, torch_type(job["precision"]))
+    narrow = NARROW_WEIGHTS in job["passes"]
+    model = load_generator(Path(job["model"]), job["precision"], narrow)
     cache_bytes = export_mlir(
         model,
         _shapes(job),
         Path(job["mlir"]),
         lambda name, share: say(f"tracing {name}", share),
-        torch_type(arithmetic),
+        torch_type("f32" if narrow else job["precision"]),
     )
     if job["weights"]:
         say("writing weights", 0.95)
@@ -75,6 +58,10 @@ def export(job: Job) -> Job:
 
 def quality(job: Job) -> Job:
     """Module and weights → figures against the reference, and the canary."""
+    if job["task"] == "infer":
+        from services.compiler.infer.jobs import check_infer
+
+        return check_infer(job, say)
     import psutil
 
     from services.compiler.quality.evaluation import Evaluator

@@ -63,6 +63,10 @@ class UnsupportedModel(TradewindError):
     reason = "UNSUPPORTED_MODEL"
 
 
+class UntrustedSource(UnsupportedModel):
+    """Reading the source would run code that came with it, and nobody said that it may."""
+
+
 class NotFound(TradewindError):
     """No such resource."""
 

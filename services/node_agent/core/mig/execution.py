@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .goal import Goal, Wish
-from .ledger import Began, Call, Ended, Ledger, ModeStep, Operation, Outcome, TurnedBack
+from .ledger import Began, Call, Ended, Ledger, ModeStep, Operation, Outcome, Renewed, TurnedBack
 from .model import Layout, Slice, Standing
 from .plan import Action, Refusal, Step
 from .planner import Planner
@@ -39,7 +39,7 @@ class Sight:
     resetless: bool
     mig: bool
     pending: bool
-    layout: Layout = Layout()
+    layout: Layout = field(default_factory=Layout)
     bare: frozenset[Slice] = field(default_factory=frozenset)
     holders: Mapping[Slice, tuple[str, ...]] = field(default_factory=dict)
     whole: tuple[str, ...] = ()
@@ -50,54 +50,42 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
-    """Nothing is under way. `drift` says what others did since the last change."""
-
-    drift: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Await:
     """What has to go still carries work: its holders, named, have to leave first."""
 
     holders: tuple[str, ...]
 
 
-# One call to make; or wait; or give up; or the end.
-Next = Rest | Await | Call | TurnedBack | Ended
+# One call to make; or wait; or turn back; or the end.
+Next = Await | Call | TurnedBack | Ended
 
 
-def resolve(ledger: Ledger, sight: Sight, planner: Planner, wish: Wish) -> Began | Ended:
-    """Chooses every place for a wish; Ended when there is nothing to do or it cannot be.
+def resolve(ledger: Ledger, sight: Sight, planner: Planner | None, wish: Wish) -> Began | Renewed | Ended:
+    """What becomes of a wish that is newer than the one obeyed: every place is chosen here, once.
 
     The origin of a change that replaces another one under way is that one's origin: the last layout that was whole.
+
+    Args:
+        ledger: the journal's sum.
+        sight: the board as just read.
+        planner: for its table; None for a board that cannot be cut.
+        wish: what is wished.
     """
-    refusal = _impossible(sight, wish)
+    if _same_again(ledger, wish):
+        return Renewed(wish.order)
     now = sight.stands(ledger.ours)
     origin = ledger.operation.origin if ledger.operation else now
-    if refusal:
-        return _refused(ledger, wish, origin, refusal)
-    goal = Goal(wish.mig)
-    if wish.mig and sight.mig:
-        pinned = _strangers(ledger, sight)
-        wanted = Counter(dict(wish.counts)) + Counter(Layout.of(pinned).counts())
-        answer = planner.plan(_standing(ledger, sight), wanted, fixed=Layout.of(wish.fixed))
-        if isinstance(answer, Refusal):
-            return _refused(ledger, wish, origin, (answer.reason, answer.message))
-        goal = Goal(True, Layout.of(set(answer.after) - pinned))
-    elif wish.mig:
-        # Nothing stands while the mode is off, so the first plan is the plan.
-        answer = planner.plan(Standing(Layout()), dict(wish.counts), fixed=Layout.of(wish.fixed))
-        if isinstance(answer, Refusal):
-            return _refused(ledger, wish, origin, (answer.reason, answer.message))
-        goal = Goal(True, answer.after)
+    goal = _impossible(sight, wish) or (_goal(ledger, sight, planner, wish) if wish.mig and planner else Goal(False))
+    if isinstance(goal, tuple):
+        code, words = goal
+        return Ended(wish.order, wish.content, Outcome.REFUSED, code, words, ledger.settled or origin)
     if goal == now and not sight.bare & ledger.ours:
         return Ended(wish.order, wish.content, Outcome.REACHED, "", "", now)
     return Began(wish.order, wish.content, origin, goal)
 
 
 def rebuild(ledger: Ledger, sight: Sight) -> Began | None:
-    """After a start of the machine: the change that brings back what was wished; None when there is nothing to bring."""
+    """After a start of the machine: the change that brings back what was wished; None when nothing is missing."""
     wished = ledger.operation.heading if ledger.operation else ledger.settled
     now = sight.stands(frozenset())
     if ledger.order is None or wished is None or wished == now:
@@ -105,16 +93,44 @@ def rebuild(ledger: Ledger, sight: Sight) -> Began | None:
     return Began(ledger.order, ledger.content, now, wished)
 
 
-def decide(ledger: Ledger, sight: Sight, planner: Planner) -> Next:
-    """The next thing to do, given all that is known. The same arguments give the same answer."""
-    operation = ledger.operation
-    if operation is None:
-        return Rest(_drift(ledger, sight))
+def decide(ledger: Ledger, operation: Operation, sight: Sight, planner: Planner | None) -> Next:
+    """The next thing to do for a change under way. The same arguments give the same answer."""
     if operation.heading.mig and not sight.mig:
         return _mode(ledger, sight, True)
-    if not sight.mig:
+    if not sight.mig or planner is None:
         return _end(ledger, sight)
     return _toward(ledger, operation, sight, planner)
+
+
+def drift(ledger: Ledger, sight: Sight) -> tuple[str, ...]:
+    """What others did to the board since the last change, in words. Nothing is done about it."""
+    gone = sorted(set(ledger.settled.layout if ledger.settled else ()) - set(sight.layout))
+    mode = ledger.settled is not None and ledger.settled.mig is not sight.mig
+    return (
+        *((f"MIG mode was turned {'on' if sight.mig else 'off'} by somebody else",) if mode else ()),
+        *(f"{one} was removed by somebody else" for one in gone),
+        *(f"{one} is somebody else's and left alone" for one in sorted(_strangers(ledger, sight))),
+        *(f"{one} lost its compute instance" for one in sorted(sight.bare & ledger.ours)),
+    )
+
+
+def _same_again(ledger: Ledger, wish: Wish) -> bool:
+    """Whether it is what is under way already, or what has failed within the same blueprint."""
+    if ledger.order is None or wish.content != ledger.content:
+        return False
+    if ledger.operation is not None and ledger.operation.back is None:
+        return True
+    failed = ledger.operation is not None or (ledger.last is not None and ledger.last.outcome is not Outcome.REACHED)
+    return failed and (wish.order.fencing, wish.order.generation) == (ledger.order.fencing, ledger.order.generation)
+
+
+def _goal(ledger: Ledger, sight: Sight, planner: Planner, wish: Wish) -> Goal | tuple[str, str]:
+    pinned = _strangers(ledger, sight)
+    wanted = Counter(dict(wish.counts)) + Counter(Layout.of(pinned).counts())
+    answer = planner.plan(_standing(ledger, sight), wanted, fixed=Layout.of(wish.fixed))
+    if isinstance(answer, Refusal):
+        return answer.reason, answer.message
+    return Goal(True, Layout.of(set(answer.after) - pinned))
 
 
 def _toward(ledger: Ledger, operation: Operation, sight: Sight, planner: Planner) -> Next:
@@ -146,8 +162,8 @@ def _mode(ledger: Ledger, sight: Sight, enabled: bool) -> Next:
         return ModeStep(enabled)
     word = "on" if enabled else "off"
     words = (
-        f"MIG mode has to go {word}, which this board does only by a reset: `nvidia-smi -mig {int(enabled)}` and a reset "
-        "of the board (with its NVLink peers) or a reboot, in a maintenance window"
+        f"MIG mode has to go {word}, which this board does only by a reset: run `nvidia-smi -mig {int(enabled)}` and "
+        "reset the board (with its NVLink peers) or reboot, in a maintenance window"
     )
     return _give_up(ledger, sight, Outcome.BLOCKED, "reset_required", words)
 
@@ -175,10 +191,6 @@ def _end(ledger: Ledger, sight: Sight) -> Ended:
     return Ended(ledger.order, ledger.content, back.outcome, back.code, back.words, stands)
 
 
-def _refused(ledger: Ledger, wish: Wish, stands: Goal, refusal: tuple[str, str]) -> Ended:
-    return Ended(wish.order, wish.content, Outcome.REFUSED, refusal[0], refusal[1], ledger.settled or stands)
-
-
 def _impossible(sight: Sight, wish: Wish) -> tuple[str, str] | None:
     if wish.mig and not sight.capable:
         return "not_supported", "this board cannot be cut into slices; leave it whole"
@@ -201,15 +213,4 @@ def _standing(ledger: Ledger, sight: Sight) -> Standing:
         live=frozenset(one for one in sight.layout if sight.holders.get(one) and one not in sight.bare),
         pinned=frozenset(_strangers(ledger, sight)),
         bare=sight.bare & set(sight.layout),
-    )
-
-
-def _drift(ledger: Ledger, sight: Sight) -> tuple[str, ...]:
-    gone = sorted(set(ledger.settled.layout if ledger.settled else ()) - set(sight.layout))
-    mode = ledger.settled is not None and ledger.settled.mig is not sight.mig
-    return (
-        *((f"MIG mode was turned {'on' if sight.mig else 'off'} by somebody else",) if mode else ()),
-        *(f"{one} was removed by somebody else" for one in gone),
-        *(f"{one} is somebody else's and left alone" for one in sorted(_strangers(ledger, sight))),
-        *(f"{one} lost its compute instance" for one in sorted(sight.bare & ledger.ours)),
     )

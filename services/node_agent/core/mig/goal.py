@@ -1,15 +1,15 @@
-"""What a board is wished to be, in which order wishes count, and the exact goal that a wish was resolved to. Data only."""
+"""What a board is wished to be, in which order wishes count, and the exact goal that a wish became. Data only."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .model import Layout, Slice
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Order:
-    """What wishes are compared by: a new leader beats an old one, a new blueprint an old one, a later step an earlier."""
+    """What wishes are compared by: a new leader beats an old one, a new blueprint an old one, a later step wins."""
 
     fencing: int
     generation: int
@@ -50,4 +50,4 @@ class Goal:
     """Mode and slices of ours, each at its place. Slices of others are not in it."""
 
     mig: bool
-    layout: Layout = Layout()
+    layout: Layout = field(default_factory=Layout)

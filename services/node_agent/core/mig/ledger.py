@@ -68,6 +68,13 @@ class Began:
 
 
 @dataclass(frozen=True, slots=True)
+class Renewed:
+    """A later wish for the same: what is under way, or how it ended, stands."""
+
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
 class Intended:
     """The next call; on the disk before it is made."""
 
@@ -152,7 +159,7 @@ class Ledger:
     last: Ended | None = None
 
 
-Record = Booted | Adopted | Began | Intended | Done | Failed | TurnedBack | Ended | Ledger
+Record = Booted | Adopted | Began | Renewed | Intended | Done | Failed | TurnedBack | Ended | Ledger
 
 
 def fold(records: Iterable[Record]) -> Ledger:
@@ -175,6 +182,8 @@ def add(ledger: Ledger, record: Record) -> Ledger:
         case Began(order, content, origin, goal):
             operation = Operation(origin, goal)
             return replace(ledger, order=order, content=content, operation=operation, intent=None)
+        case Renewed(order):
+            return replace(ledger, order=order)
         case Intended(call):
             return replace(ledger, intent=call, ours=_owned(ledger.ours, call))
         case Done(call):
@@ -187,7 +196,14 @@ def add(ledger: Ledger, record: Record) -> Ledger:
         case Ended(order, content, _, _, _, stands):
             ours = frozenset(stands.layout)
             return replace(
-                ledger, order=order, content=content, ours=ours, settled=stands, operation=None, intent=None, last=record
+                ledger,
+                order=order,
+                content=content,
+                ours=ours,
+                settled=stands,
+                operation=None,
+                intent=None,
+                last=record,
             )
 
 

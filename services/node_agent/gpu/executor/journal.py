@@ -38,9 +38,7 @@ class Journal:
         JournalDamaged: it cannot be read.
     """
 
-    def __init__(
-        self, path: Path, sync: Callable[[int], None] = os.fsync, longest_bytes: int = LONGEST_BYTES
-    ) -> None:
+    def __init__(self, path: Path, sync: Callable[[int], None] = os.fsync, longest_bytes: int = LONGEST_BYTES) -> None:
         self._path, self._sync, self._longest_bytes = path, sync, longest_bytes
         self._file = _open_locked(path)
         try:

@@ -22,6 +22,7 @@ from services.node_agent.core.mig.ledger import (
     Operation,
     Outcome,
     Record,
+    Renewed,
     TurnedBack,
 )
 from services.node_agent.core.mig.model import Layout, Slice
@@ -59,6 +60,8 @@ def _written(record: Record) -> dict[str, Any]:
             body = {"slices": [_slice(one) for one in slices]}
         case Began(order, content, origin, goal):
             body = {"order": _order(order), "content": content, "origin": _goal(origin), "goal": _goal(goal)}
+        case Renewed(order):
+            body = {"order": _order(order)}
         case Intended(call) | Done(call) | Failed(call):
             body = {"call": _call(call)}
         case TurnedBack(outcome, code, words):
@@ -79,8 +82,14 @@ def _read(body: Mapping[str, Any]) -> Record:
             return Adopted(tuple(Slice(*one) for one in body["slices"]))
         case "Began":
             return Began(Order(*body["order"]), body["content"], _to_goal(body["origin"]), _to_goal(body["goal"]))
-        case "Intended" | "Done" | "Failed" as kind:
-            return {"Intended": Intended, "Done": Done, "Failed": Failed}[kind](_to_call(body["call"]))
+        case "Renewed":
+            return Renewed(Order(*body["order"]))
+        case "Intended":
+            return Intended(_to_call(body["call"]))
+        case "Done":
+            return Done(_to_call(body["call"]))
+        case "Failed":
+            return Failed(_to_call(body["call"]))
         case "TurnedBack":
             return _to_turned_back(body)
         case "Ended":

@@ -10,7 +10,7 @@ GpuError
 ├── ResetRequired     a mode waits for a reset
 ├── BoardLost         fell off the bus: quarantine
 ├── DriverTrouble     time-out or unknown: one retry after reading again, then quarantine
-└── NoDriver          no driver, no library, a mismatch, a missing symbol: the node is not ready, in words
+└── NoDriver          no driver, no library, a mismatch: the node has no GPUs, and says why in words
 """
 
 from __future__ import annotations

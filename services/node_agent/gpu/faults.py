@@ -11,7 +11,7 @@ GpuError
 ├── BoardLost         fell off the bus: quarantine
 ├── DriverTrouble     time-out or unknown: one retry after reading again, then quarantine
 ├── HelperAway        nothing was asked of the device, or nobody heard the answer: wait for the helper, read again
-└── NoDriver          no driver, no library, a mismatch, a missing symbol: the node is not ready, in words
+└── NoDriver          no driver, no library, a mismatch: the node has no GPUs, and says why in words
 """
 
 from __future__ import annotations

@@ -177,4 +177,4 @@ BOARDS: Final = (A100_40, A100_80, H100_80, H100_94, GH200_96, H200_141, B200_18
 def known_board(device_class: str) -> Board | None:
     """The board of a device class such as "gpu:h100-80" or "gpu:h100-80-pcie"; None when it is not known."""
     name = device_class.removeprefix("gpu:").removesuffix("-pcie")
-    return next((board for board in BOARDS if board.table.name.lower() == name), None)
+    return next((board for board in BOARDS if board.table.name.lower() in (name, name.rpartition("-")[0])), None)

@@ -55,7 +55,7 @@ async def start(settings: HelperSettings, life: Lifecycle) -> None:
     )
     leases.start()
     life.on_stop(leases.stop)
-    server = Server(hand, leases, audit, allowed)
+    server = Server(hand.ask, leases, audit, allowed)
     await server.start(listening)
     life.on_stop(server.stop)
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from services.node_agent.core.mig.model import Placement
 from services.node_agent.gpu.faults import InvalidRequest, NoDriver
 from services.node_agent.gpu.helper.verbs import Arguments, NewInstance
+from services.node_agent.gpu.nvml import NvmlAdmin, NvmlReader, open_nvml
 from services.node_agent.gpu.port import GpuAdmin, GpuReader
 from services.node_agent.gpu.simulated import SimulatedGpus, simulated_machine
 from tradewind.domain.errors import InvalidField
@@ -58,7 +59,11 @@ def open_backend(name: str) -> Backend:
 
 
 def _nvml() -> Backend:
-    raise NoDriver("this build has no NVML back-end")
+    session = open_nvml()
+    if session is None:
+        raise NoDriver("no NVIDIA driver library here; install the driver, or leave the helper out on this machine", 12)
+    reader = NvmlReader(session)
+    return Backend(reader, NvmlAdmin(session, reader.forget_slices))
 
 
 def _placement(arguments: NewInstance) -> Placement:

@@ -23,8 +23,7 @@ from services.node_agent.core.power import Setting
 from services.node_agent.gpu.faults import GpuError, InUse, InvalidRequest, NoPermission
 from services.node_agent.gpu.helper.audit import Audit, Peer
 from services.node_agent.gpu.helper.frames import MAX_REQUEST_BYTES, Request, answer_line, error_line, parse
-from services.node_agent.gpu.helper.hand import Hand
-from services.node_agent.gpu.helper.leases import Leases
+from services.node_agent.gpu.helper.leases import Ask, Leases
 from services.node_agent.gpu.helper.verbs import Cap, Clock, Hold, Kind, OfBoard
 from tradewind.domain.errors import InUse as PathInUse
 from tradewind.domain.errors import InvalidField
@@ -40,14 +39,14 @@ class Server:
     """See the module.
 
     Args:
-        hand: does what is asked.
+        ask: has the worker do a verb.
         leases: keeps power settings.
         audit: hears of every call.
         allowed_uids: who may connect.
     """
 
-    def __init__(self, hand: Hand, leases: Leases, audit: Audit, allowed_uids: Collection[int]) -> None:
-        self._hand, self._leases, self._audit, self._allowed_uids = hand, leases, audit, frozenset(allowed_uids)
+    def __init__(self, ask: Ask, leases: Leases, audit: Audit, allowed_uids: Collection[int]) -> None:
+        self._ask, self._leases, self._audit, self._allowed_uids = ask, leases, audit, frozenset(allowed_uids)
         self._writer: asyncio.StreamWriter | None = None
         self._connections: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -143,7 +142,7 @@ class Server:
                 return await self._leases.change(clock.uuid, clock_mhz=clock.clock_mhz)
             case OfBoard() as board if request.name == "release_power":
                 return await self._leases.release(board.uuid)
-        return await self._hand.ask(request.name, **arguments)
+        return await self._ask(request.name, **arguments)
 
 
 def listen(path: Path, gid: int | None) -> socket.socket:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.node_agent.core.mig.model import DeviceTable
+from services.node_agent.gpu.board_name import device_class
 from services.node_agent.gpu.known_boards import A30, A100_40, A100_80, B200_180, H100_80, H100_94, H200_141, Board
 from services.node_agent.gpu.port import PowerLimits
 
@@ -41,7 +42,7 @@ class Product:
     @property
     def device_class(self) -> str:
         """As profiles are kept by."""
-        return f"gpu:{self.board.table.name.lower()}"
+        return device_class(self.name, self.memory_bytes)
 
     @property
     def hopper_or_later(self) -> bool:
@@ -59,7 +60,7 @@ class Product:
         known = self.board.table
         per_slice = self.multiprocessor_count // known.compute_slices
         return DeviceTable(
-            known.name,
+            self.device_class.removeprefix("gpu:").upper(),
             tuple(
                 replace(p, multiprocessor_count=p.multiprocessor_count or per_slice * p.compute_slices)
                 for p in known.profiles

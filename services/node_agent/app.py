@@ -20,9 +20,13 @@ import structlog
 from services.node_agent.artifacts.fetcher import Fetcher
 from services.node_agent.artifacts.store import ArtifactStore
 from services.node_agent.core.energy import Rate
-from services.node_agent.core.target import ReplicaSpec
+from services.node_agent.core.target import ReplicaSpec, Target
 from services.node_agent.devices.discovery import discover_cpu, offered_cpus
 from services.node_agent.devices.inventory import Inventory
+from services.node_agent.gpu.executor.look import Held
+from services.node_agent.gpu.helper.client import HelperClient
+from services.node_agent.gpu.managed_boards import ManagedBoards
+from services.node_agent.gpu.managed_boards import Surroundings as BoardSurroundings
 from services.node_agent.link import Link
 from services.node_agent.metrics import AgentMetrics
 from services.node_agent.obedience import Obedience
@@ -83,9 +87,16 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     registry.collector.register(AgentMetrics(fleet, list(inventory)))
     life.on_stop(_async(serve_metrics(registry, settings.metrics_listen)))
     server = GrpcServer("node-agent", settings.listen, registry)
-    obedience = Obedience(node_id, folder, lambda target: fleet.want(target.replicas))
+    boards = _boards(settings, folder, lambda: fleet.held, news.set)
+
+    def follow(target: Target) -> None:
+        fleet.want(target.replicas)
+        if boards is not None:
+            boards.want(target)
+
+    obedience = Obedience(node_id, folder, follow)
     identity = Identity(node_id, read_boot_id(), time.time_ns(), "", labels, settings.report_period_s)
-    reporter = Reporter(identity, list(inventory), fleet, store, lambda: obedience.newest)
+    reporter = Reporter(identity, list(inventory), fleet, store, lambda: obedience.newest, boards)
     measurer = Measurer(parts.workbench(fetcher, node_id, lambda: fleet.busy_cpus))
     server.add(inference.register, inference.InferenceProxy(fleet), inference.SERVICE)
     servicer = NodeAgentServicer(reporter, measurer)
@@ -96,6 +107,9 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
 
     fleet.start()
     obedience.recover()
+    if boards is not None:
+        boards.start()
+        life.on_stop(boards.stop)
     orchestrator = open_channel(settings.orchestrator_address)
     life.on_stop(lambda: orchestrator.close(None))
     stub = node_pb2_grpc.NodeLinkServiceStub(orchestrator)
@@ -161,6 +175,19 @@ class _Parts:
             log_format=self._settings.log_format,
             log_level=self._settings.log_level,
         )
+
+
+def _boards(
+    settings: NodeAgentSettings, folder: StateFolder, held: Held, changed: Callable[[], None]
+) -> ManagedBoards | None:
+    """Boards that the privileged helper cuts and sets; None where there is no helper."""
+    if not settings.gpu_helper:
+        return None
+    budget_mw = round(settings.gpu_power_budget_w * 1e3) or None
+    around = BoardSurroundings(
+        folder.root / "boards", read_boot_id(), held, changed, settings.adopt_unknown_slices, budget_mw
+    )
+    return ManagedBoards(HelperClient(Path(settings.gpu_helper)), around)
 
 
 def _labels(settings: NodeAgentSettings) -> dict[str, str]:

@@ -26,6 +26,9 @@ class NodeAgentSettings(ServiceSettings):
         drain_limit_s: how long requests in hand may take when the agent stops.
         cache_limit_bytes: most bytes of artifacts kept that no replica needs.
         tdp_w: thermal design power of the processor, for modelled energy; 0 when not known.
+        gpu_helper: socket of the privileged helper, through which boards are cut and their power is set; "" for none.
+        adopt_unknown_slices: whether slices that somebody else made become ours; else they are left alone.
+        gpu_power_budget_w: for all boards of this node together; 0 for none.
     """
 
     model_config = SettingsConfigDict(env_prefix="TRADEWIND_NODE_AGENT_", frozen=True, extra="forbid")
@@ -43,6 +46,9 @@ class NodeAgentSettings(ServiceSettings):
     drain_limit_s: float = Field(default=30.0, ge=0, le=3600)
     cache_limit_bytes: int = Field(default=20 << 30, ge=0)
     tdp_w: float = Field(default=0.0, ge=0, le=2000)
+    gpu_helper: str = ""
+    adopt_unknown_slices: bool = False
+    gpu_power_budget_w: float = Field(default=0.0, ge=0, le=100_000)
 
     @property
     def keys(self) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from services.node_agent.core.board_wish import WantedPartition
+from services.node_agent.core.power import Setting
 from services.node_agent.core.target import INTENT_DRAIN, INTENT_SERVE, ReplicaSpec, Target
 from services.node_agent.devices.port import DeviceFacts, Partition, Reading
 from services.node_agent.replica.latencies import Stats
@@ -25,6 +27,8 @@ def target_of(message: node_pb2.NodeTarget) -> Target:
         generation=message.generation,
         step=message.step,
         replicas=tuple(_spec_of(replica) for replica in message.replicas),
+        partitions=tuple(WantedPartition(p.partition_id, p.device_id, p.kind) for p in message.partitions),
+        power=tuple((device_id, setting_of(setting)) for device_id, setting in sorted(message.power_settings.items())),
         content=hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest(),
     )
 
@@ -45,6 +49,19 @@ def _spec_of(message: node_pb2.ReplicaSpec) -> ReplicaSpec:
         model_id=message.model_id,
         draining=message.intent == INTENT_DRAIN,
     )
+
+
+def setting_of(message: common_pb2.PowerSetting) -> Setting:
+    """A power setting out of its message."""
+    return Setting(
+        message.power_cap_mw if message.HasField("power_cap_mw") else None,
+        message.sm_clock_mhz if message.HasField("sm_clock_mhz") else None,
+    )
+
+
+def setting_message(setting: Setting) -> common_pb2.PowerSetting:
+    """A power setting; what is default stays unset."""
+    return common_pb2.PowerSetting(sm_clock_mhz=setting.clock_mhz, power_cap_mw=setting.cap_mw)
 
 
 def file_of(message: compiler_pb2.ArtifactRef) -> FileRef:

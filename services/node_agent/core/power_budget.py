@@ -82,3 +82,23 @@ def _overdrawn(budgets: Iterable[Budget], charged: Mapping[str, int], board: str
                 f"charged {others_mw} mW and {free_mw} mW are left"
             )
     return ""
+
+
+def share(budget_mw: int, asked_mw: Mapping[str, int], least_mw: Mapping[str, int]) -> dict[str, int]:
+    """Caps within a budget: each board gets what it asks, the largest askers are cut to one common level.
+
+    Never below what a board takes at least; where even those break the budget, `grant` says so.
+
+    Args:
+        budget_mw: of all boards together.
+        asked_mw: wanted caps, by board.
+        least_mw: least cap that each board takes.
+    """
+    left_mw, left = budget_mw, sorted(asked_mw, key=lambda board: (asked_mw[board], board))
+    shares: dict[str, int] = {}
+    while left:
+        board = left.pop(0)
+        level_mw = left_mw // (len(left) + 1)
+        shares[board] = max(least_mw[board], min(asked_mw[board], level_mw))
+        left_mw -= shares[board]
+    return shares

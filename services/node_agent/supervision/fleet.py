@@ -81,6 +81,16 @@ class Fleet:
         """CPUs that replicas here run on."""
         return {cpu for replica in self._replicas.values() for cpu in replica.spec.cpu_ids}
 
+    @property
+    def held(self) -> dict[str, tuple[str, ...]]:
+        """Replicas here by the partition they have, draining ones included, in words."""
+        held: dict[str, tuple[str, ...]] = {}
+        # Boards are kept on threads of their own: the copy is taken in one step.
+        for replica in list(self._replicas.values()):
+            partition_id = replica.spec.partition_id
+            held[partition_id] = (*held.get(partition_id, ()), f"replica {replica.spec.replica_id}")
+        return held
+
     def tell_rate(self, device_id: str, rate: Rate) -> None:
         """Says to every process on a device what its busy time costs from now on."""
         for replica in self._replicas.values():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from services.node_agent.core.board_wish import partition_id
 from services.node_agent.core.mig.ledger import Outcome
 from services.node_agent.core.mig.model import Layout, Placement
 from services.node_agent.gpu.executor.board import Planners
@@ -106,7 +107,7 @@ def test_a_slice_with_work_is_never_destroyed_and_its_holder_named(bench: Bench)
 
 def test_replicas_of_the_agent_hold_their_slice_before_they_open_it(bench: Bench) -> None:
     busy = slice_at(bench.table, "1g.10gb@0")
-    bench.held[bench.uuids[busy]] = ("replica r1",)
+    bench.held[partition_id(bench.uuid, busy)] = ("replica r1",)
     bench.executor.want(bench.wish(layout(bench.table, AFTER), 2))
     bench.run(limit_s=60)
     assert "replica r1" in bench.executor.state.words

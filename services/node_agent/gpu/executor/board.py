@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from services.node_agent.core.board_wish import WHOLE_KIND, whole_id
 from services.node_agent.core.mig.execution import Await, decide, degraded, drift, rebuild, resolve
 from services.node_agent.core.mig.goal import Order, Wish
 from services.node_agent.core.mig.ledger import (
@@ -32,7 +33,7 @@ from services.node_agent.core.mig.retries import Fault, patience, verdict
 from services.node_agent.gpu.executor.calls import fault_of, has_effect, make, misplaced
 from services.node_agent.gpu.executor.journal import Journal
 from services.node_agent.gpu.executor.look import Held, Look, look
-from services.node_agent.gpu.executor.state import WHOLE_KIND, BoardState, Doing, StandingPartition, Turn, state_of
+from services.node_agent.gpu.executor.state import BoardState, Doing, StandingPartition, Turn, state_of
 from services.node_agent.gpu.faults import GpuError
 from services.node_agent.gpu.port import BoardFacts, GpuAdmin, GpuReader
 from tradewind.domain.errors import GenerationConflict, StaleGeneration
@@ -90,7 +91,7 @@ class BoardExecutor:
 
     def __init__(self, board: BoardFacts, access: Access, journal: Journal) -> None:
         self._board, self._access, self._journal = board, access, journal
-        self._whole = StandingPartition(f"{board.uuid}:whole", WHOLE_KIND, board.uuid, board.memory_bytes)
+        self._whole = StandingPartition(whole_id(board.uuid), WHOLE_KIND, board.uuid, board.memory_bytes)
         self._newest: Wish | None = None
         self._planner: Planner | None = None
         self._failed: tuple[Call, int] | None = None
@@ -116,6 +117,11 @@ class BoardExecutor:
                 {"expected": content, "actual": wish.content},
             )
         self._newest = wish
+
+    @property
+    def table(self) -> DeviceTable | None:
+        """Profiles; None before the first turn, and for a board that cannot be cut."""
+        return self._planner.space.table if self._planner else None
 
     def turn(self) -> Turn:
         """Does what comes next. Never raises GpuError: a board that does not answer is looked at again later."""
@@ -239,8 +245,7 @@ class BoardExecutor:
         return self._tell(seen, Doing.NOTHING, "", POLL_S)
 
     def _tell(self, seen: Look | None, doing: Doing, words: str, pause_s: float) -> Turn:
-        table = self._planner.space.table if self._planner else None
-        self.state = state_of(self.state, self._whole, self._journal.ledger, doing, words, table, seen)
+        self.state = state_of(self.state, self._whole, self._journal.ledger, doing, words, self.table, seen)
         return Turn(pause_s)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from services.node_agent.core.board_wish import partition_id, whole_id
 from services.node_agent.core.mig.execution import Sight
-from services.node_agent.core.mig.model import DeviceTable, Layout, Slice
+from services.node_agent.core.mig.model import Layout, Slice
 from services.node_agent.gpu.faults import NotSupported
 from services.node_agent.gpu.port import BoardFacts, GpuInstance, GpuReader, MigMode
 
-# Who holds slices for all the agent knows itself, by UUID of the slice or board: names of replicas.
+# Who holds partitions for all the agent knows itself, by partition id: names of replicas.
 Held = Callable[[], Mapping[str, tuple[str, ...]]]
 
 
@@ -33,10 +34,9 @@ def look(reader: GpuReader, board: BoardFacts, held: Held) -> Look:
     instances = {slice_of(one): one for one in found}
     known = held()
     holders: dict[Slice, tuple[str, ...]] = {
-        place: tuple(name for compute in one.compute for name in known.get(compute.uuid, ()))
-        for place, one in instances.items()
+        place: known.get(partition_id(board.uuid, place), ()) for place in instances
     }
-    whole = known.get(board.uuid, ())
+    whole = known.get(whole_id(board.uuid), ())
     places = {one.gi_id: place for place, one in instances.items()}
     for process in reader.processes(board.uuid):
         if process.gi_id in places:
@@ -59,17 +59,6 @@ def look(reader: GpuReader, board: BoardFacts, held: Held) -> Look:
 def slice_of(one: GpuInstance) -> Slice:
     """The place and profile of an instance."""
     return Slice(one.placement.start, one.placement.size, one.profile_id)
-
-
-def partition_id(uuid: str, place: Slice) -> str:
-    """Name of a slice on the node, the same for whatever is made at this place: "GPU-…:mig:9@4"."""
-    return f"{uuid}:mig:{place}"
-
-
-def kind_of(table: DeviceTable, place: Slice) -> str:
-    """Kind that profiles are kept by: "mig/3g.40gb"."""
-    profile = table.profile(place.profile_id)
-    return f"mig/{profile.name if profile else place.profile_id}"
 
 
 def _mode(reader: GpuReader, board: BoardFacts) -> MigMode:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
+from services.node_agent.core.board_wish import kind_of, partition_id
 from services.node_agent.core.mig.goal import Order
 from services.node_agent.core.mig.ledger import Ended, Ledger
 from services.node_agent.core.mig.model import DeviceTable, Slice
-from services.node_agent.gpu.executor.look import Look, kind_of, partition_id
-
-WHOLE_KIND: Final = "gpu/whole"
+from services.node_agent.gpu.executor.look import Look
 
 
 class Doing(StrEnum):
@@ -91,7 +89,7 @@ def state_of(
     if seen is not None:
         partitions = _slices(board, ledger, seen, table) if seen.sight.mig else (board,)
         strangers = sorted(set(seen.sight.layout) - ledger.ours)
-        foreign = tuple(_name(table, one) for one in strangers)
+        foreign = tuple(kind_of(table, one) for one in strangers)
     return BoardState(before.uuid, doing, words, ledger.order, ledger.last, partitions, foreign)
 
 
@@ -100,15 +98,11 @@ def _slices(
 ) -> tuple[StandingPartition, ...]:
     return tuple(
         StandingPartition(
-            partition_id(board.uuid, place), _name(table, place), one.compute[0].uuid, _memory_bytes(table, place)
+            partition_id(board.uuid, place), kind_of(table, place), one.compute[0].uuid, _memory_bytes(table, place)
         )
         for place, one in sorted(seen.instances.items())
         if place in ledger.ours and one.compute
     )
-
-
-def _name(table: DeviceTable | None, place: Slice) -> str:
-    return kind_of(table, place) if table else f"mig/{place.profile_id}"
 
 
 def _memory_bytes(table: DeviceTable | None, place: Slice) -> int:

@@ -6,6 +6,7 @@ there is `HelperAway`; the next call connects again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -54,6 +55,12 @@ class HelperClient:
         """Closes the connection. Idempotent; a later call connects again."""
         with self._lock:
             self._drop()
+
+    def abort(self) -> None:
+        """Ends a call in hand from another thread, so that a process which stops need not wait for it."""
+        if (connection := self._socket) is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def system(self) -> SystemFacts:
         """See `GpuReader`."""

@@ -86,7 +86,7 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     obedience = Obedience(node_id, folder, lambda target: fleet.want(target.replicas))
     identity = Identity(node_id, read_boot_id(), time.time_ns(), "", labels, settings.report_period_s)
     reporter = Reporter(identity, list(inventory), fleet, store, lambda: obedience.newest)
-    measurer = Measurer(parts.workbench(fetcher, node_id, lambda: fleet.busy_cpus))
+    measurer = Measurer(parts.workbench(fetcher, node_id, lambda: fleet.busy))
     server.add(inference.register, inference.InferenceProxy(fleet), inference.SERVICE)
     servicer = NodeAgentServicer(reporter, measurer)
     server.add(node_pb2_grpc.add_NodeAgentServiceServicer_to_server, servicer, "tradewind.v1.NodeAgentService")
@@ -131,19 +131,21 @@ class _Parts:
             emptied=emptied,
         )
 
-    def workbench(self, fetcher: Fetcher, node_id: str, busy_cpus: Callable[[], set[int]]) -> Workbench:
+    def workbench(self, fetcher: Fetcher, node_id: str, busy: Callable[[], set[int | str]]) -> Workbench:
         return Workbench(
             fetcher=fetcher,
             inventory=self._inventory,
             node_id=node_id,
-            busy_cpus=busy_cpus,
+            busy=busy,
             process_spec=self._process_spec,
             envelope_path=self._store.path_of,
             load_limit_s=self._settings.load_limit_s,
         )
 
     def _check(self, spec: ReplicaSpec) -> None:
-        self._inventory.find(spec.device_id).check(spec.device_id, spec.partition_kind, spec.cpu_ids)
+        self._inventory.find(spec.device_id).check(
+            spec.device_id, spec.partition_kind, spec.cpu_ids, spec.partition_uuid
+        )
 
     def _process_spec(self, spec: ReplicaSpec, envelope: Path, number: int) -> ProcessSpec:
         name = hashlib.sha256(spec.replica_id.encode()).hexdigest()[:12]
@@ -155,6 +157,7 @@ class _Parts:
             trusted_keys=self._settings.keys.absolute(),
             socket=self._folder.sockets / f"{name}-{number}",
             cpu_ids=spec.cpu_ids,
+            gpu_uuid=spec.partition_uuid,
             batch_limit=spec.batch_limit,
             parent=os.getpid(),
             rate=self._inventory.find(spec.device_id).rate(),

@@ -83,13 +83,16 @@ class Reporter:
         return report
 
     def _partitions(self) -> list[Partition]:
-        """Those that replicas have; a CPU's others are cut when they are wanted."""
+        """Slices that stand, and what replicas have of CPUs: others are cut when they are wanted."""
+        specs = [replica.spec for replica in self._fleet.replicas]
         found = {
             spec.partition_id: Partition(
                 spec.partition_id, spec.device_id, spec.partition_kind, spec.cpu_ids, self._memory_of(spec.device_id)
             )
-            for spec in (replica.spec for replica in self._fleet.replicas)
+            for spec in specs
+            if not spec.partition_uuid
         }
+        found.update((one.partition_id, one) for device in self._devices for one in device.partitions())
         return [found[partition_id] for partition_id in sorted(found)]
 
     def _memory_of(self, device_id: str) -> int:

@@ -29,7 +29,7 @@ from tradewind.v1 import compiler_pb2 as tradewind_dot_v1_dot_compiler__pb2
 from tradewind.v1 import profiler_pb2 as tradewind_dot_v1_dot_profiler__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tradewind/v1/node.proto\x12\x0ctradewind.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tradewind/v1/common.proto\x1a\x1btradewind/v1/compiler.proto\x1a\x1btradewind/v1/profiler.proto\"\xcf\x02\n\x06\x44\x65vice\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.tradewind.v1.DeviceKind\x12\x14\n\x0c\x64\x65vice_class\x18\x03 \x01(\t\x12\x14\n\x0cproduct_name\x18\x04 \x01(\t\x12\x0f\n\x07targets\x18\x05 \x03(\t\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x0f\n\x07\x63pu_ids\x18\x07 \x03(\r\x12\x17\n\x0fpartition_kinds\x18\x08 \x03(\t\x12\x15\n\rcan_set_power\x18\t \x01(\x08\x12\x15\n\rcan_partition\x18\n \x01(\x08\x12\x31\n\renergy_source\x18\x0b \x01(\x0e\x32\x1a.tradewind.v1.FigureSource\x12\x15\n\renergy_method\x18\x0c \x01(\t\x12\x15\n\ridle_power_mw\x18\r \x01(\x01\"\xcc\x01\n\rDeviceReading\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12$\n\x06\x65nergy\x18\x02 \x01(\x0b\x32\x14.tradewind.v1.Energy\x12\x10\n\x08power_mw\x18\x03 \x01(\x01\x12\x13\n\x0butilization\x18\x04 \x01(\x01\x12\x19\n\x11memory_used_bytes\x18\x05 \x01(\x04\x12\r\n\x05\x66\x61ult\x18\x06 \x01(\t\x12\x31\n\rpower_setting\x18\x07 \x01(\x0b\x32\x1a.tradewind.v1.PowerSetting\"\xf9\x01\n\x0bReplicaSpec\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x15\n\rdeployment_id\x18\x02 \x01(\t\x12\x12\n\nvariant_id\x18\x03 \x01(\t\x12+\n\x08manifest\x18\x04 \x01(\x0b\x32\x19.tradewind.v1.ArtifactRef\x12*\n\tpartition\x18\x05 \x01(\x0b\x32\x17.tradewind.v1.Partition\x12\x13\n\x0b\x62\x61tch_limit\x18\x06 \x01(\r\x12+\n\x06intent\x18\x07 \x01(\x0e\x32\x1b.tradewind.v1.ReplicaIntent\x12\x10\n\x08model_id\x18\x08 \x01(\t\"\xf7\x02\n\rReplicaStatus\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.tradewind.v1.ReplicaState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nvariant_id\x18\x04 \x01(\t\x12\x15\n\rdeployment_id\x18\x05 \x01(\t\x12\x18\n\x10\x61\x63tive_sequences\x18\x06 \x01(\r\x12\x18\n\x10queued_sequences\x18\x07 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x18\n\x10generated_tokens\x18\t \x01(\x04\x12\x0e\n\x06starts\x18\n \x01(\r\x12\x0e\n\x06load_s\x18\x0b \x01(\x01\x12\x14\n\x0cpartition_id\x18\x0c \x01(\t\x12(\n\x04ttft\x18\r \x01(\x0b\x32\x1a.tradewind.v1.LatencyStats\x12(\n\x04tpot\x18\x0e \x01(\x0b\x32\x1a.tradewind.v1.LatencyStats\"\xc6\x04\n\nNodeReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x13\n\x0b\x61gent_epoch\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x15\n\ragent_version\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x34\n\x06labels\x18\x07 \x03(\x0b\x32$.tradewind.v1.NodeReport.LabelsEntry\x12%\n\x07\x64\x65vices\x18\x08 \x03(\x0b\x32\x14.tradewind.v1.Device\x12-\n\x08readings\x18\t \x03(\x0b\x32\x1b.tradewind.v1.DeviceReading\x12+\n\npartitions\x18\n \x03(\x0b\x32\x17.tradewind.v1.Partition\x12-\n\x08replicas\x18\x0b \x03(\x0b\x32\x1b.tradewind.v1.ReplicaStatus\x12\x1b\n\x13observed_generation\x18\x0c \x01(\x04\x12\x18\n\x10observed_fencing\x18\r \x01(\x04\x12/\n\x0breport_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rreport_period\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63\x61\x63hed_digests\x18\x10 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc1\x02\n\nNodeTarget\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0f\n\x07\x66\x65ncing\x18\x03 \x01(\x04\x12+\n\x08replicas\x18\x04 \x03(\x0b\x32\x19.tradewind.v1.ReplicaSpec\x12+\n\npartitions\x18\x05 \x03(\x0b\x32\x17.tradewind.v1.Partition\x12\x43\n\x0epower_settings\x18\x06 \x03(\x0b\x32+.tradewind.v1.NodeTarget.PowerSettingsEntry\x12\x0c\n\x04step\x18\x07 \x01(\x04\x1aP\n\x12PowerSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.tradewind.v1.PowerSetting:\x02\x38\x01\":\n\x0e\x43onnectRequest\x12(\n\x06report\x18\x01 \x01(\x0b\x32\x18.tradewind.v1.NodeReport\";\n\x0f\x43onnectResponse\x12(\n\x06target\x18\x01 \x01(\x0b\x32\x18.tradewind.v1.NodeTarget\"a\n\x0bMeasureLoad\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\routput_tokens\x18\x02 \x01(\r\x12\x13\n\x0b\x63oncurrency\x18\x03 \x01(\r\x12\x0f\n\x07repeats\x18\x04 \x01(\r\"\x15\n\x13\x44\x65scribeNodeRequest\"@\n\x14\x44\x65scribeNodeResponse\x12(\n\x06report\x18\x01 \x01(\x0b\x32\x18.tradewind.v1.NodeReport\"\xbb\x01\n\x0eMeasureRequest\x12\x12\n\nvariant_id\x18\x01 \x01(\t\x12+\n\x08manifest\x18\x02 \x01(\x0b\x32\x19.tradewind.v1.ArtifactRef\x12\x11\n\tdevice_id\x18\x03 \x01(\t\x12\x16\n\x0epartition_kind\x18\x04 \x01(\t\x12\x13\n\x0b\x62\x61tch_limit\x18\x05 \x01(\r\x12(\n\x05loads\x18\x06 \x03(\x0b\x32\x19.tradewind.v1.MeasureLoad\"\x81\x01\n\x0fMeasureResponse\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x10\n\x08progress\x18\x02 \x01(\x01\x12%\n\x04load\x18\x03 \x01(\x0b\x32\x17.tradewind.v1.LoadPoint\x12&\n\x07profile\x18\x04 \x01(\x0b\x32\x15.tradewind.v1.Profile*\xa6\x01\n\nDeviceKind\x12\x1b\n\x17\x44\x45VICE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45VICE_KIND_CPU\x10\x01\x12\x1a\n\x16\x44\x45VICE_KIND_NVIDIA_GPU\x10\x02\x12\x16\n\x12\x44\x45VICE_KIND_VULKAN\x10\x03\x12\x17\n\x13\x44\x45VICE_KIND_AMD_GPU\x10\x04\x12\x19\n\x15\x44\x45VICE_KIND_SIMULATED\x10\x05*c\n\rReplicaIntent\x12\x1e\n\x1aREPLICA_INTENT_UNSPECIFIED\x10\x00\x12\x18\n\x14REPLICA_INTENT_SERVE\x10\x01\x12\x18\n\x14REPLICA_INTENT_DRAIN\x10\x02*\xeb\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPLICA_STATE_FETCHING\x10\x01\x12\x1a\n\x16REPLICA_STATE_STARTING\x10\x02\x12\x17\n\x13REPLICA_STATE_READY\x10\x03\x12\x1a\n\x16REPLICA_STATE_DRAINING\x10\x04\x12\x19\n\x15REPLICA_STATE_DRAINED\x10\x05\x12\x18\n\x14REPLICA_STATE_FAILED\x10\x06\x12\x1a\n\x16REPLICA_STATE_STOPPING\x10\x07\x32]\n\x0fNodeLinkService\x12J\n\x07\x43onnect\x12\x1c.tradewind.v1.ConnectRequest\x1a\x1d.tradewind.v1.ConnectResponse(\x01\x30\x01\x32\xb3\x01\n\x10NodeAgentService\x12U\n\x0c\x44\x65scribeNode\x12!.tradewind.v1.DescribeNodeRequest\x1a\".tradewind.v1.DescribeNodeResponse\x12H\n\x07Measure\x12\x1c.tradewind.v1.MeasureRequest\x1a\x1d.tradewind.v1.MeasureResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tradewind/v1/node.proto\x12\x0ctradewind.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tradewind/v1/common.proto\x1a\x1btradewind/v1/compiler.proto\x1a\x1btradewind/v1/profiler.proto\"\xcf\x02\n\x06\x44\x65vice\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.tradewind.v1.DeviceKind\x12\x14\n\x0c\x64\x65vice_class\x18\x03 \x01(\t\x12\x14\n\x0cproduct_name\x18\x04 \x01(\t\x12\x0f\n\x07targets\x18\x05 \x03(\t\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x0f\n\x07\x63pu_ids\x18\x07 \x03(\r\x12\x17\n\x0fpartition_kinds\x18\x08 \x03(\t\x12\x15\n\rcan_set_power\x18\t \x01(\x08\x12\x15\n\rcan_partition\x18\n \x01(\x08\x12\x31\n\renergy_source\x18\x0b \x01(\x0e\x32\x1a.tradewind.v1.FigureSource\x12\x15\n\renergy_method\x18\x0c \x01(\t\x12\x15\n\ridle_power_mw\x18\r \x01(\x01\"\xe5\x01\n\x0cSliceReading\x12*\n\tpartition\x18\x01 \x01(\x0b\x32\x17.tradewind.v1.Partition\x12\x19\n\x11memory_used_bytes\x18\x02 \x01(\x04\x12\x18\n\x0bsm_activity\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rdram_activity\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12$\n\x06\x65nergy\x18\x05 \x01(\x0b\x32\x14.tradewind.v1.Energy\x12\x10\n\x08power_mw\x18\x06 \x01(\x01\x42\x0e\n\x0c_sm_activityB\x10\n\x0e_dram_activity\"/\n\x10\x44\x65viceEventCount\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\x88\x05\n\rDeviceReading\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12$\n\x06\x65nergy\x18\x02 \x01(\x0b\x32\x14.tradewind.v1.Energy\x12\x10\n\x08power_mw\x18\x03 \x01(\x01\x12\x13\n\x0butilization\x18\x04 \x01(\x01\x12\x19\n\x11memory_used_bytes\x18\x05 \x01(\x04\x12\r\n\x05\x66\x61ult\x18\x06 \x01(\t\x12\x31\n\rpower_setting\x18\x07 \x01(\x0b\x32\x1a.tradewind.v1.PowerSetting\x12\x30\n\x0cpower_source\x18< \x01(\x0e\x32\x1a.tradewind.v1.FigureSource\x12\x19\n\x0cpower_cap_mw\x18= \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rtemperature_c\x18> \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x0csm_clock_mhz\x18? \x01(\rH\x02\x88\x01\x01\x12\x1d\n\x10memory_clock_mhz\x18@ \x01(\rH\x03\x88\x01\x01\x12\x15\n\rclock_reasons\x18\x41 \x03(\t\x12\x1c\n\x0f\x65\x63\x63_uncorrected\x18\x42 \x01(\x04H\x04\x88\x01\x01\x12*\n\x06slices\x18\x43 \x03(\x0b\x32\x1a.tradewind.v1.SliceReading\x12)\n\x0bunallocated\x18\x44 \x01(\x0b\x32\x14.tradewind.v1.Energy\x12.\n\x06\x65vents\x18\x45 \x03(\x0b\x32\x1e.tradewind.v1.DeviceEventCountB\x0f\n\r_power_cap_mwB\x10\n\x0e_temperature_cB\x0f\n\r_sm_clock_mhzB\x13\n\x11_memory_clock_mhzB\x12\n\x10_ecc_uncorrected\"\xf9\x01\n\x0bReplicaSpec\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12\x15\n\rdeployment_id\x18\x02 \x01(\t\x12\x12\n\nvariant_id\x18\x03 \x01(\t\x12+\n\x08manifest\x18\x04 \x01(\x0b\x32\x19.tradewind.v1.ArtifactRef\x12*\n\tpartition\x18\x05 \x01(\x0b\x32\x17.tradewind.v1.Partition\x12\x13\n\x0b\x62\x61tch_limit\x18\x06 \x01(\r\x12+\n\x06intent\x18\x07 \x01(\x0e\x32\x1b.tradewind.v1.ReplicaIntent\x12\x10\n\x08model_id\x18\x08 \x01(\t\"\xf7\x02\n\rReplicaStatus\x12\x12\n\nreplica_id\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.tradewind.v1.ReplicaState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nvariant_id\x18\x04 \x01(\t\x12\x15\n\rdeployment_id\x18\x05 \x01(\t\x12\x18\n\x10\x61\x63tive_sequences\x18\x06 \x01(\r\x12\x18\n\x10queued_sequences\x18\x07 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\x12\x18\n\x10generated_tokens\x18\t \x01(\x04\x12\x0e\n\x06starts\x18\n \x01(\r\x12\x0e\n\x06load_s\x18\x0b \x01(\x01\x12\x14\n\x0cpartition_id\x18\x0c \x01(\t\x12(\n\x04ttft\x18\r \x01(\x0b\x32\x1a.tradewind.v1.LatencyStats\x12(\n\x04tpot\x18\x0e \x01(\x0b\x32\x1a.tradewind.v1.LatencyStats\"\xc6\x04\n\nNodeReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x13\n\x0b\x61gent_epoch\x18\x03 \x01(\x04\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x15\n\ragent_version\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x34\n\x06labels\x18\x07 \x03(\x0b\x32$.tradewind.v1.NodeReport.LabelsEntry\x12%\n\x07\x64\x65vices\x18\x08 \x03(\x0b\x32\x14.tradewind.v1.Device\x12-\n\x08readings\x18\t \x03(\x0b\x32\x1b.tradewind.v1.DeviceReading\x12+\n\npartitions\x18\n \x03(\x0b\x32\x17.tradewind.v1.Partition\x12-\n\x08replicas\x18\x0b \x03(\x0b\x32\x1b.tradewind.v1.ReplicaStatus\x12\x1b\n\x13observed_generation\x18\x0c \x01(\x04\x12\x18\n\x10observed_fencing\x18\r \x01(\x04\x12/\n\x0breport_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rreport_period\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63\x61\x63hed_digests\x18\x10 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc1\x02\n\nNodeTarget\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0f\n\x07\x66\x65ncing\x18\x03 \x01(\x04\x12+\n\x08replicas\x18\x04 \x03(\x0b\x32\x19.tradewind.v1.ReplicaSpec\x12+\n\npartitions\x18\x05 \x03(\x0b\x32\x17.tradewind.v1.Partition\x12\x43\n\x0epower_settings\x18\x06 \x03(\x0b\x32+.tradewind.v1.NodeTarget.PowerSettingsEntry\x12\x0c\n\x04step\x18\x07 \x01(\x04\x1aP\n\x12PowerSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.tradewind.v1.PowerSetting:\x02\x38\x01\":\n\x0e\x43onnectRequest\x12(\n\x06report\x18\x01 \x01(\x0b\x32\x18.tradewind.v1.NodeReport\";\n\x0f\x43onnectResponse\x12(\n\x06target\x18\x01 \x01(\x0b\x32\x18.tradewind.v1.NodeTarget\"a\n\x0bMeasureLoad\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\routput_tokens\x18\x02 \x01(\r\x12\x13\n\x0b\x63oncurrency\x18\x03 \x01(\r\x12\x0f\n\x07repeats\x18\x04 \x01(\r\"\x15\n\x13\x44\x65scribeNodeRequest\"@\n\x14\x44\x65scribeNodeResponse\x12(\n\x06report\x18\x01 \x01(\x0b\x32\x18.tradewind.v1.NodeReport\"\xbb\x01\n\x0eMeasureRequest\x12\x12\n\nvariant_id\x18\x01 \x01(\t\x12+\n\x08manifest\x18\x02 \x01(\x0b\x32\x19.tradewind.v1.ArtifactRef\x12\x11\n\tdevice_id\x18\x03 \x01(\t\x12\x16\n\x0epartition_kind\x18\x04 \x01(\t\x12\x13\n\x0b\x62\x61tch_limit\x18\x05 \x01(\r\x12(\n\x05loads\x18\x06 \x03(\x0b\x32\x19.tradewind.v1.MeasureLoad\"\x81\x01\n\x0fMeasureResponse\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x10\n\x08progress\x18\x02 \x01(\x01\x12%\n\x04load\x18\x03 \x01(\x0b\x32\x17.tradewind.v1.LoadPoint\x12&\n\x07profile\x18\x04 \x01(\x0b\x32\x15.tradewind.v1.Profile*\xa6\x01\n\nDeviceKind\x12\x1b\n\x17\x44\x45VICE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45VICE_KIND_CPU\x10\x01\x12\x1a\n\x16\x44\x45VICE_KIND_NVIDIA_GPU\x10\x02\x12\x16\n\x12\x44\x45VICE_KIND_VULKAN\x10\x03\x12\x17\n\x13\x44\x45VICE_KIND_AMD_GPU\x10\x04\x12\x19\n\x15\x44\x45VICE_KIND_SIMULATED\x10\x05*c\n\rReplicaIntent\x12\x1e\n\x1aREPLICA_INTENT_UNSPECIFIED\x10\x00\x12\x18\n\x14REPLICA_INTENT_SERVE\x10\x01\x12\x18\n\x14REPLICA_INTENT_DRAIN\x10\x02*\xeb\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16REPLICA_STATE_FETCHING\x10\x01\x12\x1a\n\x16REPLICA_STATE_STARTING\x10\x02\x12\x17\n\x13REPLICA_STATE_READY\x10\x03\x12\x1a\n\x16REPLICA_STATE_DRAINING\x10\x04\x12\x19\n\x15REPLICA_STATE_DRAINED\x10\x05\x12\x18\n\x14REPLICA_STATE_FAILED\x10\x06\x12\x1a\n\x16REPLICA_STATE_STOPPING\x10\x07\x32]\n\x0fNodeLinkService\x12J\n\x07\x43onnect\x12\x1c.tradewind.v1.ConnectRequest\x1a\x1d.tradewind.v1.ConnectResponse(\x01\x30\x01\x32\xb3\x01\n\x10NodeAgentService\x12U\n\x0c\x44\x65scribeNode\x12!.tradewind.v1.DescribeNodeRequest\x1a\".tradewind.v1.DescribeNodeResponse\x12H\n\x07Measure\x12\x1c.tradewind.v1.MeasureRequest\x1a\x1d.tradewind.v1.MeasureResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,44 +40,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODEREPORT_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_NODETARGET_POWERSETTINGSENTRY']._loaded_options = None
   _globals['_NODETARGET_POWERSETTINGSENTRY']._serialized_options = b'8\001'
-  _globals['_DEVICEKIND']._serialized_start=2907
-  _globals['_DEVICEKIND']._serialized_end=3073
-  _globals['_REPLICAINTENT']._serialized_start=3075
-  _globals['_REPLICAINTENT']._serialized_end=3174
-  _globals['_REPLICASTATE']._serialized_start=3177
-  _globals['_REPLICASTATE']._serialized_end=3412
+  _globals['_DEVICEKIND']._serialized_start=3632
+  _globals['_DEVICEKIND']._serialized_end=3798
+  _globals['_REPLICAINTENT']._serialized_start=3800
+  _globals['_REPLICAINTENT']._serialized_end=3899
+  _globals['_REPLICASTATE']._serialized_start=3902
+  _globals['_REPLICASTATE']._serialized_end=4137
   _globals['_DEVICE']._serialized_start=192
   _globals['_DEVICE']._serialized_end=527
-  _globals['_DEVICEREADING']._serialized_start=530
-  _globals['_DEVICEREADING']._serialized_end=734
-  _globals['_REPLICASPEC']._serialized_start=737
-  _globals['_REPLICASPEC']._serialized_end=986
-  _globals['_REPLICASTATUS']._serialized_start=989
-  _globals['_REPLICASTATUS']._serialized_end=1364
-  _globals['_NODEREPORT']._serialized_start=1367
-  _globals['_NODEREPORT']._serialized_end=1949
-  _globals['_NODEREPORT_LABELSENTRY']._serialized_start=1904
-  _globals['_NODEREPORT_LABELSENTRY']._serialized_end=1949
-  _globals['_NODETARGET']._serialized_start=1952
-  _globals['_NODETARGET']._serialized_end=2273
-  _globals['_NODETARGET_POWERSETTINGSENTRY']._serialized_start=2193
-  _globals['_NODETARGET_POWERSETTINGSENTRY']._serialized_end=2273
-  _globals['_CONNECTREQUEST']._serialized_start=2275
-  _globals['_CONNECTREQUEST']._serialized_end=2333
-  _globals['_CONNECTRESPONSE']._serialized_start=2335
-  _globals['_CONNECTRESPONSE']._serialized_end=2394
-  _globals['_MEASURELOAD']._serialized_start=2396
-  _globals['_MEASURELOAD']._serialized_end=2493
-  _globals['_DESCRIBENODEREQUEST']._serialized_start=2495
-  _globals['_DESCRIBENODEREQUEST']._serialized_end=2516
-  _globals['_DESCRIBENODERESPONSE']._serialized_start=2518
-  _globals['_DESCRIBENODERESPONSE']._serialized_end=2582
-  _globals['_MEASUREREQUEST']._serialized_start=2585
-  _globals['_MEASUREREQUEST']._serialized_end=2772
-  _globals['_MEASURERESPONSE']._serialized_start=2775
-  _globals['_MEASURERESPONSE']._serialized_end=2904
-  _globals['_NODELINKSERVICE']._serialized_start=3414
-  _globals['_NODELINKSERVICE']._serialized_end=3507
-  _globals['_NODEAGENTSERVICE']._serialized_start=3510
-  _globals['_NODEAGENTSERVICE']._serialized_end=3689
+  _globals['_SLICEREADING']._serialized_start=530
+  _globals['_SLICEREADING']._serialized_end=759
+  _globals['_DEVICEEVENTCOUNT']._serialized_start=761
+  _globals['_DEVICEEVENTCOUNT']._serialized_end=808
+  _globals['_DEVICEREADING']._serialized_start=811
+  _globals['_DEVICEREADING']._serialized_end=1459
+  _globals['_REPLICASPEC']._serialized_start=1462
+  _globals['_REPLICASPEC']._serialized_end=1711
+  _globals['_REPLICASTATUS']._serialized_start=1714
+  _globals['_REPLICASTATUS']._serialized_end=2089
+  _globals['_NODEREPORT']._serialized_start=2092
+  _globals['_NODEREPORT']._serialized_end=2674
+  _globals['_NODEREPORT_LABELSENTRY']._serialized_start=2629
+  _globals['_NODEREPORT_LABELSENTRY']._serialized_end=2674
+  _globals['_NODETARGET']._serialized_start=2677
+  _globals['_NODETARGET']._serialized_end=2998
+  _globals['_NODETARGET_POWERSETTINGSENTRY']._serialized_start=2918
+  _globals['_NODETARGET_POWERSETTINGSENTRY']._serialized_end=2998
+  _globals['_CONNECTREQUEST']._serialized_start=3000
+  _globals['_CONNECTREQUEST']._serialized_end=3058
+  _globals['_CONNECTRESPONSE']._serialized_start=3060
+  _globals['_CONNECTRESPONSE']._serialized_end=3119
+  _globals['_MEASURELOAD']._serialized_start=3121
+  _globals['_MEASURELOAD']._serialized_end=3218
+  _globals['_DESCRIBENODEREQUEST']._serialized_start=3220
+  _globals['_DESCRIBENODEREQUEST']._serialized_end=3241
+  _globals['_DESCRIBENODERESPONSE']._serialized_start=3243
+  _globals['_DESCRIBENODERESPONSE']._serialized_end=3307
+  _globals['_MEASUREREQUEST']._serialized_start=3310
+  _globals['_MEASUREREQUEST']._serialized_end=3497
+  _globals['_MEASURERESPONSE']._serialized_start=3500
+  _globals['_MEASURERESPONSE']._serialized_end=3629
+  _globals['_NODELINKSERVICE']._serialized_start=4139
+  _globals['_NODELINKSERVICE']._serialized_end=4232
+  _globals['_NODEAGENTSERVICE']._serialized_start=4235
+  _globals['_NODEAGENTSERVICE']._serialized_end=4414
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,7 @@ from services.node_agent.devices.discovery import discover_cpu, offered_cpus
 from services.node_agent.devices.inventory import Inventory
 from services.node_agent.gpu.executor.look import Held
 from services.node_agent.gpu.helper.client import HelperClient
-from services.node_agent.gpu.managed_boards import ManagedBoards
+from services.node_agent.gpu.managed_boards import ManagedBoards, Reach
 from services.node_agent.gpu.managed_boards import Surroundings as BoardSurroundings
 from services.node_agent.link import Link
 from services.node_agent.metrics import AgentMetrics
@@ -33,8 +33,10 @@ from services.node_agent.obedience import Obedience
 from services.node_agent.replica.spec import ProcessSpec
 from services.node_agent.report import Identity, Reporter, read_boot_id
 from services.node_agent.serving import inference
-from services.node_agent.serving.measure import Measurer, Workbench
+from services.node_agent.serving.dispatches import DispatchTimer
+from services.node_agent.serving.measure import Measurer
 from services.node_agent.serving.node_service import NodeAgentServicer
+from services.node_agent.serving.workbench import Workbench
 from services.node_agent.settings import NodeAgentSettings
 from services.node_agent.state_folder import StateFolder
 from services.node_agent.supervision.fleet import Fleet
@@ -97,9 +99,9 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     obedience = Obedience(node_id, folder, follow)
     identity = Identity(node_id, read_boot_id(), time.time_ns(), "", labels, settings.report_period_s)
     reporter = Reporter(identity, list(inventory), fleet, store, lambda: obedience.newest, boards)
-    measurer = Measurer(parts.workbench(fetcher, node_id, lambda: fleet.busy_cpus))
+    bench, turn = parts.workbench(fetcher, node_id, lambda: fleet.busy), asyncio.Lock()
     server.add(inference.register, inference.InferenceProxy(fleet), inference.SERVICE)
-    servicer = NodeAgentServicer(reporter, measurer)
+    servicer = NodeAgentServicer(reporter, Measurer(bench, turn), DispatchTimer(bench, turn))
     server.add(node_pb2_grpc.add_NodeAgentServiceServicer_to_server, servicer, "tradewind.v1.NodeAgentService")
     await server.start()
     reporter.reached_at(settings.advertise_address or server.address)
@@ -145,19 +147,21 @@ class _Parts:
             emptied=emptied,
         )
 
-    def workbench(self, fetcher: Fetcher, node_id: str, busy_cpus: Callable[[], set[int]]) -> Workbench:
+    def workbench(self, fetcher: Fetcher, node_id: str, busy: Callable[[], set[int | str]]) -> Workbench:
         return Workbench(
             fetcher=fetcher,
             inventory=self._inventory,
             node_id=node_id,
-            busy_cpus=busy_cpus,
+            busy=busy,
             process_spec=self._process_spec,
             envelope_path=self._store.path_of,
             load_limit_s=self._settings.load_limit_s,
         )
 
     def _check(self, spec: ReplicaSpec) -> None:
-        self._inventory.find(spec.device_id).check(spec.device_id, spec.partition_kind, spec.cpu_ids)
+        self._inventory.find(spec.device_id).check(
+            spec.device_id, spec.partition_kind, spec.cpu_ids, spec.partition_uuid
+        )
 
     def _process_spec(self, spec: ReplicaSpec, envelope: Path, number: int) -> ProcessSpec:
         name = hashlib.sha256(spec.replica_id.encode()).hexdigest()[:12]
@@ -169,6 +173,7 @@ class _Parts:
             trusted_keys=self._settings.keys.absolute(),
             socket=self._folder.sockets / f"{name}-{number}",
             cpu_ids=spec.cpu_ids,
+            gpu_uuid=spec.partition_uuid,
             batch_limit=spec.batch_limit,
             parent=os.getpid(),
             rate=self._inventory.find(spec.device_id).rate(),
@@ -187,7 +192,7 @@ def _boards(
     around = BoardSurroundings(
         folder.root / "boards", read_boot_id(), held, changed, settings.adopt_unknown_slices, budget_mw
     )
-    return ManagedBoards(HelperClient(Path(settings.gpu_helper)), around)
+    return ManagedBoards(Reach.through(HelperClient(Path(settings.gpu_helper))), around)
 
 
 def _labels(settings: NodeAgentSettings) -> dict[str, str]:

@@ -89,14 +89,19 @@ class Reporter:
         return report
 
     def _partitions(self) -> list[Partition]:
-        """Those of boards, and those that replicas have; a CPU's others are cut when they are wanted."""
+        """Of boards what stands, and of CPUs what replicas have: others are cut when they are wanted."""
+        specs = [replica.spec for replica in self._fleet.replicas]
         found = {
             spec.partition_id: Partition(
                 spec.partition_id, spec.device_id, spec.partition_kind, spec.cpu_ids, self._memory_of(spec.device_id)
             )
-            for spec in (replica.spec for replica in self._fleet.replicas)
+            for spec in specs
+            if not spec.partition_uuid
         }
-        found |= {one.partition_id: one for one in (self._boards.partitions() if self._boards else ())}
+        # A managed board offers its own slices and not those of others, which are left alone.
+        managed = self._boards.uuids if self._boards else frozenset()
+        read = (one for device in self._devices if device.facts.device_id not in managed for one in device.partitions())
+        found.update((one.partition_id, one) for one in (*read, *(self._boards.partitions() if self._boards else ())))
         return [found[partition_id] for partition_id in sorted(found)]
 
     def _memory_of(self, device_id: str) -> int:

@@ -187,6 +187,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the resource is in use; metadata names the holder."""
     ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 29
     """UNIMPLEMENTED: the method exists in the contract and not yet in this server."""
+    ERROR_REASON_DEVICE_FAULT: _ErrorReason.ValueType  # 60
+    """The device is taken out: lost, faulty, or its driver does not answer; another one must do. UNAVAILABLE."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The closed list of ErrorInfo reasons, each with the one status code it travels with."""
@@ -251,6 +253,8 @@ ERROR_REASON_IN_USE: ErrorReason.ValueType  # 28
 """FAILED_PRECONDITION: the resource is in use; metadata names the holder."""
 ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 29
 """UNIMPLEMENTED: the method exists in the contract and not yet in this server."""
+ERROR_REASON_DEVICE_FAULT: ErrorReason.ValueType  # 60
+"""The device is taken out: lost, faulty, or its driver does not answer; another one must do. UNAVAILABLE."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -281,6 +281,85 @@ class Device(_message.Message):
 Global___Device: _TypeAlias = Device  # noqa: Y015
 
 @_typing.final
+class SliceReading(_message.Message):
+    """Readings of a slice of a GPU. Shares are unset where the board does not tell them (before Hopper)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    SM_ACTIVITY_FIELD_NUMBER: _builtins.int
+    DRAM_ACTIVITY_FIELD_NUMBER: _builtins.int
+    ENERGY_FIELD_NUMBER: _builtins.int
+    POWER_MW_FIELD_NUMBER: _builtins.int
+    memory_used_bytes: _builtins.int
+    """Memory in use, in bytes."""
+    sm_activity: _builtins.float
+    """Share of its multiprocessors at work, in [0, 1]."""
+    dram_activity: _builtins.float
+    """Share of its memory bandwidth in use, in [0, 1]."""
+    power_mw: _builtins.float
+    """Attributed to it over the last second, in milliwatts."""
+    @_builtins.property
+    def partition(self) -> _common_pb2.Partition:
+        """The slice."""
+
+    @_builtins.property
+    def energy(self) -> _common_pb2.Energy:
+        """Attributed to it since the agent first saw it."""
+
+    def __init__(
+        self,
+        *,
+        partition: _common_pb2.Partition | None = ...,
+        memory_used_bytes: _builtins.int = ...,
+        sm_activity: _builtins.float | None = ...,
+        dram_activity: _builtins.float | None = ...,
+        energy: _common_pb2.Energy | None = ...,
+        power_mw: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dram_activity", b"_dram_activity", "_sm_activity", b"_sm_activity", "dram_activity", b"dram_activity", "energy", b"energy", "partition", b"partition", "sm_activity", b"sm_activity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dram_activity", b"_dram_activity", "_sm_activity", b"_sm_activity", "dram_activity", b"dram_activity", "energy", b"energy", "memory_used_bytes", b"memory_used_bytes", "partition", b"partition", "power_mw", b"power_mw", "sm_activity", b"sm_activity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dram_activity: _TypeAlias = _typing.Literal["dram_activity"]  # noqa: Y015
+    _WhichOneofArgType__dram_activity: _TypeAlias = _typing.Literal["_dram_activity", b"_dram_activity"]  # noqa: Y015
+    _WhichOneofReturnType__sm_activity: _TypeAlias = _typing.Literal["sm_activity"]  # noqa: Y015
+    _WhichOneofArgType__sm_activity: _TypeAlias = _typing.Literal["_sm_activity", b"_sm_activity"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dram_activity) -> _WhichOneofReturnType__dram_activity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sm_activity) -> _WhichOneofReturnType__sm_activity | None: ...
+
+Global___SliceReading: _TypeAlias = SliceReading  # noqa: Y015
+
+@_typing.final
+class DeviceEventCount(_message.Message):
+    """How often a board told of something since the agent started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """What, for instance "xid 31" or "mig_changed"."""
+    count: _builtins.int
+    """How often."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceEventCount: _TypeAlias = DeviceEventCount  # noqa: Y015
+
+@_typing.final
 class DeviceReading(_message.Message):
     """Readings of a device."""
 
@@ -293,6 +372,16 @@ class DeviceReading(_message.Message):
     MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
     FAULT_FIELD_NUMBER: _builtins.int
     POWER_SETTING_FIELD_NUMBER: _builtins.int
+    POWER_SOURCE_FIELD_NUMBER: _builtins.int
+    POWER_CAP_MW_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_C_FIELD_NUMBER: _builtins.int
+    SM_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
+    MEMORY_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
+    CLOCK_REASONS_FIELD_NUMBER: _builtins.int
+    ECC_UNCORRECTED_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    UNALLOCATED_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """The device."""
     power_mw: _builtins.float
@@ -303,6 +392,18 @@ class DeviceReading(_message.Message):
     """Memory in use, in bytes."""
     fault: _builtins.str
     """Health in words; empty when well."""
+    power_source: _common_pb2.FigureSource.ValueType
+    """Source of power_mw: figures over less than five seconds are no measurement; not set means that of energy."""
+    power_cap_mw: _builtins.float
+    """Power cap in force, the least of all limiters, in milliwatts."""
+    temperature_c: _builtins.int
+    """Temperature in degrees Celsius."""
+    sm_clock_mhz: _builtins.int
+    """Clock of the multiprocessors now, in MHz."""
+    memory_clock_mhz: _builtins.int
+    """Clock of the memory now, in MHz."""
+    ecc_uncorrected: _builtins.int
+    """Uncorrected memory errors since the driver was loaded."""
     @_builtins.property
     def energy(self) -> _common_pb2.Energy:
         """Energy since the agent started, growing; never falls within one agent epoch."""
@@ -310,6 +411,22 @@ class DeviceReading(_message.Message):
     @_builtins.property
     def power_setting(self) -> _common_pb2.PowerSetting:
         """Setting in force, as read back."""
+
+    @_builtins.property
+    def clock_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why clocks are held down, in NVML's words, for instance "sw_power_cap"."""
+
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___SliceReading]:
+        """Slices that stand, by start."""
+
+    @_builtins.property
+    def unallocated(self) -> _common_pb2.Energy:
+        """Energy of no slice since the agent started; set while the board is cut."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceEventCount]:
+        """Events since the agent started."""
 
     def __init__(
         self,
@@ -321,12 +438,41 @@ class DeviceReading(_message.Message):
         memory_used_bytes: _builtins.int = ...,
         fault: _builtins.str = ...,
         power_setting: _common_pb2.PowerSetting | None = ...,
+        power_source: _common_pb2.FigureSource.ValueType = ...,
+        power_cap_mw: _builtins.float | None = ...,
+        temperature_c: _builtins.int | None = ...,
+        sm_clock_mhz: _builtins.int | None = ...,
+        memory_clock_mhz: _builtins.int | None = ...,
+        clock_reasons: _abc.Iterable[_builtins.str] | None = ...,
+        ecc_uncorrected: _builtins.int | None = ...,
+        slices: _abc.Iterable[Global___SliceReading] | None = ...,
+        unallocated: _common_pb2.Energy | None = ...,
+        events: _abc.Iterable[Global___DeviceEventCount] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "power_setting", b"power_setting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ecc_uncorrected", b"_ecc_uncorrected", "_memory_clock_mhz", b"_memory_clock_mhz", "_power_cap_mw", b"_power_cap_mw", "_sm_clock_mhz", b"_sm_clock_mhz", "_temperature_c", b"_temperature_c", "ecc_uncorrected", b"ecc_uncorrected", "energy", b"energy", "memory_clock_mhz", b"memory_clock_mhz", "power_cap_mw", b"power_cap_mw", "power_setting", b"power_setting", "sm_clock_mhz", b"sm_clock_mhz", "temperature_c", b"temperature_c", "unallocated", b"unallocated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "energy", b"energy", "fault", b"fault", "memory_used_bytes", b"memory_used_bytes", "power_mw", b"power_mw", "power_setting", b"power_setting", "utilization", b"utilization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ecc_uncorrected", b"_ecc_uncorrected", "_memory_clock_mhz", b"_memory_clock_mhz", "_power_cap_mw", b"_power_cap_mw", "_sm_clock_mhz", b"_sm_clock_mhz", "_temperature_c", b"_temperature_c", "clock_reasons", b"clock_reasons", "device_id", b"device_id", "ecc_uncorrected", b"ecc_uncorrected", "energy", b"energy", "events", b"events", "fault", b"fault", "memory_clock_mhz", b"memory_clock_mhz", "memory_used_bytes", b"memory_used_bytes", "power_cap_mw", b"power_cap_mw", "power_mw", b"power_mw", "power_setting", b"power_setting", "power_source", b"power_source", "slices", b"slices", "sm_clock_mhz", b"sm_clock_mhz", "temperature_c", b"temperature_c", "unallocated", b"unallocated", "utilization", b"utilization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__ecc_uncorrected: _TypeAlias = _typing.Literal["ecc_uncorrected"]  # noqa: Y015
+    _WhichOneofArgType__ecc_uncorrected: _TypeAlias = _typing.Literal["_ecc_uncorrected", b"_ecc_uncorrected"]  # noqa: Y015
+    _WhichOneofReturnType__memory_clock_mhz: _TypeAlias = _typing.Literal["memory_clock_mhz"]  # noqa: Y015
+    _WhichOneofArgType__memory_clock_mhz: _TypeAlias = _typing.Literal["_memory_clock_mhz", b"_memory_clock_mhz"]  # noqa: Y015
+    _WhichOneofReturnType__power_cap_mw: _TypeAlias = _typing.Literal["power_cap_mw"]  # noqa: Y015
+    _WhichOneofArgType__power_cap_mw: _TypeAlias = _typing.Literal["_power_cap_mw", b"_power_cap_mw"]  # noqa: Y015
+    _WhichOneofReturnType__sm_clock_mhz: _TypeAlias = _typing.Literal["sm_clock_mhz"]  # noqa: Y015
+    _WhichOneofArgType__sm_clock_mhz: _TypeAlias = _typing.Literal["_sm_clock_mhz", b"_sm_clock_mhz"]  # noqa: Y015
+    _WhichOneofReturnType__temperature_c: _TypeAlias = _typing.Literal["temperature_c"]  # noqa: Y015
+    _WhichOneofArgType__temperature_c: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ecc_uncorrected) -> _WhichOneofReturnType__ecc_uncorrected | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_clock_mhz) -> _WhichOneofReturnType__memory_clock_mhz | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_cap_mw) -> _WhichOneofReturnType__power_cap_mw | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sm_clock_mhz) -> _WhichOneofReturnType__sm_clock_mhz | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_c) -> _WhichOneofReturnType__temperature_c | None: ...
 
 Global___DeviceReading: _TypeAlias = DeviceReading  # noqa: Y015
 
@@ -1002,3 +1148,67 @@ class MeasureResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MeasureResponse: _TypeAlias = MeasureResponse  # noqa: Y015
+
+@_typing.final
+class TimeDispatchesRequest(_message.Message):
+    """What to time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_ID_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    PARTITION_KIND_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    variant_id: _builtins.str
+    """Variant to run."""
+    device_id: _builtins.str
+    """Device to run on; empty means the first that can."""
+    partition_kind: _builtins.str
+    """Kind of partition, for instance "cpu/2"; empty means the largest."""
+    function: _builtins.str
+    """Function, for instance "decode_b1_c512"; empty means each."""
+    @_builtins.property
+    def manifest(self) -> _compiler_pb2.ArtifactRef:
+        """Its manifest."""
+
+    def __init__(
+        self,
+        *,
+        variant_id: _builtins.str = ...,
+        manifest: _compiler_pb2.ArtifactRef | None = ...,
+        device_id: _builtins.str = ...,
+        partition_kind: _builtins.str = ...,
+        function: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "function", b"function", "manifest", b"manifest", "partition_kind", b"partition_kind", "variant_id", b"variant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeDispatchesRequest: _TypeAlias = TimeDispatchesRequest  # noqa: Y015
+
+@_typing.final
+class TimeDispatchesResponse(_message.Message):
+    """What was timed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPATCHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dispatches(self) -> _containers.RepeatedCompositeFieldContainer[_profiler_pb2.DispatchCost]:
+        """Of each function, most expensive first."""
+
+    def __init__(
+        self,
+        *,
+        dispatches: _abc.Iterable[_profiler_pb2.DispatchCost] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispatches", b"dispatches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeDispatchesResponse: _TypeAlias = TimeDispatchesResponse  # noqa: Y015

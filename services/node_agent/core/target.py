@@ -19,7 +19,7 @@ INTENT_DRAIN = 2
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSpec:
-    """A replica as wanted; see `tradewind.v1.ReplicaSpec`."""
+    """A replica as wanted; see `tradewind.v1.ReplicaSpec`. `partition_uuid` names a board or slice; "" on a CPU."""
 
     replica_id: str
     deployment_id: str
@@ -32,11 +32,13 @@ class ReplicaSpec:
     batch_limit: int
     model_id: str = ""
     draining: bool = False
+    partition_uuid: str = ""
 
     @property
     def process(self) -> tuple[object, ...]:
         """What its process was started with; a change of it needs another process."""
-        return (self.variant_id, self.manifest.digest, self.device_id, self.cpu_ids, self.batch_limit)
+        place = (self.device_id, self.cpu_ids, self.partition_uuid)
+        return (self.variant_id, self.manifest.digest, *place, self.batch_limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""All boards that this node cuts and sets, through the privileged helper. Nothing here blocks the event loop.
+"""All boards that this node cuts and sets. Nothing here blocks the event loop.
 
 The agent starts without them: the helper may come later, and go and come back at any time.
 """
@@ -23,7 +23,8 @@ from services.node_agent.gpu.executor.look import Held
 from services.node_agent.gpu.faults import GpuError
 from services.node_agent.gpu.helper.client import HelperClient
 from services.node_agent.gpu.managed_board import ManagedBoard
-from services.node_agent.gpu.power_keeper import PERIOD_S, PowerKeeper, kept_board
+from services.node_agent.gpu.port import GpuAdmin, GpuReader
+from services.node_agent.gpu.power_keeper import PERIOD_S, Holder, OwnHolder, PowerKeeper, kept_board
 from services.node_agent.gpu.status import layout_status, power_status
 from tradewind.rpc.service import end_task
 from tradewind.v1 import node_pb2
@@ -33,6 +34,33 @@ Answer = TypeVar("Answer")
 DISCOVERY_S: Final = 2.0
 # A thread for each board of the largest host, and one for power: one that hangs holds up no other.
 MOST_THREADS: Final = 17
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How boards are reached.
+
+    Attributes:
+        reader: reads.
+        admin: changes slices.
+        holder: sets clocks and caps.
+        abort: ends a call in hand, so that a process which stops need not wait for it.
+    """
+
+    reader: GpuReader
+    admin: GpuAdmin
+    holder: Holder
+    abort: Callable[[], None]
+
+    @classmethod
+    def through(cls, client: HelperClient) -> Reach:
+        """Through the privileged helper."""
+        return cls(client, client, client, client.abort)
+
+    @classmethod
+    def directly(cls, reader: GpuReader, admin: GpuAdmin) -> Reach:
+        """Simulated boards of this process."""
+        return cls(reader, admin, OwnHolder(admin), lambda: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +88,12 @@ class ManagedBoards:
     """See the module.
 
     Args:
-        client: of the helper.
+        reach: how they are reached.
         around: the agent.
     """
 
-    def __init__(self, client: HelperClient, around: Surroundings) -> None:
-        self._client, self._around = client, around
+    def __init__(self, reach: Reach, around: Surroundings) -> None:
+        self._reach, self._around = reach, around
         self._pool = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="board")
         self._boards: dict[str, ManagedBoard] = {}
         self._power: PowerKeeper | None = None
@@ -75,7 +103,7 @@ class ManagedBoards:
         self._log = structlog.get_logger("boards")
 
     def start(self) -> None:
-        """Begins to look for the helper."""
+        """Begins to look for them."""
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -83,7 +111,7 @@ class ManagedBoards:
         if self._task is not None:
             task, self._task = self._task, None
             await end_task(task)
-        self._client.abort()
+        self._reach.abort()
         self._pool.shutdown(wait=False, cancel_futures=True)
         for board in self._boards.values():
             board.close()
@@ -97,6 +125,11 @@ class ManagedBoards:
         if self._power is not None:
             self._power.want(dict(target.power))
             self._news[""].set()
+
+    @property
+    def uuids(self) -> frozenset[str]:
+        """Boards that are managed; none before the helper answered."""
+        return frozenset(self._boards)
 
     def partitions(self) -> tuple[Partition, ...]:
         """Partitions that can be opened, of all boards."""
@@ -126,19 +159,19 @@ class ManagedBoards:
         told = ""
         while True:
             try:
-                found = await self._in_thread(self._client.boards)
+                found = await self._in_thread(self._reach.reader.boards)
                 break
             except GpuError as error:
                 if error.message != told:
                     told = error.message
                     self._log.warning("boards are not managed yet", error=told)
             await asyncio.sleep(DISCOVERY_S)
-        client, around, planners = self._client, self._around, Planners()
-        access = Access(client, client, around.held, around.boot_id, planners, around.adopt)
+        reach, around, planners = self._reach, self._around, Planners()
+        access = Access(reach.reader, reach.admin, around.held, around.boot_id, planners, around.adopt)
         self._boards = {facts.uuid: ManagedBoard(facts, access, around.folder) for facts in found}
         self._news = {uuid: asyncio.Event() for uuid in ("", *self._boards)}
         kept = [kept_board(board.facts, _count_of(board)) for board in self._boards.values()]
-        self._power = PowerKeeper(client, kept, around.budget_mw)
+        self._power = PowerKeeper(reach.reader, reach.holder, kept, around.budget_mw)
         self._log.info("boards", uuids=list(self._boards))
         if self._target is not None:
             self.want(self._target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -16,9 +16,8 @@ from services.node_agent.core.power import Bounds, Observed, OutOfBounds, PowerS
 from services.node_agent.core.power_budget import Budget, grant, share
 from services.node_agent.core.power_lease import LEASE_S
 from services.node_agent.gpu.faults import GpuError
-from services.node_agent.gpu.helper.client import HelperClient
 from services.node_agent.gpu.helper.leases import bounds_of
-from services.node_agent.gpu.port import BoardFacts
+from services.node_agent.gpu.port import BoardFacts, GpuAdmin, GpuReader
 
 # A third of a lease: two renewals may be lost before it ends.
 PERIOD_S: Final = LEASE_S / 3
@@ -33,17 +32,45 @@ class KeptBoard:
     slices: Callable[[], int]
 
 
+class Holder(Protocol):
+    """Sets boards under a lease: the helper's client, or a simulated machine of this process."""
+
+    def hold_power(self, uuid: str, setting: Setting, safety_cap_mw: int | None = None) -> None:
+        """Sets a board under a lease, or renews it."""
+
+    def release_power(self, uuid: str) -> None:
+        """Ends the lease: the board goes back to its default."""
+
+
+class OwnHolder:
+    """For a simulated machine that ends with this process: there is nothing for a lease to outlive."""
+
+    def __init__(self, admin: GpuAdmin) -> None:
+        self._admin = admin
+
+    def hold_power(self, uuid: str, setting: Setting, safety_cap_mw: int | None = None) -> None:
+        """See `Holder`."""
+        self._admin.set_power_cap(uuid, setting.cap_mw)
+        self._admin.lock_sm_clock(uuid, setting.clock_mhz)
+
+    def release_power(self, uuid: str) -> None:
+        """See `Holder`."""
+        self.hold_power(uuid, Setting())
+
+
 class PowerKeeper:
     """See the module.
 
     Args:
-        client: of the helper.
+        reader: reads boards.
+        holder: sets them.
         boards: of this node.
         budget_mw: of all of them together; None for none.
     """
 
-    def __init__(self, client: HelperClient, boards: Sequence[KeptBoard], budget_mw: int | None) -> None:
-        self._client, self._boards, self._budget_mw = client, tuple(boards), budget_mw
+    def __init__(self, reader: GpuReader, holder: Holder, boards: Sequence[KeptBoard], budget_mw: int | None) -> None:
+        self._reader, self._holder = reader, holder
+        self._boards, self._budget_mw = tuple(boards), budget_mw
         self._wanted: Mapping[str, Setting] = {}
         self._held: set[str] = set()
         self.states: dict[str, PowerState] = {board.uuid: PowerState() for board in boards}
@@ -64,7 +91,7 @@ class PowerKeeper:
 
     def _read(self, board: KeptBoard) -> Observed:
         try:
-            seen = self._client.read(board.uuid)
+            seen = self._reader.read(board.uuid)
         except GpuError as error:
             self._log.debug("a board is not read", board=board.uuid, error=error.message)
             return Observed(None, None, None)
@@ -100,10 +127,10 @@ class PowerKeeper:
         setting = Setting(cap_mw, admitted.clock_mhz)
         try:
             if setting != Setting() or safety_cap_mw is not None:
-                self._client.hold_power(board.uuid, setting, safety_cap_mw)
+                self._holder.hold_power(board.uuid, setting, safety_cap_mw)
                 self._held.add(board.uuid)
             elif board.uuid in self._held:
-                self._client.release_power(board.uuid)
+                self._holder.release_power(board.uuid)
                 self._held.discard(board.uuid)
         except GpuError as error:
             self.states[board.uuid] = replace(self.states[board.uuid], refusal=error.message)

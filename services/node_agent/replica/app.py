@@ -63,11 +63,12 @@ def main(arguments: list[str]) -> None:
 def _load(spec: ProcessSpec, threads: int, status: StatusLine) -> tuple[VariantManifest, Engine]:
     status.stage("checking and loading files")
     manifest = read_manifest(spec.envelope.read_bytes(), trusted_keys(spec.trusted_keys), spec.variant_id)
-    model = IreeModel(manifest, spec.artifacts, threads)
+    model = IreeModel(manifest, spec.artifacts, threads, spec.gpu_uuid)
     status.stage("warming up")
     warm(model, manifest)
     status.stage("asking the canary")
-    clocks = Clocks(time.monotonic, time.process_time)
+    # A step on a GPU costs while it lasts, whatever the CPU does meanwhile.
+    clocks = Clocks(time.monotonic, time.monotonic if spec.gpu_uuid else time.process_time)
     engine = Engine(model, shapes_of(manifest, spec.batch_limit), Policy(), clocks, lambda error: _die(status, error))
     engine.start()
     check_canary(engine, manifest.canary)

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from services.node_agent.replica.device import open_device
 from services.node_agent.replica.verified_files import loader_path, open_checked, seal_checked
 from tradewind.domain.manifest import FileRef, Function, VariantManifest
 
@@ -35,23 +36,24 @@ class Model(Protocol):
 class IreeModel:
     """A module in memory with a cache of its own."""
 
-    def __init__(self, manifest: VariantManifest, artifacts: Path, threads: int) -> None:
+    def __init__(self, manifest: VariantManifest, artifacts: Path, threads: int, gpu_uuid: str = "") -> None:
         """Checks and maps the files of a variant.
 
         Args:
             manifest: out of a checked envelope.
             artifacts: folder of files named by the hexadecimal part of their digest.
             threads: workers of the CPU device.
+            gpu_uuid: the board or slice that this process sees; "" for none.
 
         Raises:
             ArtifactRejected: a file is missing or not what the manifest says.
+            DeviceFault: the device that the variant's driver needs cannot be opened.
         """
         import iree.runtime as rt
 
-        rt.flags.parse_flags(f"--task_topology_group_count={threads}")
         # Shapes and types are right by construction here; checking them again costs time in each step.
         rt.flags.FUNCTION_INPUT_VALIDATION = False
-        config = rt.Config(manifest.driver)
+        config = rt.Config(device=open_device(manifest.driver, threads, gpu_uuid))
         index = rt.ParameterIndex()
         descriptors = []
         for file in manifest.weights:

@@ -77,9 +77,10 @@ class Fleet:
         return set().union(*(replica.digests for replica in self._replicas.values()))
 
     @property
-    def busy_cpus(self) -> set[int]:
-        """CPUs that replicas here run on."""
-        return {cpu for replica in self._replicas.values() for cpu in replica.spec.cpu_ids}
+    def busy(self) -> set[int | str]:
+        """CPUs, and UUIDs of slices, that replicas here have."""
+        specs = [replica.spec for replica in self._replicas.values()]
+        return {cpu for spec in specs for cpu in spec.cpu_ids} | {s.partition_uuid for s in specs if s.partition_uuid}
 
     @property
     def held(self) -> dict[str, tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -77,6 +78,7 @@ class ReplicaProcess:
             spec.to_json(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            env=_environment(spec),
             # Ctrl-C in a terminal is for the agent, which stops its replicas in order.
             start_new_session=True,
         )
@@ -197,3 +199,8 @@ class ReplicaProcess:
         code = self._process.returncode
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
         return ReplicaLost(f"the replica process {how} (it was {self.stage}); its log says more")
+
+
+def _environment(spec: ProcessSpec) -> dict[str, str]:
+    """The agent's own, and the one board or slice that the process may see; none for one on a CPU."""
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": spec.gpu_uuid}

@@ -80,7 +80,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         agent = Agent(tmp_path / "state", "127.0.0.1:1", server.address, tmp_path, **settings)
         await agent.start()
         world = World(orchestrator, agent, helper, boards)
-        await until(lambda: bool(orchestrator.reports) and len(orchestrator.report.layouts) == 2)
+        await until(lambda: bool(orchestrator.reports) and len(orchestrator.report.partitions) == 2)
         yield world
         await agent.close()
     await server.stop(0)

@@ -106,13 +106,17 @@ class Leases:
         await self._ask("set_power_cap", uuid=uuid, cap_mw=setting.cap_mw)
         await self._ask("lock_sm_clock", uuid=uuid, clock_mhz=setting.clock_mhz)
 
+    async def look(self) -> None:
+        """Ends what is over. A board that does not take its default is asked again at the next look."""
+        for lease in ended(self._leases.values(), self._now_s()):
+            async with self._one_at_a_time:
+                # A renewal may have come while the lock was waited for.
+                if self._leases.get(lease.uuid) is lease:
+                    await self._finish(lease)
+
     async def _run(self) -> None:
         while True:
-            for lease in ended(self._leases.values(), self._now_s()):
-                async with self._one_at_a_time:
-                    # A renewal may have come while the lock was waited for.
-                    if self._leases.get(lease.uuid) is lease:
-                        await self._finish(lease)
+            await self.look()
             await asyncio.sleep(PERIOD_S)
 
     async def _finish(self, lease: Lease) -> None:

@@ -23,6 +23,8 @@ from services.node_agent.core.energy import Rate
 from services.node_agent.core.target import ReplicaSpec
 from services.node_agent.devices.discovery import discover_cpu, offered_cpus
 from services.node_agent.devices.inventory import Inventory
+from services.node_agent.gpu.discovery import Boards, discover_in_time
+from services.node_agent.gpu.telemetry import Telemetry
 from services.node_agent.link import Link
 from services.node_agent.metrics import AgentMetrics
 from services.node_agent.obedience import Obedience
@@ -69,7 +71,9 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     life.on_stop(lambda: asyncio.to_thread(folder.close))
     node_id = folder.node_id(settings.node_id)
     structlog.contextvars.bind_contextvars(node=node_id)
-    inventory = Inventory([discover_cpu(offered_cpus(settings.cpu_ids, os.sched_getaffinity(0)), settings.tdp_w)])
+    cpu = discover_cpu(offered_cpus(settings.cpu_ids, os.sched_getaffinity(0)), settings.tdp_w)
+    boards = await _boards(settings)
+    inventory = Inventory([cpu, *boards.devices])
     store = ArtifactStore(folder.artifacts, settings.cache_limit_bytes)
     compiler = open_channel(settings.compiler_address)
     life.on_stop(lambda: compiler.close(None))
@@ -87,7 +91,7 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     server = GrpcServer("node-agent", settings.listen, registry)
     obedience = Obedience(node_id, folder, lambda target: fleet.want(target.replicas))
     identity = Identity(node_id, read_boot_id(), time.time_ns(), "", labels, settings.report_period_s)
-    reporter = Reporter(identity, list(inventory), fleet, store, lambda: obedience.newest)
+    reporter = Reporter(identity, list(inventory), fleet, store, lambda: obedience.newest, boards.faults)
     bench, turn = parts.workbench(fetcher, node_id, lambda: fleet.busy), asyncio.Lock()
     server.add(inference.register, inference.InferenceProxy(fleet), inference.SERVICE)
     servicer = NodeAgentServicer(reporter, Measurer(bench, turn), DispatchTimer(bench, turn))
@@ -104,6 +108,10 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     link = Link(stub, reporter, obedience.obey, news, settings.report_period_s, random.random)
     link.start()
     life.on_stop(link.stop)
+    if boards.reader is not None:
+        telemetry = Telemetry(boards.reader, boards.watches)
+        telemetry.start()
+        life.on_stop(_async(telemetry.stop))
     metering = asyncio.create_task(_meter(inventory, fleet, settings.report_period_s))
     life.on_stop(lambda: _end(metering))
     # The link still tells that replicas drain, and ends after them.
@@ -175,13 +183,22 @@ def _labels(settings: NodeAgentSettings) -> dict[str, str]:
         raise InvalidField("labels", str(error)) from error
 
 
+async def _boards(settings: NodeAgentSettings) -> Boards:
+    """NVIDIA boards, where they are wanted."""
+    if settings.gpus == "off" and not settings.simulated_machine:
+        return Boards()
+    return await discover_in_time(settings.simulated_machine)
+
+
 async def _meter(inventory: Inventory, fleet: Fleet, period_s: float) -> None:
     """Reads meters often enough for counters that wrap, and tells replicas what CPU time costs when that changes."""
     told: dict[str, Rate] = {}
     while True:
         await asyncio.sleep(period_s)
         for device in inventory:
-            device.read()
+            reading = device.read()
+            if reading.board is not None and reading.board.fault_lasts:
+                fleet.abandon(device.facts.device_id)
             device_id, rate = device.facts.device_id, device.rate()
             if told.get(device_id) != rate:
                 fleet.tell_rate(device_id, rate)

@@ -41,6 +41,7 @@ class Reporter:
         fleet: what runs.
         store: what is cached.
         newest: the newest target accepted.
+        faults: what is wrong with the node itself, in words.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class Reporter:
         fleet: Fleet,
         store: ArtifactStore,
         newest: Callable[[], Target | None],
+        faults: Sequence[str] = (),
     ) -> None:
+        self._faults = faults
         self._identity, self._devices, self._fleet, self._store, self._newest = identity, devices, fleet, store, newest
         self._sequence = 0
 
@@ -77,6 +80,7 @@ class Reporter:
             observed_generation=newest.generation if newest else 0,
             observed_fencing=newest.fencing if newest else 0,
             cached_digests=self._store.digests(),
+            faults=self._faults,
         )
         report.report_time.GetCurrentTime()
         report.report_period.FromMilliseconds(round(identity.report_period_s * 1e3))

@@ -578,6 +578,7 @@ class NodeReport(_message.Message):
     REPORT_TIME_FIELD_NUMBER: _builtins.int
     REPORT_PERIOD_FIELD_NUMBER: _builtins.int
     CACHED_DIGESTS_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Identity of the node; the same over restarts."""
     boot_id: _builtins.str
@@ -626,6 +627,10 @@ class NodeReport(_message.Message):
     def cached_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Digests of artifacts the node holds, verified."""
 
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is wrong with the node itself, in words, for instance a driver that cannot be used."""
+
     def __init__(
         self,
         *,
@@ -645,10 +650,11 @@ class NodeReport(_message.Message):
         report_time: _timestamp_pb2.Timestamp | None = ...,
         report_period: _duration_pb2.Duration | None = ...,
         cached_digests: _abc.Iterable[_builtins.str] | None = ...,
+        faults: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report_period", b"report_period", "report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_epoch", b"agent_epoch", "agent_version", b"agent_version", "boot_id", b"boot_id", "cached_digests", b"cached_digests", "devices", b"devices", "labels", b"labels", "node_id", b"node_id", "observed_fencing", b"observed_fencing", "observed_generation", b"observed_generation", "partitions", b"partitions", "readings", b"readings", "replicas", b"replicas", "report_period", b"report_period", "report_time", b"report_time", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_epoch", b"agent_epoch", "agent_version", b"agent_version", "boot_id", b"boot_id", "cached_digests", b"cached_digests", "devices", b"devices", "faults", b"faults", "labels", b"labels", "node_id", b"node_id", "observed_fencing", b"observed_fencing", "observed_generation", b"observed_generation", "partitions", b"partitions", "readings", b"readings", "replicas", b"replicas", "report_period", b"report_period", "report_time", b"report_time", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

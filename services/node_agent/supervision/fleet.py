@@ -82,6 +82,12 @@ class Fleet:
         specs = [replica.spec for replica in self._replicas.values()]
         return {cpu for spec in specs for cpu in spec.cpu_ids} | {s.partition_uuid for s in specs if s.partition_uuid}
 
+    def abandon(self, device_id: str) -> None:
+        """Ends every process on a device that cannot be trusted any more; their replicas fail, and say why."""
+        for replica in self._replicas.values():
+            if replica.process is not None and replica.spec.device_id == device_id:
+                replica.process.kill()
+
     def tell_rate(self, device_id: str, rate: Rate) -> None:
         """Says to every process on a device what its busy time costs from now on."""
         for replica in self._replicas.values():

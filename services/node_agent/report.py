@@ -43,6 +43,7 @@ class Reporter:
         store: what is cached.
         newest: the newest target accepted.
         boards: those that are cut and set here; None without the privileged helper.
+        faults: what is wrong with the node itself, in words.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class Reporter:
         store: ArtifactStore,
         newest: Callable[[], Target | None],
         boards: ManagedBoards | None = None,
+        faults: Sequence[str] = (),
     ) -> None:
+        self._faults = faults
         self._identity, self._devices, self._fleet, self._store, self._newest = identity, devices, fleet, store, newest
         self._boards = boards
         self._sequence = 0
@@ -83,6 +86,7 @@ class Reporter:
             cached_digests=self._store.digests(),
             layouts=self._boards.layouts() if self._boards else (),
             power_states=self._boards.power_states() if self._boards else (),
+            faults=self._faults,
         )
         report.report_time.GetCurrentTime()
         report.report_period.FromMilliseconds(round(identity.report_period_s * 1e3))

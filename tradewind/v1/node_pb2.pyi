@@ -650,6 +650,7 @@ class NodeReport(_message.Message):
     REPORT_TIME_FIELD_NUMBER: _builtins.int
     REPORT_PERIOD_FIELD_NUMBER: _builtins.int
     CACHED_DIGESTS_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
     LAYOUTS_FIELD_NUMBER: _builtins.int
     POWER_STATES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
@@ -701,6 +702,10 @@ class NodeReport(_message.Message):
         """Digests of artifacts the node holds, verified."""
 
     @_builtins.property
+    def faults(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is wrong with the node itself, in words, for instance a driver that cannot be used."""
+
+    @_builtins.property
     def layouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayoutStatus]:
         """Layouts of boards that this agent cuts."""
 
@@ -727,12 +732,13 @@ class NodeReport(_message.Message):
         report_time: _timestamp_pb2.Timestamp | None = ...,
         report_period: _duration_pb2.Duration | None = ...,
         cached_digests: _abc.Iterable[_builtins.str] | None = ...,
+        faults: _abc.Iterable[_builtins.str] | None = ...,
         layouts: _abc.Iterable[Global___LayoutStatus] | None = ...,
         power_states: _abc.Iterable[Global___PowerStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report_period", b"report_period", "report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_epoch", b"agent_epoch", "agent_version", b"agent_version", "boot_id", b"boot_id", "cached_digests", b"cached_digests", "devices", b"devices", "labels", b"labels", "layouts", b"layouts", "node_id", b"node_id", "observed_fencing", b"observed_fencing", "observed_generation", b"observed_generation", "partitions", b"partitions", "power_states", b"power_states", "readings", b"readings", "replicas", b"replicas", "report_period", b"report_period", "report_time", b"report_time", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_epoch", b"agent_epoch", "agent_version", b"agent_version", "boot_id", b"boot_id", "cached_digests", b"cached_digests", "devices", b"devices", "faults", b"faults", "labels", b"labels", "layouts", b"layouts", "node_id", b"node_id", "observed_fencing", b"observed_fencing", "observed_generation", b"observed_generation", "partitions", b"partitions", "power_states", b"power_states", "readings", b"readings", "replicas", b"replicas", "report_period", b"report_period", "report_time", b"report_time", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -87,6 +87,7 @@ class BoardDetail:
         ecc_uncorrected: memory errors since the driver was loaded.
         unallocated: energy of no slice; None while it is not cut.
         events: how often each kind came since the agent started, for instance ("xid 31", 2).
+        fault_lasts: whether the fault stays, and what runs on the board cannot be trusted.
     """
 
     power_source: FigureSource
@@ -99,6 +100,7 @@ class BoardDetail:
     slices: tuple[SliceDetail, ...] = ()
     unallocated: EnergyFigure | None = None
     events: tuple[tuple[str, int], ...] = ()
+    fault_lasts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,11 @@ class BoardWatch:
         """Why the board is out, in words; "" when it is well. Says so, too, when looks do not end any more."""
         return board_health.fault(self._health, self._now_s() - self._state.seen_at_s) or self._unlisted
 
+    @property
+    def fault_lasts(self) -> bool:
+        """Whether the board is out until the agent starts again: what runs on it cannot be trusted."""
+        return bool(self._health.lasting)
+
     def on_event(self, event: GpuEvent) -> None:
         """The driver told of something about this board."""
         with self._lock:

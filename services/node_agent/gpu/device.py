@@ -25,19 +25,22 @@ class GpuDevice:
         watch: looks at it; its first look has ended.
         may_partition: whether this agent may change its slices.
         may_set_power: whether this agent may change clocks and caps.
+        simulated: whether the board is not there; its profiles are then kept apart, and no variant is for it.
     """
 
-    def __init__(self, watch: BoardWatch, may_partition: bool = False, may_set_power: bool = False) -> None:
+    def __init__(
+        self, watch: BoardWatch, may_partition: bool = False, may_set_power: bool = False, simulated: bool = False
+    ) -> None:
         self._watch = watch
         board, state = watch.facts, watch.state
         profiles = watch.table.profiles if watch.table else ()
         most_mw = board.power.most_mw if board.power else 0
         self._facts = DeviceFacts(
             device_id=board.uuid,
-            kind=DeviceKind.NVIDIA_GPU,
-            device_class=board.device_class,
+            kind=DeviceKind.SIMULATED if simulated else DeviceKind.NVIDIA_GPU,
+            device_class=board.device_class.replace("gpu:", "sim:", 1) if simulated else board.device_class,
             product_name=board.product_name,
-            targets=targets(board.compute_capability),
+            targets=("sim:gpu",) if simulated else targets(board.compute_capability),
             memory_bytes=board.memory_bytes,
             cpu_ids=(),
             partition_kinds=(WHOLE, *(f"mig/{profile.name}" for profile in profiles)),
@@ -92,20 +95,19 @@ class GpuDevice:
         """See `Device`. The last look's; never waits for the driver."""
         state = self._watch.state
         reading = state.reading
-        detail = None
-        if reading is not None:
-            detail = BoardDetail(
-                power_source=state.power_source,
-                power_cap_mw=reading.power_cap_mw,
-                temperature_c=reading.temperature_c,
-                sm_clock_mhz=reading.sm_clock_mhz,
-                memory_clock_mhz=reading.memory_clock_mhz,
-                clock_reasons=reading.clock_reasons,
-                ecc_uncorrected=reading.ecc_uncorrected,
-                slices=tuple(self._slice_detail(one) for one in state.slices if one.uuid),
-                unallocated=state.unallocated if state.mode_on else None,
-                events=state.events,
-            )
+        detail = BoardDetail(
+            power_source=state.power_source,
+            power_cap_mw=reading.power_cap_mw if reading else None,
+            temperature_c=reading.temperature_c if reading else None,
+            sm_clock_mhz=reading.sm_clock_mhz if reading else None,
+            memory_clock_mhz=reading.memory_clock_mhz if reading else None,
+            clock_reasons=reading.clock_reasons if reading else (),
+            ecc_uncorrected=reading.ecc_uncorrected if reading else None,
+            slices=tuple(self._slice_detail(one) for one in state.slices if one.uuid),
+            unallocated=state.unallocated if state.mode_on else None,
+            events=state.events,
+            fault_lasts=self._watch.fault_lasts,
+        )
         return Reading(
             energy=state.energy,
             power_mw=state.power_mw,

@@ -92,6 +92,12 @@ class Fleet:
             held[partition_id] = (*held.get(partition_id, ()), f"replica {replica.spec.replica_id}")
         return held
 
+    def abandon(self, device_id: str) -> None:
+        """Ends every process on a device that cannot be trusted any more; their replicas fail, and say why."""
+        for replica in self._replicas.values():
+            if replica.process is not None and replica.spec.device_id == device_id:
+                replica.process.kill()
+
     def tell_rate(self, device_id: str, rate: Rate) -> None:
         """Says to every process on a device what its busy time costs from now on."""
         for replica in self._replicas.values():

@@ -80,7 +80,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         agent = Agent(tmp_path / "state", "127.0.0.1:1", server.address, tmp_path, **settings)
         await agent.start()
         world = World(orchestrator, agent, helper, boards)
-        await until(lambda: bool(orchestrator.reports) and len(orchestrator.report.partitions) == 2)
+        await until(lambda: bool(orchestrator.reports) and len(orchestrator.report.layouts) == 2)
         yield world
         await agent.close()
     await server.stop(0)
@@ -89,7 +89,9 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 async def test_a_pushed_layout_stands_also_when_the_agent_is_killed_on_the_way(world: World) -> None:
     board = world.boards[0]
     large, small, double = f"{board}:mig:9@4", f"{board}:mig:19@0", f"{board}:mig:14@0"
-    assert set(world.slices()) == {f"{board}:whole"}
+    await until(lambda: set(world.slices()) == {f"{board}:whole"})
+    device = next(one for one in world.orchestrator.report.devices if one.device_id == board)
+    assert (device.kind, device.can_partition, device.can_set_power) == (node_pb2.DEVICE_KIND_SIMULATED, True, True)
     world.push(1, {large: "mig/3g.40gb", small: ""}, {world.boards[1]: 300_000})
     first = await world.reached(1, large, small)
     assert all(uuid.startswith("MIG-") for uuid in first.values())
@@ -109,7 +111,8 @@ async def test_power_is_held_reported_and_given_back(world: World) -> None:
     uuid = world.boards[0]
 
     def power() -> node_pb2.PowerStatus:
-        return next(one for one in world.orchestrator.report.power_states if one.device_id == uuid)
+        found = [one for one in world.orchestrator.report.power_states if one.device_id == uuid]
+        return found[0] if found else node_pb2.PowerStatus()
 
     world.push(1, {}, {uuid: 300_000})
     await until(lambda: power().enforced_cap_mw == 300_000, 30, lambda: str(power()))

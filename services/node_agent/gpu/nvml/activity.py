@@ -16,26 +16,25 @@ _UNKNOWN: Final[Activity] = (None, None)
 
 
 class SliceActivity:
-    """Samples by slice UUID: one made anew under an old id begins anew. Not for use by two threads at once."""
+    """Samples of one board's slices by UUID: one made anew under an old id begins anew. For one thread at a time."""
 
     def __init__(self) -> None:
         self._samples: dict[str, tuple[Any, float]] = {}
         self._last: dict[str, Activity] = {}
         self._spare: list[Any] = []
         self._question = pynvml.c_nvmlGpmMetricsGet_t()
-        self._supported: dict[str, bool] = {}
+        self._supported: bool | None = None
 
-    def of(self, board: str, handle: Any, gi_id: int, slice_uuid: str, now_s: float) -> Activity:
+    def of(self, handle: Any, gi_id: int, slice_uuid: str, now_s: float) -> Activity:
         """Shares of (multiprocessors, memory bandwidth) at work since the sample before; None while there is none.
 
         Args:
-            board: UUID of the board.
             handle: of the board.
             gi_id: the slice.
             slice_uuid: its MIG device.
             now_s: monotonic clock.
         """
-        if not self._supports(board, handle):
+        if not self._supports(handle):
             return _UNKNOWN
         before = self._samples.get(slice_uuid)
         if before is not None and now_s - before[1] < LEAST_WINDOW_S:
@@ -61,11 +60,11 @@ class SliceActivity:
         while self._spare:
             pynvml.nvmlGpmSampleFree(self._spare.pop())
 
-    def _supports(self, board: str, handle: Any) -> bool:
-        if board not in self._supported:
+    def _supports(self, handle: Any) -> bool:
+        if self._supported is None:
             answer = told(pynvml.nvmlGpmQueryDeviceSupport, handle)
-            self._supported[board] = answer is not None and bool(answer.isSupportedDevice)
-        return self._supported[board]
+            self._supported = answer is not None and bool(answer.isSupportedDevice)
+        return self._supported
 
     def _between(self, first: Any, second: Any) -> Activity:
         question = self._question

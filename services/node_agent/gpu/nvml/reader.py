@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,13 +12,12 @@ import pynvml
 from services.node_agent.core.mig.model import DeviceTable
 from services.node_agent.gpu.faults import BoardLost
 from services.node_agent.gpu.nvml import facts as asked
-from services.node_agent.gpu.nvml.activity import SliceActivity
 from services.node_agent.gpu.nvml.errors import fault_of, told
 from services.node_agent.gpu.nvml.instances import list_instances
 from services.node_agent.gpu.nvml.profiles import read_table
 from services.node_agent.gpu.nvml.readings import read_board, read_processes
 from services.node_agent.gpu.nvml.session import NvmlSession
-from services.node_agent.gpu.nvml.slice_handles import MigDevice, SliceHandles
+from services.node_agent.gpu.nvml.slice_sampler import SliceSampler
 from services.node_agent.gpu.nvml.watching import EventWatch
 from services.node_agent.gpu.port import (
     BoardFacts,
@@ -34,7 +32,6 @@ from services.node_agent.gpu.port import (
 )
 
 Answer = TypeVar("Answer")
-_INVALID_ARGUMENT, _NOT_FOUND = 2, 6
 
 
 class NvmlReader:
@@ -49,12 +46,13 @@ class NvmlReader:
         self._session, self._now_s = session, now_s
         self._facts: dict[str, BoardFacts] = {}
         self._profile_ids: dict[str, tuple[int, ...]] = {}
-        self._slices, self._activity, self._watch = SliceHandles(), SliceActivity(), EventWatch(session)
-        self._sampling = threading.Lock()
+        self._samplers: dict[str, SliceSampler] = {}
+        self._watch = EventWatch(session)
 
     def close(self) -> None:
         """Gives back what the reader holds of the library; the session stays open."""
-        self._activity.close()
+        for sampler in self._samplers.values():
+            sampler.close()
         self._watch.close()
 
     def system(self) -> SystemFacts:
@@ -103,8 +101,8 @@ class NvmlReader:
 
     def processes(self, uuid: str) -> tuple[GpuProcess, ...]:
         """See `GpuReader`."""
-        slices = tuple((one.gi_id, one.handle) for one in self._mig_devices(uuid))
-        return self._session.ask(uuid, lambda handle: read_processes(handle, slices))
+        sampler = self._sampler(uuid)
+        return self._session.ask(uuid, lambda handle: read_processes(handle, sampler.devices))
 
     def read(self, uuid: str) -> BoardReading:
         """See `GpuReader`."""
@@ -112,7 +110,7 @@ class NvmlReader:
 
     def read_slices(self, uuid: str) -> tuple[SliceReading, ...]:
         """See `GpuReader`."""
-        return self._session.ask(uuid, lambda handle: self._read_slices(uuid, handle))
+        return self._session.ask(uuid, self._sampler(uuid).read)
 
     def events(self, limit_s: float) -> tuple[GpuEvent, ...]:
         """See `GpuReader`."""
@@ -124,34 +122,10 @@ class NvmlReader:
 
     def forget_slices(self, uuid: str) -> None:
         """Slices of the board may have changed: the next reading lists them anew."""
-        with self._sampling:
-            self._slices.forget(uuid)
+        self._sampler(uuid).forget()
 
-    def _read_slices(self, uuid: str, handle: Any) -> tuple[SliceReading, ...]:
-        with self._sampling:
-            try:
-                return self._sample(uuid, handle)
-            except pynvml.NVMLError as error:
-                if int(error.value) not in (_NOT_FOUND, _INVALID_ARGUMENT):
-                    raise
-            # A slice went away since it was listed.
-            self._slices.forget(uuid)
-            return self._sample(uuid, handle)
-
-    def _sample(self, uuid: str, handle: Any) -> tuple[SliceReading, ...]:
-        now_s = self._now_s()
-        devices = self._slices.of(uuid, handle, now_s)
-        self._activity.keep(self._slices.all_uuids())
-        return tuple(self._sample_slice(uuid, handle, device, now_s) for device in devices)
-
-    def _sample_slice(self, uuid: str, handle: Any, device: MigDevice, now_s: float) -> SliceReading:
-        memory = pynvml.nvmlDeviceGetMemoryInfo(device.handle)
-        sm, dram = self._activity.of(uuid, handle, device.gi_id, device.uuid, now_s)
-        return SliceReading(device.gi_id, int(memory.used), int(memory.total), sm, dram)
-
-    def _mig_devices(self, uuid: str) -> tuple[MigDevice, ...]:
-        with self._sampling:
-            return self._session.ask(uuid, lambda handle: self._slices.of(uuid, handle, self._now_s()))
+    def _sampler(self, uuid: str) -> SliceSampler:
+        return self._samplers.setdefault(uuid, SliceSampler(self._now_s))
 
     def _facts_of(self, uuid: str) -> BoardFacts:
         if uuid not in self._facts:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import pynvml
 
 from services.node_agent.gpu.nvml.errors import told
+from services.node_agent.gpu.nvml.mig_devices import MigDevice
 from services.node_agent.gpu.port import BoardReading, GpuProcess
 
-_NO_PERMISSION, _NOT_FOUND = 4, 6
+_NO_PERMISSION: Final = 4
 _NO_INSTANCE: Final = 0xFFFFFFFF
 _UNCORRECTED, _SINCE_LOAD = 1, 0  # NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC
 _REASONS: Final = (
@@ -48,12 +50,12 @@ def read_board(handle: Any, mode_on: bool) -> BoardReading:
     )
 
 
-def read_processes(handle: Any, slices: tuple[tuple[int, Any], ...]) -> tuple[GpuProcess, ...]:
+def read_processes(handle: Any, slices: Callable[[Any], tuple[MigDevice, ...]]) -> tuple[GpuProcess, ...]:
     """Compute processes on the board.
 
     Args:
         handle: of the board.
-        slices: (GPU instance id, handle) of its MIG devices; asked one by one where the board may not be asked for all.
+        slices: lists its MIG devices; they are asked one by one where the board may not be asked for all.
     """
     try:
         return tuple(_process(one) for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
@@ -61,9 +63,9 @@ def read_processes(handle: Any, slices: tuple[tuple[int, Any], ...]) -> tuple[Gp
         if int(error.value) != _NO_PERMISSION:
             raise
     found = []
-    for gi_id, slice_handle in slices:
-        for one in pynvml.nvmlDeviceGetComputeRunningProcesses(slice_handle):
-            found.append(GpuProcess(int(one.pid), gi_id, int(one.usedGpuMemory or 0)))
+    for device in slices(handle):
+        for one in pynvml.nvmlDeviceGetComputeRunningProcesses(device.handle):
+            found.append(GpuProcess(int(one.pid), device.gi_id, int(one.usedGpuMemory or 0)))
     return tuple(found)
 
 

@@ -23,9 +23,10 @@ def simulated_machine(
     Raises:
         InvalidField: a product that cannot be simulated, or too many boards.
     """
-    return SimulatedMachine(
-        [product for part in text.split(",") for product in _boards(part.strip())], seed, now_s, pause
-    )
+    products = [product for part in text.split(",") for product in _boards(part.strip())]
+    if len(products) > MAX_BOARDS:
+        raise InvalidField("simulated_machine", f"{len(products)} boards; {MAX_BOARDS} can be simulated")
+    return SimulatedMachine(products, seed, now_s, pause)
 
 
 def _boards(part: str) -> list[Product]:

@@ -74,8 +74,9 @@ class Helper:
 
     @property
     def worker(self) -> psutil.Process:
-        """The child that talks to the driver."""
-        return next(p for p in psutil.Process(self.process.pid).children() if p.is_running())
+        """The child that talks to the driver; the younger one waits to take its place."""
+        children = psutil.Process(self.process.pid).children()
+        return min((p for p in children if p.status() != psutil.STATUS_ZOMBIE), key=psutil.Process.create_time)
 
     def audited(self) -> list[dict[str, Any]]:
         """Every line of the audit log."""

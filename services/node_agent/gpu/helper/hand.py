@@ -1,4 +1,8 @@
-"""The server's hold on its worker: one call at a time, each with a limit; a worker that hangs or dies is replaced."""
+"""The server's hold on its worker: one call at a time, each with a limit; a worker that hangs or dies is replaced.
+
+Another worker waits ready beside it, since a Python that starts on a busy machine takes seconds. It has not touched the
+driver.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +39,7 @@ class Hand:
         self._number = 0
         self.starts = 0
         self._keeper: asyncio.Task[None] | None = None
+        self._spare: asyncio.Task[asyncio.subprocess.Process] | None = None
         self._alive = asyncio.Event()
         self._log = structlog.get_logger("worker")
 
@@ -43,13 +48,18 @@ class Hand:
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
-        """Ends the worker. Idempotent."""
+        """Ends the workers. Idempotent."""
         if self._keeper is not None:
             keeper, self._keeper = self._keeper, None
             await end_task(keeper)
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            await end_task(spare)
+        waiting = spare.result() if spare is not None and not spare.cancelled() and not spare.exception() else None
+        for process in (self._process, waiting):
+            if process is not None and process.returncode is None:
+                process.kill()
+                await process.wait()
 
     async def ask(self, verb: str, **arguments: Any) -> Any:
         """Has the worker do something.
@@ -101,22 +111,38 @@ class Hand:
 
     async def _keep(self) -> None:
         while True:
-            self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "services.node_agent.gpu.helper.worker",
-                self._backend,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                limit=MAX_ANSWER_BYTES,
-                start_new_session=True,
-            )
+            self._process = process = await self._next()
+            self._spare = asyncio.create_task(self._started())
             self.starts += 1
-            assert process.stdout is not None
-            if await process.stdout.readline() == READY:
-                self._alive.set()
+            self._alive.set()
             begun_s = time.monotonic()
             code = await process.wait()
             self._alive.clear()
             self._log.error("worker ended", code=code, pid=process.pid)
             await asyncio.sleep(max(0.0, begun_s + RESTART_PAUSE_S - time.monotonic()))
+
+    async def _next(self) -> asyncio.subprocess.Process:
+        """The worker that waits, or a new one where that has ended, too."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            process = await spare
+            if process.returncode is None:
+                return process
+            await asyncio.sleep(RESTART_PAUSE_S)
+        return await self._started()
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "services.node_agent.gpu.helper.worker",
+            self._backend,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=MAX_ANSWER_BYTES,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        if await process.stdout.readline() != READY:
+            self._log.error("a worker did not start", pid=process.pid)
+        return process

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,7 +46,9 @@ class Boards:
     simulated: bool = False
 
 
-async def discover_in_time(simulated: str, limit_s: float = DISCOVERY_LIMIT_S) -> Boards:
+async def discover_in_time(
+    simulated: str, lister: GpuReader | None = None, limit_s: float = DISCOVERY_LIMIT_S
+) -> Boards:
     """As `discover_boards`, off the event loop; a driver that does not answer in time is a fault of the node.
 
     The thread is a daemon: one that hangs in a driver does not keep the agent from ending.
@@ -62,7 +63,7 @@ async def discover_in_time(simulated: str, limit_s: float = DISCOVERY_LIMIT_S) -
     def look() -> None:
         boards, failed = None, None
         try:
-            boards = discover_boards(simulated)
+            boards = discover_boards(simulated, lister)
         except BaseException as error:  # noqa: BLE001  it is raised where this is awaited
             failed = error
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
@@ -76,11 +77,12 @@ async def discover_in_time(simulated: str, limit_s: float = DISCOVERY_LIMIT_S) -
         return Boards(faults=(f"NVIDIA driver: no answer within {limit_s:g} s; see its kernel log (dmesg)",))
 
 
-def discover_boards(simulated: str) -> Boards:
+def discover_boards(simulated: str, lister: GpuReader | None = None) -> Boards:
     """The machine's boards; blocks for as long as the driver does.
 
     Args:
         simulated: description of a machine to simulate instead, for instance "h100-80x2"; "" for the real one.
+        lister: reads profiles and slices, which wants a right that an agent need not have; None: the agent does.
 
     Raises:
         InvalidField: the description is not understood.
@@ -93,7 +95,7 @@ def discover_boards(simulated: str) -> Boards:
     except GpuError as error:
         structlog.get_logger("gpu").error("the NVIDIA driver cannot be used", error=error.message)
         return Boards(faults=(f"NVIDIA driver: {error.message}",))
-    return _look_at(reader, FigureSource.MEASURED_COUNTER) if reader is not None else Boards()
+    return _look_at(reader, FigureSource.MEASURED_COUNTER, lister) if reader is not None else Boards()
 
 
 def _open() -> GpuReader | None:
@@ -104,14 +106,16 @@ def _open() -> GpuReader | None:
     return NvmlReader(session) if session is not None else None
 
 
-def _look_at(reader: GpuReader, label: FigureSource, now_s: Callable[[], float] = time.monotonic) -> Boards:
+def _look_at(reader: GpuReader, label: FigureSource, lister: GpuReader | None = None) -> Boards:
     log = structlog.get_logger("gpu")
     try:
         found, system = reader.boards(), reader.system()
     except GpuError as error:
         log.error("the NVIDIA driver cannot be used", error=error.message)
         return Boards(faults=(f"NVIDIA driver: {error.message}",))
-    watches = tuple(BoardWatch(reader, board, _table(reader, board), now_s, label) for board in found)
+    watches = tuple(
+        BoardWatch(reader, board, _table(lister or reader, board), time.monotonic, label, lister) for board in found
+    )
     for watch in watches:
         watch.look()
         _tell(reader, watch, system.driver_version)

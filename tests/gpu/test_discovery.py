@@ -136,6 +136,9 @@ def test_code_runs_on_its_own_and_later_architectures() -> None:
         ("nonsense", "MIG-1", "opens no device here"),
     ],
 )
-def test_a_variant_without_its_device_is_refused(driver: str, uuid: str, words: str) -> None:
+def test_a_variant_without_its_device_is_refused(
+    monkeypatch: pytest.MonkeyPatch, driver: str, uuid: str, words: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", uuid)
     with pytest.raises(DeviceFault, match=words):
-        open_device(driver, 1, uuid)
+        open_device(driver, 1)

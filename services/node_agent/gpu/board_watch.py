@@ -48,6 +48,7 @@ class BoardWatch:
         table: its profiles; None when it cannot be cut.
         now_s: monotonic clock.
         label: weakest label that its figures may have: SIMULATED for boards that are not there.
+        lister: lists its slices, where that wants a right that the reader has not: the helper's client.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class BoardWatch:
         table: DeviceTable | None,
         now_s: Callable[[], float],
         label: FigureSource = FigureSource.MEASURED_COUNTER,
+        lister: GpuReader | None = None,
     ) -> None:
+        self._lister = lister or reader
         self.facts, self.table = facts, table
         self._reader, self._now_s, self._label = reader, now_s, label
         self._account, self._accounts, self._health = EnergyAccount(), SliceAccounts(), BoardHealth()
@@ -118,7 +121,7 @@ class BoardWatch:
         instances: tuple[GpuInstance, ...] = ()
         self._unlisted = ""
         try:
-            instances = self._reader.instances(self.facts.uuid) if mode_on else ()
+            instances = self._lister.instances(self.facts.uuid) if mode_on else ()
         except NoPermission as error:
             self._unlisted = f"MIG is on, and its slices cannot be listed: {error.message}"
         known = {one.uuid: one for one in self._state.slices if one.uuid}

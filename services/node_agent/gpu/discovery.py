@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -85,7 +84,8 @@ def discover_boards(simulated: str, helper: str = "") -> Boards:
 
     Args:
         simulated: description of a machine to simulate instead, for instance "h100-80x2"; "" for the real one.
-        helper: socket of the privileged helper, which reads where this process has no NVML; "" for none.
+        helper: socket of the privileged helper, which lists slices for an agent that may not, and reads everything
+            where this process has no NVML; "" for none.
 
     Raises:
         InvalidField: the description is not understood.
@@ -98,21 +98,21 @@ def discover_boards(simulated: str, helper: str = "") -> Boards:
     except GpuError as error:
         structlog.get_logger("gpu").error("the NVIDIA driver cannot be used", error=error.message)
         return Boards(faults=(f"NVIDIA driver: {error.message}",))
+    lister = HelperClient(Path(helper)) if helper else None
     if reader is not None:
-        return _look_at(reader, FigureSource.MEASURED_COUNTER, managed=bool(helper))
-    return _through(helper) if helper else Boards()
+        return _look_at(reader, FigureSource.MEASURED_COUNTER, managed=lister is not None, lister=lister)
+    return _through(lister) if lister else Boards()
 
 
-def _through(helper: str) -> Boards:
+def _through(helper: GpuReader) -> Boards:
     """Boards that the helper has: those of its host, read from a container, or those that it simulates."""
-    client = HelperClient(Path(helper))
     try:
-        simulated = client.system().driver_version == SIMULATED_DRIVER
+        simulated = helper.system().driver_version == SIMULATED_DRIVER
     except GpuError as error:
         structlog.get_logger("gpu").warning("no NVML here, and no helper to read boards through", error=error.message)
         return Boards()
     label = FigureSource.SIMULATED if simulated else FigureSource.MEASURED_COUNTER
-    return _look_at(client, label, managed=True)
+    return _look_at(helper, label, managed=True)
 
 
 def _open() -> GpuReader | None:
@@ -123,16 +123,16 @@ def _open() -> GpuReader | None:
     return NvmlReader(session) if session is not None else None
 
 
-def _look_at(
-    reader: GpuReader, label: FigureSource, managed: bool, now_s: Callable[[], float] = time.monotonic
-) -> Boards:
+def _look_at(reader: GpuReader, label: FigureSource, managed: bool, lister: GpuReader | None = None) -> Boards:
     log = structlog.get_logger("gpu")
     try:
         found, system = reader.boards(), reader.system()
     except GpuError as error:
         log.error("the NVIDIA driver cannot be used", error=error.message)
         return Boards(faults=(f"NVIDIA driver: {error.message}",))
-    watches = tuple(BoardWatch(reader, board, _table(reader, board), now_s, label) for board in found)
+    watches = tuple(
+        BoardWatch(reader, board, _table(lister or reader, board), time.monotonic, label, lister) for board in found
+    )
     for watch in watches:
         watch.look()
         _tell(reader, watch, system.driver_version)

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
 def _load(spec: ProcessSpec, threads: int, status: StatusLine) -> tuple[VariantManifest, Engine]:
     status.stage("checking and loading files")
     manifest = read_manifest(spec.envelope.read_bytes(), trusted_keys(spec.trusted_keys), spec.variant_id)
-    model = IreeModel(manifest, spec.artifacts, threads, spec.gpu_uuid)
+    model = IreeModel(manifest, spec.artifacts, threads)
     status.stage("warming up")
     warm(model, manifest)
     status.stage("asking the canary")

@@ -36,14 +36,13 @@ class Model(Protocol):
 class IreeModel:
     """A module in memory with a cache of its own."""
 
-    def __init__(self, manifest: VariantManifest, artifacts: Path, threads: int, gpu_uuid: str = "") -> None:
+    def __init__(self, manifest: VariantManifest, artifacts: Path, threads: int) -> None:
         """Checks and maps the files of a variant.
 
         Args:
             manifest: out of a checked envelope.
             artifacts: folder of files named by the hexadecimal part of their digest.
             threads: workers of the CPU device.
-            gpu_uuid: the board or slice that this process sees; "" for none.
 
         Raises:
             ArtifactRejected: a file is missing or not what the manifest says.
@@ -53,7 +52,7 @@ class IreeModel:
 
         # Shapes and types are right by construction here; checking them again costs time in each step.
         rt.flags.FUNCTION_INPUT_VALIDATION = False
-        config = rt.Config(device=open_device(manifest.driver, threads, gpu_uuid))
+        config = rt.Config(device=open_device(manifest.driver, threads))
         index = rt.ParameterIndex()
         descriptors = []
         for file in manifest.weights:

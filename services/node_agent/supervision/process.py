@@ -16,6 +16,7 @@ import psutil
 import structlog
 
 from services.node_agent.core.energy import Rate
+from services.node_agent.replica.device import VISIBLE_DEVICES
 from services.node_agent.replica.latencies import Stats
 from services.node_agent.replica.spec import ProcessSpec
 from tradewind.domain.errors import JobTimeout, RemoteError, ReplicaLost, TradewindError
@@ -203,4 +204,4 @@ class ReplicaProcess:
 
 def _environment(spec: ProcessSpec) -> dict[str, str]:
     """The agent's own, and the one board or slice that the process may see; none for one on a CPU."""
-    return {**os.environ, "CUDA_VISIBLE_DEVICES": spec.gpu_uuid}
+    return {**os.environ, VISIBLE_DEVICES: spec.gpu_uuid}

@@ -105,6 +105,14 @@ void fake_set(int board, const char *what, unsigned value) {
     else if (!strcmp(what, "shuffle")) machine->shuffle = value;
 }
 
+// From now on the machine's clock is the system's.
+void fake_real_clock(void) {
+    machine_lock();
+    machine->real_clock = 1;
+    for (unsigned i = 0; i < machine->board_count; i++) at((int)i)->counted_us = machine_now_us();
+    machine_unlock();
+}
+
 static void clear(board_t *board) {
     memset(board->slices, 0, sizeof board->slices);
     memset(board->held, 0, sizeof board->held);

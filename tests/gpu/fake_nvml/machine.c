@@ -33,6 +33,13 @@ int fake_open(const char *path, int create) {
     return machine->magic == MAGIC ? 0 : -EINVAL;
 }
 
+long long machine_now_us(void) {
+    struct timespec now;
+    if (!machine->real_clock) return machine->now_us;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000LL + now.tv_nsec / 1000;
+}
+
 void machine_lock(void) {
     if (pthread_mutex_lock(&machine->lock) == EOWNERDEAD) pthread_mutex_consistent(&machine->lock);
 }

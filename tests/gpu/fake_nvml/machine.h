@@ -47,7 +47,7 @@ typedef struct {
 typedef struct { int board; unsigned long long type, data; unsigned gi; } told_t;
 
 typedef struct {
-    unsigned magic, ready, board_count, uuids, seed, unprivileged, driver_gone, shuffle, boots;
+    unsigned magic, ready, board_count, uuids, seed, unprivileged, driver_gone, shuffle, boots, real_clock;
     unsigned long long calls, told;
     long long now_us;
     int order[MAX_BOARDS];
@@ -90,6 +90,9 @@ int slice_drop_compute(board_t *board, slice_t *slice);
 int slice_destroy(board_t *board, slice_t *slice);
 int slice_count(board_t *board);
 void tell(int board, unsigned long long type, unsigned long long data, unsigned gi);
+
+// The machine's clock in microseconds: moved by the test, or that of the system.
+long long machine_now_us(void);
 
 // Power, at the machine's clock.
 void power_advance(board_t *board);

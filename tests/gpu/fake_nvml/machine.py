@@ -82,6 +82,10 @@ class FakeMachine:
         """Lets the machine's clock go on."""
         self._c.fake_advance(round(seconds * 1e6))
 
+    def run_in_real_time(self) -> None:
+        """From now on the machine's clock is the system's; `advance` does nothing any more."""
+        self._c.fake_real_clock()
+
     def inject(self, *faults: Fault) -> None:
         """Adds faults; `verb` is one of the port or a function of NVML."""
         for fault in faults:

@@ -15,16 +15,17 @@ unsigned power_mw(board_t *board) {
 }
 
 void power_advance(board_t *board) {
-    double passed_us = (double)(machine->now_us - board->counted_us);
+    long long now_us = machine_now_us();
+    double passed_us = (double)(now_us - board->counted_us);
     board->energy_mj += power_mw(board) * passed_us / 1e6;
     for (int i = 0; i < MAX_SLICES; i++) {
         board->slices[i].sm_us += board->slices[i].sm * passed_us;
         board->slices[i].dram_us += board->slices[i].dram * passed_us;
     }
-    board->counted_us = machine->now_us;
-    if (!board->counter_frozen && machine->now_us / REFRESH_US > board->shown_at) {
+    board->counted_us = now_us;
+    if (!board->counter_frozen && now_us / REFRESH_US > board->shown_at) {
         board->shown_mj = board->energy_mj;
-        board->shown_at = machine->now_us / REFRESH_US;
+        board->shown_at = now_us / REFRESH_US;
     }
 }
 

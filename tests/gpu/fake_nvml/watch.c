@@ -11,7 +11,8 @@
 // Events -------------------------------------------------------------------------------------------------------------
 
 typedef struct { unsigned long long seen, wanted[MAX_BOARDS]; } event_set_t;
-enum { STEP_US = 500 };
+// A real driver wakes its waiter; here the machine is looked at now and then.
+enum { STEP_US = 20000 };
 
 int nvmlEventSetCreate(handle_t *to) {
     CALL(-1, ({
@@ -72,7 +73,7 @@ int nvmlGpmMigSampleGet(handle_t device, unsigned gi, handle_t sample) {
         int code = !board->gpm ? NOT_SUPPORTED : slice ? OK : NOT_FOUND;
         if (code == OK) {
             power_advance(board);
-            *(sample_t *)sample = (sample_t){handle_board(device), gi, 0, machine->now_us, slice->sm_us, slice->dram_us};
+            *(sample_t *)sample = (sample_t){handle_board(device), gi, 0, machine_now_us(), slice->sm_us, slice->dram_us};
         }
         code;
     }));

@@ -106,6 +106,12 @@ class NoSpace(TradewindError):
     reason = "NO_SPACE"
 
 
+class DeviceFault(TradewindError):
+    """The device is taken out; another one must do."""
+
+    reason = "DEVICE_FAULT"
+
+
 class Overloaded(TradewindError):
     """A bounded queue is full."""
 
@@ -230,6 +236,7 @@ STATUS: Final[dict[str, str]] = {
     "DEADLINE_REQUIRED": "INVALID_ARGUMENT",
     "BAD_MODEL_SOURCE": "INVALID_ARGUMENT",
     "UNSUPPORTED_MODEL": "FAILED_PRECONDITION",
+    "DEVICE_FAULT": "UNAVAILABLE",
     "NOT_FOUND": "NOT_FOUND",
     "ALREADY_EXISTS": "ALREADY_EXISTS",
     "GENERATION_CONFLICT": "ABORTED",

@@ -79,13 +79,17 @@ class CpuDevice:
         """See `Device`."""
         return self._facts
 
-    def cut(self, kind: str, busy: Collection[int] = ()) -> Partition:
+    def partitions(self) -> tuple[Partition, ...]:
+        """See `Device`."""
+        return ()
+
+    def cut(self, kind: str, busy: Collection[int | str] = ()) -> Partition:
         """See `Device`."""
         count = self._count(kind)
         by_use = sorted(self._facts.cpu_ids, key=lambda cpu: (cpu in busy, cpu))
         return self._partition(kind, tuple(sorted(by_use[:count])))
 
-    def check(self, device_id: str, kind: str, cpu_ids: Collection[int]) -> None:
+    def check(self, device_id: str, kind: str, cpu_ids: Collection[int], uuid: str = "") -> None:
         """See `Device`."""
         if device_id not in ("", DEVICE_ID):
             raise InvalidField("partition.device_id", f"this node has no device {device_id!r}, only {DEVICE_ID}")

@@ -58,14 +58,18 @@ class SimulatedDevice:
         """See `Device`."""
         return self._facts
 
-    def cut(self, kind: str, busy: Collection[int] = ()) -> Partition:
+    def partitions(self) -> tuple[Partition, ...]:
+        """See `Device`."""
+        return ()
+
+    def cut(self, kind: str, busy: Collection[int | str] = ()) -> Partition:
         """See `Device`."""
         count = self._count(kind)
         cpu_ids = tuple(sorted(sorted(self._facts.cpu_ids, key=lambda c: (c in busy, c))[:count]))
         name = f"{self._facts.device_id}:cores={','.join(map(str, cpu_ids))}"
         return Partition(name, self._facts.device_id, kind, cpu_ids, count << 30)
 
-    def check(self, device_id: str, kind: str, cpu_ids: Collection[int]) -> None:
+    def check(self, device_id: str, kind: str, cpu_ids: Collection[int], uuid: str = "") -> None:
         """See `Device`."""
         if device_id not in ("", self._facts.device_id):
             raise InvalidField("partition.device_id", f"this is {self._facts.device_id}, not {device_id!r}")

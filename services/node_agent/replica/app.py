@@ -103,7 +103,8 @@ def _load_generator(spec: ProcessSpec, manifest: VariantManifest, threads: int, 
     status.stage("warming up")
     warm(model, manifest)
     status.stage("asking the canary")
-    clocks = Clocks(time.monotonic, time.process_time)
+    # A step on a GPU costs while it lasts, whatever the CPU does meanwhile.
+    clocks = Clocks(time.monotonic, time.monotonic if spec.gpu_uuid else time.process_time)
     engine = Engine(model, shapes_of(manifest, spec.batch_limit), Policy(), clocks, lambda error: _die(status, error))
     engine.start()
     check_canary(engine, manifest.canary)

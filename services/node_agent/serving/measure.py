@@ -106,7 +106,7 @@ class Measurer:
         self, request: node_pb2.MeasureRequest, envelope: FileRef, device: Device, stack: AsyncExitStack
     ) -> ReplicaProcess:
         kind = request.partition_kind or device.facts.partition_kinds[-1]
-        partition = device.cut(kind, self._bench.busy_cpus())
+        partition = device.cut(kind, self._bench.busy())
         number = next(self._numbers)
         spec = ReplicaSpec(
             replica_id=f"measure-{number}",
@@ -118,6 +118,7 @@ class Measurer:
             partition_kind=kind,
             cpu_ids=partition.cpu_ids,
             batch_limit=request.batch_limit,
+            partition_uuid=partition.uuid,
         )
         told = self._bench.process_spec(spec, self._bench.envelope_path(envelope.digest), number)
         process = await ReplicaProcess.start(told)

@@ -123,7 +123,7 @@ class Control:
         self._retry_at_s: float | None = None
         self._tidy_at_s = now_s() + TIDY_S
         self._log = structlog.get_logger("control")
-        self.leading = False
+        self.leading = self.loaded = False
         # Where the leader answers; "" when not known.
         self.leader = ""
         self.blueprint = Blueprint("", 0, "")
@@ -183,6 +183,16 @@ class Control:
         self.blueprint = blueprint_of(stored.blueprint)
         self.draining, self.budgets = stored.draining, dict(stored.budgets)
         self.explanations = stored.explanations
+        self.loaded = True
+
+    def require_loaded(self) -> None:
+        """Refuses while nothing was read yet.
+
+        Raises:
+            ServiceUnavailable: it just started.
+        """
+        if not self.loaded:
+            raise ServiceUnavailable("the orchestrator just started and reads what is stored; retry in a second")
 
     def depose(self, error: TradewindError) -> None:
         """Another orchestrator leads: stops acting, sends node agents away."""
@@ -299,6 +309,7 @@ class Control:
         Raises:
             NotFound: there is none.
         """
+        self.require_loaded()
         for record in self.deployments.values():
             if name in (record.deployment_id, record.name):
                 return record

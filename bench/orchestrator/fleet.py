@@ -5,7 +5,8 @@
 A real orchestrator process on real PostgreSQL and Redis (embedded), real gRPC streams from this process: an agent is a
 stream that reports its whole state every two seconds and obeys at once. Each round changes a wish, which commits a new
 generation and so a new target for every node. Printed: from the call to the last target received, planning, checking
-and committing included; resident memory of the orchestrator after the rounds. Agents share the machine's cores with the orchestrator.
+and committing included; resident memory of the orchestrator after the rounds. Agents share the machine's cores with the
+orchestrator.
 """
 
 from __future__ import annotations
@@ -113,9 +114,7 @@ async def measure(orchestrator: Orchestrator, count: int, rounds: int) -> None:
         await orchestrator.update(make_spec(ttft=300, rate=20.0, min_replicas=40 + 20 * number))
         await until_all(nodes, lambda node, least=before: node.generation > least)
         last_s = max(node.told_at_s for node in nodes)
-        print(
-            f"round {number + 1}: asked, planned, checked, committed, last of {count} targets in {last_s - asked_s:.2f} s"
-        )
+        print(f"round {number + 1}: from the call to the last of {count} targets {last_s - asked_s:.2f} s")
     memory = psutil.Process(orchestrator.pid).memory_info().rss
     print(f"orchestrator's resident memory: {memory / 2**20:.0f} MiB")
     print(f"machine: {platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}")

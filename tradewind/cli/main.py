@@ -22,6 +22,7 @@ from tradewind.cli.commands import (
     operations,
     pareto,
     profiles,
+    replay,
     status,
     targets,
     top,
@@ -48,7 +49,7 @@ Every command takes --json. Exit codes: 0 done, 1 failed, 2 misuse. docs/cli.md 
 _PANELS: Final = {
     "The main job": (models, variants, profiles, pareto, deployments, chat),
     "From one file": (apply,),
-    "How things stand": (status, explain, top, nodes, decisions, targets, operations, version),
+    "How things stand": (status, explain, top, nodes, decisions, replay, targets, operations, version),
 }
 
 

@@ -20,6 +20,8 @@ MOST_LABELS: Final = 32
 # As many failure domains as a plan tells apart.
 MOST_DOMAINS: Final = 32
 MOST_TEXT: Final = 256
+# Gateways hold a request for a sleeping deployment no longer.
+MOST_COLD_START_S: Final = 180.0
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -54,6 +56,7 @@ def check_spec(spec: orchestrator_pb2.DeploymentSpec) -> None:
             "spec.min_replicas",
             f"at least {spec.min_replicas} and at most {spec.max_replicas} replicas cannot both hold",
         )
+    _check_sleep(spec)
     if len(spec.node_selector) > MOST_LABELS:
         raise InvalidField("spec.node_selector", f"at most {MOST_LABELS} labels are possible")
     for key, value in spec.node_selector.items():
@@ -72,6 +75,19 @@ def _check_spread(spec: orchestrator_pb2.DeploymentSpec) -> None:
     if spec.max_replicas and spec.max_replicas < domains:
         raise InvalidField(
             "spec.spread.domains", f"{domains} domains need as many replicas, at most {spec.max_replicas} are allowed"
+        )
+
+
+def _check_sleep(spec: orchestrator_pb2.DeploymentSpec) -> None:
+    if not 0.0 <= spec.cold_start_s <= MOST_COLD_START_S:
+        raise InvalidField(
+            "spec.cold_start_s", f"{spec.cold_start_s:g} s is not between 0 (any) and {MOST_COLD_START_S:g} s"
+        )
+    if spec.cold_start_s and not spec.scale_to_zero:
+        raise InvalidField("spec.cold_start_s", "it only matters with scale_to_zero; set that, or leave it out")
+    if spec.scale_to_zero and spec.min_replicas:
+        raise InvalidField(
+            "spec.scale_to_zero", f"at least {spec.min_replicas} replicas and none at all cannot both hold; drop one"
         )
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from services.orchestrator.core.blueprint import Blueprint
 from services.orchestrator.core.catalog import Catalog
 from services.orchestrator.core.fading import NOTHING, Faded
+from services.orchestrator.core.fleet import DEFAULT_POWER
 from services.orchestrator.core.loads import figures_at, longest_prompt, most_concurrency
 from services.orchestrator.core.profile import Latency, Load, Profile
 from services.orchestrator.core.traffic import Speed
@@ -63,13 +64,15 @@ def drifted(
     """
     known = {drift.key: drift for drift in before}
     replicas = {(r.node_id, r.replica_id): r for r in blueprint.replicas}
-    profiles = {(p.variant_id, p.device_class, p.partition_kind): p for p in catalog.profiles}
+    profiles = {(p.variant_id, p.device_class, p.partition_kind, p.power): p for p in catalog.profiles}
+    powers = {(n.node_id, device_id): power for n in blueprint.layouts for device_id, power in n.power_settings}
     seen: dict[tuple[str, str], list[tuple[float, int]]] = {}
     for speed in speeds:
         replica = replicas.get((speed.node_id, speed.replica_id))
         if replica is None or speed.samples < LEAST_SAMPLES:
             continue
-        profile = profiles.get((replica.variant_id, replica.device_class, replica.partition.kind))
+        power = powers.get((replica.node_id, replica.partition.device_id), DEFAULT_POWER)
+        profile = profiles.get((replica.variant_id, replica.device_class, replica.partition.kind, power))
         if profile is not None and (ratio := _ratio(profile, speed)):
             seen.setdefault((replica.variant_id, replica.device_class), []).append((ratio, speed.samples))
     for key, ratios in seen.items():

@@ -106,11 +106,12 @@ def _confine(job: Job, folder: Path) -> None:
         UnsupportedModel: a source that runs code, on a kernel that cannot confine it.
     """
     from services.compiler.jobs.sandbox import confine
-    from services.compiler.sources.detection import RUNS_CODE, Form, file_of
+    from services.compiler.sources.detection import LONE_FILES, RUNS_CODE, Form, file_of
 
     if "source" in job:
         source = file_of(Path(job["source"])).resolve()
-        read = [source if source.is_dir() else source.parent]
+        alone = source.is_dir() or job["form"] in LONE_FILES
+        read = [source if alone else source.parent]
     else:
         read = [path.resolve() for path in Path(job["model"]).iterdir()]
     # A hub's snapshot folder links to the blobs beside it.

@@ -47,11 +47,13 @@ _REFUSED: Final = {
     }),
 }  # fmt: skip
 _X32_BIT: Final = 0x40000000
-# What programs and libraries need to see of a system; nothing of anybody's home.
+# What programs and libraries need to see of a system: nothing of anybody's home, and of /proc nothing of other
+# processes, whose environment a process of the same user could read.
 _SYSTEM: Final = (
-    "/usr", "/lib", "/lib64", "/bin", "/opt", "/proc", "/sys/devices/system", "/sys/fs/cgroup", "/etc/ld.so.cache",
-    "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd", "/etc/alternatives",
-    "/dev/urandom", "/dev/random", "/dev/zero",
+    "/usr", "/lib", "/lib64", "/bin", "/opt", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat",
+    "/proc/filesystems", "/proc/version", "/proc/sys/vm", "/proc/sys/kernel", "/sys/devices/system", "/sys/fs/cgroup",
+    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd",
+    "/etc/alternatives", "/dev/urandom", "/dev/random", "/dev/zero",
 )  # fmt: skip
 _WRITABLE_DEVICES: Final = ("/dev/null",)
 

@@ -95,7 +95,7 @@ def _operators(folder: Path) -> set[str]:
         saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     except DecodeError as error:
         raise BadModelSource(f"{folder}/saved_model.pb is damaged ({error}); save the model again") from error
-    found = set()
+    found: set[str] = set()
     for graph in saved.meta_graphs:
         found.update(node.op for node in graph.graph_def.node)
         for function in graph.graph_def.library.function:
@@ -114,13 +114,15 @@ def _through_onnx(tf: Any, callee: Callee, source: Path, output: Path, reference
         answer = callee.call(**dict(zip(callee.specs, values, strict=True)))
         return [answer[name] for name in sorted(answer)]
 
-    names = sorted(called.get_concrete_function().structured_outputs and callee_outputs(tf, callee))
+    concrete = called.get_concrete_function()
+    names = sorted(_outputs_of(tf, callee))
     path = output.parent / "converted" / "model.onnx"
     path.parent.mkdir(parents=True)
     try:
         model, _ = tf2onnx.convert.from_function(called, input_signature=specs, opset=_OPSET)
     except Exception as error:
         raise UnsupportedModel(f"{source} cannot be turned into ONNX ({_first(error)})") from error
+    _fill(tf, concrete, model.graph)
     _rename(model.graph, names)
     path.write_bytes(model.SerializeToString())
     for name in SIDECARS:
@@ -130,7 +132,7 @@ def _through_onnx(tf: Any, callee: Callee, source: Path, output: Path, reference
     return import_onnx(path, output, reference, say, _oracle(tf, callee))
 
 
-def callee_outputs(tf: Any, callee: Callee) -> list[str]:
+def _outputs_of(tf: Any, callee: Callee) -> list[str]:
     """Names of what a function gives, found by tracing it."""
     traced = tf.function(lambda **given: callee.call(**given)).get_concrete_function(
         **{name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in callee.specs.items()}
@@ -144,6 +146,19 @@ def _oracle(tf: Any, callee: Callee) -> Oracle:
         return {name: value.numpy() for name, value in callee.call(**given).items()}
 
     return ask
+
+
+def _fill(tf: Any, concrete: Any, graph: Any) -> None:
+    """Makes weights of what a function captured as constants, which tf2onnx leaves as inputs."""
+    from onnx import numpy_helper
+
+    captured = {placeholder.name: value for value, placeholder in concrete.graph.captures if value.dtype != tf.resource}
+    for at in reversed(range(len(graph.input))):
+        name = graph.input[at].name
+        value = captured.get(name, captured.get(f"{name}:0"))
+        if value is not None:
+            graph.initializer.append(numpy_helper.from_array(value.numpy(), name))
+            del graph.input[at]
 
 
 def _rename(graph: Any, outputs: list[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from services.node_agent.core.energy import Rate
 from services.node_agent.core.mig.model import DeviceTable
+from services.node_agent.core.power import Setting
 from tradewind.domain.figures import EnergyFigure, FigureSource
 
 
@@ -26,7 +27,7 @@ class DeviceKind(IntEnum):
 class DeviceFacts:
     """What a device is; the same at each look. See `tradewind.v1.Device`.
 
-    `table` holds the profiles of slices that a GPU offers.
+    `table` holds the profiles of slices that a GPU offers, `power_settings` what it may be given besides its default.
     """
 
     device_id: str
@@ -44,6 +45,7 @@ class DeviceFacts:
     can_set_power: bool = False
     can_partition: bool = False
     table: DeviceTable | None = None
+    power_settings: tuple[Setting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

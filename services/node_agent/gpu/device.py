@@ -6,9 +6,11 @@ from collections.abc import Collection
 from typing import Final
 
 from services.node_agent.core.energy import Rate
+from services.node_agent.core.power import offered
 from services.node_agent.devices.port import BoardDetail, DeviceFacts, DeviceKind, Partition, Reading, SliceDetail
 from services.node_agent.gpu.board_name import targets
 from services.node_agent.gpu.board_watch import BoardWatch
+from services.node_agent.gpu.bounds import bounds_of
 from services.node_agent.gpu.state import BoardState, SliceState
 from tradewind.domain.errors import DeviceFault, InUse, InvalidField
 from tradewind.domain.figures import FigureSource, weakest
@@ -51,6 +53,7 @@ class GpuDevice:
             can_set_power=may_set_power and board.power is not None,
             can_partition=may_partition and board.mig_capable,
             table=watch.table,
+            power_settings=offered(bounds_of(board)) if may_set_power else (),
         )
 
     @property

@@ -133,6 +133,58 @@ REPLICA_STATE_STOPPING: ReplicaState.ValueType  # 7
 Global___ReplicaState: _TypeAlias = ReplicaState  # noqa: Y015
 
 @_typing.final
+class SliceKind(_message.Message):
+    """A profile of slices that a board offers, as the board itself reports it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    COMPUTE_SLICES_FIELD_NUMBER: _builtins.int
+    MEMORY_SLICES_FIELD_NUMBER: _builtins.int
+    STARTS_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    EXTRA_ENGINE_FIELD_NUMBER: _builtins.int
+    profile_id: _builtins.int
+    """The board's number for it."""
+    kind: _builtins.str
+    """Partition kind, for instance "mig/3g.40gb"."""
+    memory_bytes: _builtins.int
+    """Memory that one slice can use, in bytes."""
+    compute_slices: _builtins.int
+    """What one slice takes of the board's compute slices."""
+    memory_slices: _builtins.int
+    """What one slice takes of the board's memory slices."""
+    most: _builtins.int
+    """Most slices of this profile at one time."""
+    extra_engine: _builtins.bool
+    """Whether it takes an engine of which the board has one ("+me")."""
+    @_builtins.property
+    def starts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Memory slices it can begin at."""
+
+    def __init__(
+        self,
+        *,
+        profile_id: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
+        compute_slices: _builtins.int = ...,
+        memory_slices: _builtins.int = ...,
+        starts: _abc.Iterable[_builtins.int] | None = ...,
+        most: _builtins.int = ...,
+        extra_engine: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_slices", b"compute_slices", "extra_engine", b"extra_engine", "kind", b"kind", "memory_bytes", b"memory_bytes", "memory_slices", b"memory_slices", "most", b"most", "profile_id", b"profile_id", "starts", b"starts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SliceKind: _TypeAlias = SliceKind  # noqa: Y015
+
+@_typing.final
 class Device(_message.Message):
     """A device as a node found it."""
 
@@ -151,6 +203,12 @@ class Device(_message.Message):
     ENERGY_SOURCE_FIELD_NUMBER: _builtins.int
     ENERGY_METHOD_FIELD_NUMBER: _builtins.int
     IDLE_POWER_MW_FIELD_NUMBER: _builtins.int
+    SLICE_KINDS_FIELD_NUMBER: _builtins.int
+    POWER_SETTINGS_FIELD_NUMBER: _builtins.int
+    SLEEP_POWER_MW_FIELD_NUMBER: _builtins.int
+    ASLEEP_FIELD_NUMBER: _builtins.int
+    WAKE_S_FIELD_NUMBER: _builtins.int
+    PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """Identity, stable over restarts, for instance "cpu0" or "GPU-…"."""
     kind: Global___DeviceKind.ValueType
@@ -171,6 +229,14 @@ class Device(_message.Message):
     """Method of its energy figures, for instance "cpu-linear@1(…)"."""
     idle_power_mw: _builtins.float
     """Power drawn when idle, in milliwatts, with the source above."""
+    sleep_power_mw: _builtins.float
+    """Power drawn when nothing is on it and it sleeps, in milliwatts; unset means that it cannot."""
+    asleep: _builtins.bool
+    """Whether it sleeps now."""
+    wake_s: _builtins.float
+    """Seconds from sleep to work."""
+    price_per_hour: _builtins.float
+    """Price by the hour, in the operator's currency; 0 means not known."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Targets whose variants it runs, best first."""
@@ -182,6 +248,14 @@ class Device(_message.Message):
     @_builtins.property
     def partition_kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Partition kinds it can be cut into, for instance "cpu/1", "cpu/2", "mig/1g.10gb"."""
+
+    @_builtins.property
+    def slice_kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___SliceKind]:
+        """Slices that it can be cut into; none means that its partitions stay as they are."""
+
+    @_builtins.property
+    def power_settings(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.PowerSetting]:
+        """Power settings that it may be given besides its default."""
 
     def __init__(
         self,
@@ -199,12 +273,20 @@ class Device(_message.Message):
         energy_source: _common_pb2.FigureSource.ValueType = ...,
         energy_method: _builtins.str = ...,
         idle_power_mw: _builtins.float = ...,
+        slice_kinds: _abc.Iterable[Global___SliceKind] | None = ...,
+        power_settings: _abc.Iterable[_common_pb2.PowerSetting] | None = ...,
+        sleep_power_mw: _builtins.float | None = ...,
+        asleep: _builtins.bool = ...,
+        wake_s: _builtins.float = ...,
+        price_per_hour: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sleep_power_mw", b"_sleep_power_mw", "sleep_power_mw", b"sleep_power_mw"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_partition", b"can_partition", "can_set_power", b"can_set_power", "cpu_ids", b"cpu_ids", "device_class", b"device_class", "device_id", b"device_id", "energy_method", b"energy_method", "energy_source", b"energy_source", "idle_power_mw", b"idle_power_mw", "kind", b"kind", "memory_bytes", b"memory_bytes", "partition_kinds", b"partition_kinds", "product_name", b"product_name", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sleep_power_mw", b"_sleep_power_mw", "asleep", b"asleep", "can_partition", b"can_partition", "can_set_power", b"can_set_power", "cpu_ids", b"cpu_ids", "device_class", b"device_class", "device_id", b"device_id", "energy_method", b"energy_method", "energy_source", b"energy_source", "idle_power_mw", b"idle_power_mw", "kind", b"kind", "memory_bytes", b"memory_bytes", "partition_kinds", b"partition_kinds", "power_settings", b"power_settings", "price_per_hour", b"price_per_hour", "product_name", b"product_name", "sleep_power_mw", b"sleep_power_mw", "slice_kinds", b"slice_kinds", "targets", b"targets", "wake_s", b"wake_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__sleep_power_mw: _TypeAlias = _typing.Literal["sleep_power_mw"]  # noqa: Y015
+    _WhichOneofArgType__sleep_power_mw: _TypeAlias = _typing.Literal["_sleep_power_mw", b"_sleep_power_mw"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sleep_power_mw) -> _WhichOneofReturnType__sleep_power_mw | None: ...
 
 Global___Device: _TypeAlias = Device  # noqa: Y015
 

@@ -26,7 +26,7 @@ class DeviceKind(IntEnum):
 class DeviceFacts:
     """What a device is; the same at each look. See `tradewind.v1.Device`.
 
-    `table` holds the profiles of slices that a GPU offers.
+    `table` holds the profiles of slices that a GPU offers, `clock_choices_mhz` SM clocks that it may be locked to.
     """
 
     device_id: str
@@ -44,6 +44,7 @@ class DeviceFacts:
     can_set_power: bool = False
     can_partition: bool = False
     table: DeviceTable | None = None
+    clock_choices_mhz: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

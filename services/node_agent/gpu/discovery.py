@@ -47,7 +47,7 @@ class Boards:
 
 
 async def discover_in_time(
-    simulated: str, lister: GpuReader | None = None, limit_s: float = DISCOVERY_LIMIT_S
+    simulated: str, lister: GpuReader | None = None, may_change: bool = False, limit_s: float = DISCOVERY_LIMIT_S
 ) -> Boards:
     """As `discover_boards`, off the event loop; a driver that does not answer in time is a fault of the node.
 
@@ -63,7 +63,7 @@ async def discover_in_time(
     def look() -> None:
         boards, failed = None, None
         try:
-            boards = discover_boards(simulated, lister)
+            boards = discover_boards(simulated, lister, may_change)
         except BaseException as error:  # noqa: BLE001  it is raised where this is awaited
             failed = error
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
@@ -77,25 +77,26 @@ async def discover_in_time(
         return Boards(faults=(f"NVIDIA driver: no answer within {limit_s:g} s; see its kernel log (dmesg)",))
 
 
-def discover_boards(simulated: str, lister: GpuReader | None = None) -> Boards:
+def discover_boards(simulated: str, lister: GpuReader | None = None, may_change: bool = False) -> Boards:
     """The machine's boards; blocks for as long as the driver does.
 
     Args:
         simulated: description of a machine to simulate instead, for instance "h100-80x2"; "" for the real one.
         lister: reads profiles and slices, which wants a right that an agent need not have; None: the agent does.
+        may_change: whether slices, clocks and caps may be changed, by whoever the agent has for it.
 
     Raises:
         InvalidField: the description is not understood.
     """
     if simulated:
         machine = simulated_machine(simulated, _SEED, time.monotonic, lambda s: _pause(s))
-        return _look_at(SimulatedGpus(machine), FigureSource.SIMULATED)
+        return _look_at(SimulatedGpus(machine), FigureSource.SIMULATED, None, may_change)
     try:
         reader = _open()
     except GpuError as error:
         structlog.get_logger("gpu").error("the NVIDIA driver cannot be used", error=error.message)
         return Boards(faults=(f"NVIDIA driver: {error.message}",))
-    return _look_at(reader, FigureSource.MEASURED_COUNTER, lister) if reader is not None else Boards()
+    return _look_at(reader, FigureSource.MEASURED_COUNTER, lister, may_change) if reader is not None else Boards()
 
 
 def _open() -> GpuReader | None:
@@ -106,7 +107,7 @@ def _open() -> GpuReader | None:
     return NvmlReader(session) if session is not None else None
 
 
-def _look_at(reader: GpuReader, label: FigureSource, lister: GpuReader | None = None) -> Boards:
+def _look_at(reader: GpuReader, label: FigureSource, lister: GpuReader | None, may_change: bool) -> Boards:
     log = structlog.get_logger("gpu")
     try:
         found, system = reader.boards(), reader.system()
@@ -122,8 +123,9 @@ def _look_at(reader: GpuReader, label: FigureSource, lister: GpuReader | None = 
     faults = tuple(f"board {name} does not answer; reset it or reboot the machine" for name in reader.lost())
     for words in faults:
         log.error("board is lost", fault=words)
-    devices = tuple(GpuDevice(watch, simulated=label is FigureSource.SIMULATED) for watch in watches)
-    return Boards(reader, watches, devices, faults, label is FigureSource.SIMULATED)
+    pretended = label is FigureSource.SIMULATED
+    devices = tuple(GpuDevice(watch, may_change, may_change, pretended) for watch in watches)
+    return Boards(reader, watches, devices, faults, pretended)
 
 
 def _table(reader: GpuReader, board: BoardFacts) -> DeviceTable | None:

@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from services.node_agent.core.energy import Rate
+from services.node_agent.core.meter_window import MeterPoint
 from services.node_agent.core.mig.model import DeviceTable
 from tradewind.domain.figures import EnergyFigure, FigureSource
 
@@ -157,6 +158,15 @@ class Device(Protocol):
 
     def read(self) -> Reading:
         """Readings since the one before. Called about each report period."""
+
+    def meter(self, uuid: str) -> MeterPoint | None:
+        """The meter of a board or slice, read now; None where requests are charged for CPU time.
+
+        May wait for the driver: call it off the event loop.
+
+        Raises:
+            InvalidField: no such slice stands.
+        """
 
     def rate(self) -> Rate:
         """What its busy time costs now."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from services.node_agent.core.energy import Rate
+from services.node_agent.core.meter_window import MeterPoint
 from services.node_agent.devices.port import BoardDetail, DeviceFacts, DeviceKind, Partition, Reading, SliceDetail
 from services.node_agent.gpu.board_name import targets
 from services.node_agent.gpu.board_watch import BoardWatch
@@ -130,6 +131,20 @@ class GpuDevice:
             fault=self._watch.fault,
             board=detail,
         )
+
+    def meter(self, uuid: str) -> MeterPoint | None:
+        """See `Device`. Looks at the board now; the idle part of a slice is its share of memory."""
+        self._watch.look()
+        state = self._watch.state
+        board_used = state.reading.memory_used_bytes if state.reading else 0
+        if uuid == self._facts.device_id and not state.mode_on:
+            return MeterPoint(state.seen_at_s, state.energy, state.idle_mw, board_used)
+        one = next((one for one in state.slices if one.uuid == uuid), None)
+        if one is None or self._watch.table is None:
+            raise InvalidField("partition.uuid", f"{uuid!r} does not stand on {self._facts.device_id} any more")
+        idle_mw = state.idle_mw * one.instance.placement.size / self._watch.table.memory_slices
+        used = one.reading.memory_used_bytes if one.reading else 0
+        return MeterPoint(state.seen_at_s, one.energy, idle_mw, used)
 
     def rate(self) -> Rate:
         """See `Device`. Known for a whole board only: what it draws above idle, for each second that it is at work."""

@@ -220,7 +220,8 @@ async def _found(settings: NodeAgentSettings) -> Boards:
     """NVIDIA boards, where they are wanted."""
     if settings.gpus == "off" and not settings.simulated_machine:
         return Boards()
-    return await discover_in_time(settings.simulated_machine, settings.gpu_helper)
+    may_change = bool(settings.gpu_helper or settings.simulated_machine)
+    return await discover_in_time(settings.simulated_machine, settings.gpu_helper, may_change)
 
 
 async def _meter(inventory: Inventory, fleet: Fleet, period_s: float) -> None:

@@ -6,14 +6,20 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from services.node_agent.core.measurement import Sample
+from services.node_agent.core.meter_window import charge
 from services.node_agent.gpu.board_watch import BoardWatch
+from services.node_agent.gpu.device import GpuDevice
 from services.node_agent.gpu.port import GpuEvent
 from services.node_agent.gpu.simulated import Fault, FaultKind, SimulatedGpus, simulated_machine
+from services.node_agent.gpu.simulated.products import PRODUCTS
 from services.node_agent.gpu.simulated.slices import SimulatedProcess
 from services.node_agent.gpu.telemetry import Telemetry
+from tradewind.domain.errors import InvalidField
 from tradewind.domain.figures import FigureSource
 
 from .rigs import Rig
@@ -134,6 +140,34 @@ def test_slices_that_may_not_be_listed_are_a_fault_in_words(make_rig: MakeRig) -
     watched.look(11.0)
     assert "cannot be listed" in watched.watches[0].fault
     assert watched.watches[0].state.reading is not None, "the board itself is still metered"
+
+
+def test_a_load_is_charged_by_the_meter_of_its_partition(make_rig: MakeRig) -> None:
+    rig = make_rig("h100-80")
+    uuid = on(rig)
+    one = make(rig, uuid, 9, 4, 4)
+    watched = Watched(rig)
+    device = GpuDevice(watched.watches[0])
+    watched.look(1.0)
+    slice_uuid = one.compute[0].uuid
+    before = device.meter(slice_uuid)
+    rig.machine.set_load(uuid, one.gi_id, 0.6)
+    for _ in range(6):
+        watched.look(1.0)
+    after = device.meter(slice_uuid)
+    assert before is not None and after is not None
+    board = PRODUCTS["h100-80"]
+    active_mj = (board.power.most_mw - board.idle_mw) * 0.6 * 60 / 132 * 6
+    samples = [Sample(1, 1, 10, 1.0, 2.0, FigureSource.UNAVAILABLE, "")]
+    samples.append(replace(samples[0], decode_mj=0.0))
+    charged = charge(samples, before, after)
+    assert sum(s.prefill_mj + s.decode_mj for s in charged) == pytest.approx(active_mj, rel=0.02)
+    assert charged[0].decode_mj == pytest.approx(active_mj / 2, rel=0.02)
+    assert charged[0].source is FigureSource.ATTRIBUTED and "above-idle" in charged[0].method
+    short = charge(samples, before, replace(before, at_s=before.at_s + 0.4))
+    assert short[0].source is FigureSource.UNAVAILABLE, "too short to say"
+    with pytest.raises(InvalidField):
+        device.meter("MIG-gone")
 
 
 def test_a_driver_that_hangs_on_one_board_holds_up_no_other() -> None:

@@ -8,8 +8,8 @@ from enum import IntEnum
 from typing import Protocol
 
 from services.node_agent.core.energy import Rate
+from services.node_agent.core.meter_window import MeterPoint
 from services.node_agent.core.mig.model import DeviceTable
-from services.node_agent.core.power import Setting
 from tradewind.domain.figures import EnergyFigure, FigureSource
 
 
@@ -27,7 +27,7 @@ class DeviceKind(IntEnum):
 class DeviceFacts:
     """What a device is; the same at each look. See `tradewind.v1.Device`.
 
-    `table` holds the profiles of slices that a GPU offers, `power_settings` what it may be given besides its default.
+    `table` holds the profiles of slices that a GPU offers, `clock_choices_mhz` SM clocks that it may be locked to.
     """
 
     device_id: str
@@ -45,7 +45,7 @@ class DeviceFacts:
     can_set_power: bool = False
     can_partition: bool = False
     table: DeviceTable | None = None
-    power_settings: tuple[Setting, ...] = ()
+    clock_choices_mhz: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +158,15 @@ class Device(Protocol):
 
     def read(self) -> Reading:
         """Readings since the one before. Called about each report period."""
+
+    def meter(self, uuid: str) -> MeterPoint | None:
+        """The meter of a board or slice, read now; None where requests are charged for CPU time.
+
+        May wait for the driver: call it off the event loop.
+
+        Raises:
+            InvalidField: no such slice stands.
+        """
 
     def rate(self) -> Rate:
         """What its busy time costs now."""

@@ -69,7 +69,7 @@ class BoardWatch:
         self._events: Counter[str] = Counter()
         self._idle_mw, self._listed_at_s, self._relist = 0.0, now_s(), True
         self._state = BoardState(now_s())
-        self._lock = threading.Lock()
+        self._lock, self._looking = threading.Lock(), threading.Lock()
 
     @property
     def state(self) -> BoardState:
@@ -96,7 +96,11 @@ class BoardWatch:
                 self._relist = True
 
     def look(self) -> None:
-        """One sampling. Failures of this board go into its health; nothing is raised."""
+        """One sampling. Failures of this board go into its health; nothing is raised. One at a time."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         try:
             reading = self._reader.read(self.facts.uuid)
             self._list_slices()

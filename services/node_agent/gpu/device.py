@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from services.node_agent.core.energy import Rate
-from services.node_agent.core.power import offered
+from services.node_agent.core.meter_window import MeterPoint
 from services.node_agent.devices.port import BoardDetail, DeviceFacts, DeviceKind, Partition, Reading, SliceDetail
 from services.node_agent.gpu.board_name import targets
 from services.node_agent.gpu.board_watch import BoardWatch
-from services.node_agent.gpu.bounds import bounds_of
 from services.node_agent.gpu.state import BoardState, SliceState
 from tradewind.domain.errors import DeviceFault, InUse, InvalidField
 from tradewind.domain.figures import FigureSource, weakest
@@ -18,6 +17,19 @@ from tradewind.domain.figures import FigureSource, weakest
 WHOLE: Final = "gpu/whole"
 # What a board draws idle when it does not tell its power: a share of its greatest cap, of the right order only.
 _IDLE_SHARE: Final = 0.12
+
+
+# Locked clocks worth weighing, as shares of the highest: decode hardly slows down before some 60 % (arXiv 2605.11999),
+# and each choice is one more operating point to measure.
+_CLOCK_SHARES: Final = (0.6, 0.7, 0.8, 0.9)
+
+
+def clock_choices(clocks_mhz: Sequence[int]) -> tuple[int, ...]:
+    """Clocks that the device takes, nearest to those shares of its highest; none when it takes none."""
+    if not clocks_mhz:
+        return ()
+    highest = max(clocks_mhz)
+    return tuple(sorted({min(clocks_mhz, key=lambda mhz: abs(mhz - share * highest)) for share in _CLOCK_SHARES}))
 
 
 class GpuDevice:
@@ -53,7 +65,7 @@ class GpuDevice:
             can_set_power=may_set_power and board.power is not None,
             can_partition=may_partition and board.mig_capable,
             table=watch.table,
-            power_settings=offered(bounds_of(board)) if may_set_power else (),
+            clock_choices_mhz=clock_choices(board.sm_clocks_mhz) if may_set_power else (),
         )
 
     @property
@@ -119,6 +131,20 @@ class GpuDevice:
             fault=self._watch.fault,
             board=detail,
         )
+
+    def meter(self, uuid: str) -> MeterPoint | None:
+        """See `Device`. Looks at the board now; the idle part of a slice is its share of memory."""
+        self._watch.look()
+        state = self._watch.state
+        board_used = state.reading.memory_used_bytes if state.reading else 0
+        if uuid == self._facts.device_id and not state.mode_on:
+            return MeterPoint(state.seen_at_s, state.energy, state.idle_mw, board_used)
+        one = next((one for one in state.slices if one.uuid == uuid), None)
+        if one is None or self._watch.table is None:
+            raise InvalidField("partition.uuid", f"{uuid!r} does not stand on {self._facts.device_id} any more")
+        idle_mw = state.idle_mw * one.instance.placement.size / self._watch.table.memory_slices
+        used = one.reading.memory_used_bytes if one.reading else 0
+        return MeterPoint(state.seen_at_s, one.energy, idle_mw, used)
 
     def rate(self) -> Rate:
         """See `Device`. Known for a whole board only: what it draws above idle, for each second that it is at work."""

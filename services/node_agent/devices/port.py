@@ -159,10 +159,12 @@ class Device(Protocol):
     def read(self) -> Reading:
         """Readings since the one before. Called about each report period."""
 
-    def meter(self, uuid: str) -> MeterPoint | None:
-        """The meter of a board or slice, read now; None where requests are charged for CPU time.
+    def meter(self, uuid: str, look: bool = True) -> MeterPoint | None:
+        """The meter of a board or slice; None where requests are charged for CPU time.
 
-        May wait for the driver: call it off the event loop.
+        Args:
+            uuid: of the board or slice.
+            look: read it now, which may wait for the driver: call it off the event loop. Else as last read.
 
         Raises:
             InvalidField: no such slice stands.

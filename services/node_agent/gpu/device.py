@@ -132,9 +132,10 @@ class GpuDevice:
             board=detail,
         )
 
-    def meter(self, uuid: str) -> MeterPoint | None:
-        """See `Device`. Looks at the board now; the idle part of a slice is its share of memory."""
-        self._watch.look()
+    def meter(self, uuid: str, look: bool = True) -> MeterPoint | None:
+        """See `Device`. The idle part of a slice is its share of memory."""
+        if look:
+            self._watch.look()
         state = self._watch.state
         board_used = state.reading.memory_used_bytes if state.reading else 0
         if uuid == self._facts.device_id and not state.mode_on:
@@ -147,14 +148,8 @@ class GpuDevice:
         return MeterPoint(state.seen_at_s, one.energy, idle_mw, used)
 
     def rate(self) -> Rate:
-        """See `Device`. Known for a whole board only: what it draws above idle, for each second that it is at work."""
-        state = self._watch.state
-        busy = self._utilization(state)
-        if state.mode_on or busy <= 0 or state.power_source is FigureSource.UNAVAILABLE:
-            return Rate(0.0, FigureSource.UNAVAILABLE, "nvml@1/not-known")
-        above_mw = max(0.0, state.power_mw - state.idle_mw)
-        label = weakest((state.power_source, FigureSource.ATTRIBUTED))
-        return Rate(above_mw / busy, label, f"{state.energy.method}/by-busy-time@1")
+        """See `Device`. None for CPU time: what steps cost is told to each replica by its own meter (step_rates.py)."""
+        return Rate(0.0, FigureSource.UNAVAILABLE, "not-by-cpu-time@1")
 
     def _utilization(self, state: BoardState) -> float:
         if state.reading is not None and state.reading.utilization is not None:

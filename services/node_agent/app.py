@@ -20,10 +20,15 @@ import structlog
 from services.node_agent.artifacts.fetcher import Fetcher
 from services.node_agent.artifacts.store import ArtifactStore
 from services.node_agent.core.energy import Rate
-from services.node_agent.core.target import ReplicaSpec
+from services.node_agent.core.target import ReplicaSpec, Target
 from services.node_agent.devices.discovery import discover_cpu, offered_cpus
 from services.node_agent.devices.inventory import Inventory
 from services.node_agent.gpu.discovery import Boards, discover_in_time
+from services.node_agent.gpu.executor.look import Held
+from services.node_agent.gpu.helper.client import HelperClient
+from services.node_agent.gpu.managed_boards import ManagedBoards, Reach
+from services.node_agent.gpu.managed_boards import Surroundings as BoardSurroundings
+from services.node_agent.gpu.simulated import SimulatedGpus
 from services.node_agent.gpu.telemetry import Telemetry
 from services.node_agent.link import Link
 from services.node_agent.metrics import AgentMetrics
@@ -74,8 +79,8 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     node_id = folder.node_id(settings.node_id)
     structlog.contextvars.bind_contextvars(node=node_id)
     cpu = discover_cpu(offered_cpus(settings.cpu_ids, os.sched_getaffinity(0)), settings.tdp_w)
-    boards = await _boards(settings)
-    inventory = Inventory([cpu, *boards.devices])
+    found = await _found(settings)
+    inventory = Inventory([cpu, *found.devices])
     store = ArtifactStore(folder.artifacts, settings.cache_limit_bytes)
     compiler = open_channel(settings.compiler_address)
     life.on_stop(lambda: compiler.close(None))
@@ -91,9 +96,16 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     registry.collector.register(AgentMetrics(fleet, list(inventory)))
     life.on_stop(_async(serve_metrics(registry, settings.metrics_listen)))
     server = GrpcServer("node-agent", settings.listen, registry)
-    obedience = Obedience(node_id, folder, lambda target: fleet.want(target.replicas))
+    managed = _managed(settings, folder, found, lambda: fleet.held, news.set)
+
+    def follow(target: Target) -> None:
+        fleet.want(target.replicas)
+        if managed is not None:
+            managed.want(target)
+
+    obedience = Obedience(node_id, folder, follow)
     identity = Identity(node_id, read_boot_id(), time.time_ns(), "", labels, settings.report_period_s)
-    reporter = Reporter(identity, list(inventory), fleet, store, lambda: obedience.newest, boards.faults)
+    reporter = Reporter(identity, list(inventory), fleet, store, lambda: obedience.newest, managed, found.faults)
     bench, turn = parts.workbench(fetcher, node_id, lambda: fleet.busy), asyncio.Lock()
     server.add(inference.register, inference.InferenceProxy(fleet), inference.SERVICE)
     servicer = NodeAgentServicer(reporter, Measurer(bench, turn), DispatchTimer(bench, turn))
@@ -104,14 +116,17 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
 
     fleet.start()
     obedience.recover()
+    if managed is not None:
+        managed.start()
+        life.on_stop(managed.stop)
     orchestrator = open_channel(settings.orchestrator_address)
     life.on_stop(lambda: orchestrator.close(None))
     stub = node_pb2_grpc.NodeLinkServiceStub(orchestrator)
     link = Link(stub, reporter, obedience.obey, news, settings.report_period_s, random.random)
     link.start()
     life.on_stop(link.stop)
-    if boards.reader is not None:
-        telemetry = Telemetry(boards.reader, boards.watches)
+    if found.reader is not None:
+        telemetry = Telemetry(found.reader, found.watches)
         telemetry.start()
         life.on_stop(_async(telemetry.stop))
     metering = asyncio.create_task(_meter(inventory, fleet, settings.report_period_s))
@@ -178,6 +193,24 @@ class _Parts:
         )
 
 
+def _managed(
+    settings: NodeAgentSettings, folder: StateFolder, found: Boards, held: Held, changed: Callable[[], None]
+) -> ManagedBoards | None:
+    """Boards that are cut and set: through the privileged helper, or simulated ones of this process; else None."""
+    boot_id = read_boot_id()
+    if settings.gpu_helper:
+        reach = Reach.through(HelperClient(Path(settings.gpu_helper)))
+    elif isinstance(found.reader, SimulatedGpus):
+        reach = Reach.directly(found.reader, found.reader)
+        # Such a machine starts and ends with this process.
+        boot_id = f"{boot_id}-{time.time_ns()}"
+    else:
+        return None
+    budget_mw = round(settings.gpu_power_budget_w * 1e3) or None
+    around = BoardSurroundings(folder.root / "boards", boot_id, held, changed, settings.adopt_unknown_slices, budget_mw)
+    return ManagedBoards(reach, around)
+
+
 def _labels(settings: NodeAgentSettings) -> dict[str, str]:
     try:
         return settings.label_pairs()
@@ -185,11 +218,11 @@ def _labels(settings: NodeAgentSettings) -> dict[str, str]:
         raise InvalidField("labels", str(error)) from error
 
 
-async def _boards(settings: NodeAgentSettings) -> Boards:
+async def _found(settings: NodeAgentSettings) -> Boards:
     """NVIDIA boards, where they are wanted."""
     if settings.gpus == "off" and not settings.simulated_machine:
         return Boards()
-    return await discover_in_time(settings.simulated_machine)
+    return await discover_in_time(settings.simulated_machine, settings.gpu_helper)
 
 
 async def _meter(inventory: Inventory, fleet: Fleet, period_s: float) -> None:

@@ -29,6 +29,9 @@ class NodeAgentSettings(ServiceSettings):
         gpus: "auto" offers NVIDIA boards where there are any; "off" leaves them alone.
         simulated_machine: boards to simulate instead, such as "h100-80x2"; every figure of them says so.
         tdp_w: thermal design power of the processor, for modelled energy; 0 when not known.
+        gpu_helper: socket of the privileged helper, through which boards are cut and their power is set; "" for none.
+        adopt_unknown_slices: whether slices that somebody else made become ours; else they are left alone.
+        gpu_power_budget_w: for all boards of this node together; 0 for none.
     """
 
     model_config = SettingsConfigDict(env_prefix="TRADEWIND_NODE_AGENT_", frozen=True, extra="forbid")
@@ -48,6 +51,9 @@ class NodeAgentSettings(ServiceSettings):
     gpus: Literal["auto", "off"] = "auto"
     simulated_machine: str = ""
     tdp_w: float = Field(default=0.0, ge=0, le=2000)
+    gpu_helper: str = ""
+    adopt_unknown_slices: bool = False
+    gpu_power_budget_w: float = Field(default=0.0, ge=0, le=100_000)
 
     @property
     def keys(self) -> Path:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from services.node_agent.core.mig.model import GiProfile
+from services.node_agent.core.board_wish import MIG_PREFIX, WantedPartition
+from services.node_agent.core.mig.model import DeviceTable
+from services.node_agent.core.power import Setting
 from services.node_agent.core.target import INTENT_DRAIN, INTENT_SERVE, ReplicaSpec, Target
 from services.node_agent.devices.port import BoardDetail, DeviceFacts, Partition, Reading, SliceDetail
 from services.node_agent.replica.latencies import Stats
@@ -27,6 +29,8 @@ def target_of(message: node_pb2.NodeTarget) -> Target:
         generation=message.generation,
         step=message.step,
         replicas=tuple(_spec_of(replica) for replica in message.replicas),
+        partitions=tuple(WantedPartition(p.partition_id, p.device_id, p.kind) for p in message.partitions),
+        power=tuple((device_id, setting_of(setting)) for device_id, setting in sorted(message.power_settings.items())),
         content=hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest(),
     )
 
@@ -48,6 +52,19 @@ def _spec_of(message: node_pb2.ReplicaSpec) -> ReplicaSpec:
         model_id=message.model_id,
         draining=message.intent == INTENT_DRAIN,
     )
+
+
+def setting_of(message: common_pb2.PowerSetting) -> Setting:
+    """A power setting out of its message."""
+    return Setting(
+        message.power_cap_mw if message.HasField("power_cap_mw") else None,
+        message.sm_clock_mhz if message.HasField("sm_clock_mhz") else None,
+    )
+
+
+def setting_message(setting: Setting) -> common_pb2.PowerSetting:
+    """A power setting; what is default stays unset."""
+    return common_pb2.PowerSetting(sm_clock_mhz=setting.clock_mhz, power_cap_mw=setting.cap_mw)
 
 
 def file_of(message: compiler_pb2.ArtifactRef) -> FileRef:
@@ -91,23 +108,27 @@ def device_message(facts: DeviceFacts) -> node_pb2.Device:
         energy_source=common_pb2.FigureSource.ValueType(facts.energy_source),
         energy_method=facts.energy_method,
         idle_power_mw=facts.idle_power_mw,
-        # Said only by an agent that may cut: without them, partitions stay as they are.
-        slice_kinds=[_slice_kind(p) for p in facts.table.profiles] if facts.table and facts.can_partition else [],
-        power_settings=[common_pb2.PowerSetting(sm_clock_mhz=clock) for clock in facts.clock_choices_mhz],
+        slice_kinds=_slice_kinds(facts.table) if facts.table is not None and facts.can_partition else (),
+        power_settings=[setting_message(setting) for setting in facts.power_settings],
     )
 
 
-def _slice_kind(profile: GiProfile) -> node_pb2.SliceKind:
-    return node_pb2.SliceKind(
-        profile_id=profile.profile_id,
-        kind=f"mig/{profile.name}",
-        memory_bytes=profile.memory_bytes,
-        compute_slices=profile.compute_slices,
-        memory_slices=min((place.size for place in profile.placements), default=0),
-        starts=[place.start for place in profile.placements],
-        most=profile.instance_limit,
-        extra_engine=bool(profile.engines),
-    )
+def _slice_kinds(table: DeviceTable) -> list[node_pb2.SliceKind]:
+    """Profiles that a board offers; one without a place cannot be made and is left out."""
+    return [
+        node_pb2.SliceKind(
+            profile_id=profile.profile_id,
+            kind=f"{MIG_PREFIX}{profile.name}",
+            memory_bytes=profile.memory_bytes,
+            compute_slices=profile.compute_slices,
+            memory_slices=profile.placements[0].size,
+            starts=[placement.start for placement in profile.placements],
+            most=profile.instance_limit,
+            extra_engine=bool(profile.engines) and profile.instance_limit == 1,
+        )
+        for profile in table.profiles
+        if profile.placements
+    ]
 
 
 def reading_message(device_id: str, reading: Reading) -> node_pb2.DeviceReading:

@@ -18,6 +18,7 @@ from services.node_agent.gpu.simulated import SimulatedGpus, SimulatedMachine
 from services.node_agent.gpu.simulated.products import PRODUCTS
 
 from .fake_nvml.machine import FakeMachine
+from .helper.within import client_of_helper
 
 
 @dataclass
@@ -77,6 +78,17 @@ def nvml(machine_text: tuple[str, ...], folder: Path, library: Path) -> Rig:
     return rig()
 
 
+def through_helper(machine_text: tuple[str, ...], folder: Path, library: Path) -> Rig:
+    """The privileged helper's client, its socket, checks and leases, before the simulator."""
+    behind = simulated(machine_text, folder, library)
+
+    def rig(behind: Rig) -> Rig:
+        client = client_of_helper(behind.reader, behind.admin, folder)
+        return Rig(client, client, behind.machine, behind.advance, behind.xid, lambda: rig(behind.reopen()))
+
+    return rig(behind)
+
+
 @contextmanager
 def loaded_library(library: Path, folder: Path) -> Iterator[Path]:
     """Has pynvml use a copy of a library of its own: the loader would give the same one again, with its machine."""
@@ -93,6 +105,6 @@ def loaded_library(library: Path, folder: Path) -> Iterator[Path]:
 
 
 # A back-end joins here, with one line.
-BACK_ENDS = {"simulated": simulated, "nvml": nvml}
+BACK_ENDS = {"simulated": simulated, "nvml": nvml, "helper": through_helper}
 MACHINES = ("a100-40", "a100-80", "h100-80", "h100-94", "h200-141", "b200-180", "a30")
 Machine = SimulatedMachine | FakeMachine

@@ -132,6 +132,78 @@ REPLICA_STATE_STOPPING: ReplicaState.ValueType  # 7
 """On its way out."""
 Global___ReplicaState: _TypeAlias = ReplicaState  # noqa: Y015
 
+class _LayoutActivity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LayoutActivityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LayoutActivity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LAYOUT_ACTIVITY_UNSPECIFIED: _LayoutActivity.ValueType  # 0
+    """Not set; never sent."""
+    LAYOUT_ACTIVITY_NOTHING: _LayoutActivity.ValueType  # 1
+    """Nothing."""
+    LAYOUT_ACTIVITY_CHANGING: _LayoutActivity.ValueType  # 2
+    """A change is under way."""
+    LAYOUT_ACTIVITY_WAITING: _LayoutActivity.ValueType  # 3
+    """A change waits for work to leave a slice."""
+    LAYOUT_ACTIVITY_GOING_BACK: _LayoutActivity.ValueType  # 4
+    """A change failed, and the earlier layout is being restored."""
+    LAYOUT_ACTIVITY_AWAY: _LayoutActivity.ValueType  # 5
+    """The board, its driver or the privileged helper does not answer."""
+
+class LayoutActivity(_LayoutActivity, metaclass=_LayoutActivityEnumTypeWrapper):
+    """What goes on with a board's layout."""
+
+LAYOUT_ACTIVITY_UNSPECIFIED: LayoutActivity.ValueType  # 0
+"""Not set; never sent."""
+LAYOUT_ACTIVITY_NOTHING: LayoutActivity.ValueType  # 1
+"""Nothing."""
+LAYOUT_ACTIVITY_CHANGING: LayoutActivity.ValueType  # 2
+"""A change is under way."""
+LAYOUT_ACTIVITY_WAITING: LayoutActivity.ValueType  # 3
+"""A change waits for work to leave a slice."""
+LAYOUT_ACTIVITY_GOING_BACK: LayoutActivity.ValueType  # 4
+"""A change failed, and the earlier layout is being restored."""
+LAYOUT_ACTIVITY_AWAY: LayoutActivity.ValueType  # 5
+"""The board, its driver or the privileged helper does not answer."""
+Global___LayoutActivity: _TypeAlias = LayoutActivity  # noqa: Y015
+
+class _LayoutOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LayoutOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LayoutOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LAYOUT_OUTCOME_UNSPECIFIED: _LayoutOutcome.ValueType  # 0
+    """None has ended yet."""
+    LAYOUT_OUTCOME_REACHED: _LayoutOutcome.ValueType  # 1
+    """What was wanted stands."""
+    LAYOUT_OUTCOME_REFUSED: _LayoutOutcome.ValueType  # 2
+    """It was not begun: it cannot be, or not beside what must stay."""
+    LAYOUT_OUTCOME_RESTORED: _LayoutOutcome.ValueType  # 3
+    """It failed, and the earlier layout stands again."""
+    LAYOUT_OUTCOME_BLOCKED: _LayoutOutcome.ValueType  # 4
+    """Something outside has to act (a holder that nobody sees, a reset); the earlier layout stands again."""
+    LAYOUT_OUTCOME_DEGRADED: _LayoutOutcome.ValueType  # 5
+    """It failed, and so did the way back: the board takes no new work until another layout succeeds."""
+
+class LayoutOutcome(_LayoutOutcome, metaclass=_LayoutOutcomeEnumTypeWrapper):
+    """How a change of a board's layout ended."""
+
+LAYOUT_OUTCOME_UNSPECIFIED: LayoutOutcome.ValueType  # 0
+"""None has ended yet."""
+LAYOUT_OUTCOME_REACHED: LayoutOutcome.ValueType  # 1
+"""What was wanted stands."""
+LAYOUT_OUTCOME_REFUSED: LayoutOutcome.ValueType  # 2
+"""It was not begun: it cannot be, or not beside what must stay."""
+LAYOUT_OUTCOME_RESTORED: LayoutOutcome.ValueType  # 3
+"""It failed, and the earlier layout stands again."""
+LAYOUT_OUTCOME_BLOCKED: LayoutOutcome.ValueType  # 4
+"""Something outside has to act (a holder that nobody sees, a reset); the earlier layout stands again."""
+LAYOUT_OUTCOME_DEGRADED: LayoutOutcome.ValueType  # 5
+"""It failed, and so did the way back: the board takes no new work until another layout succeeds."""
+Global___LayoutOutcome: _TypeAlias = LayoutOutcome  # noqa: Y015
+
 @_typing.final
 class SliceKind(_message.Message):
     """A profile of slices that a board offers, as the board itself reports it."""
@@ -661,6 +733,8 @@ class NodeReport(_message.Message):
     REPORT_PERIOD_FIELD_NUMBER: _builtins.int
     CACHED_DIGESTS_FIELD_NUMBER: _builtins.int
     FAULTS_FIELD_NUMBER: _builtins.int
+    LAYOUTS_FIELD_NUMBER: _builtins.int
+    POWER_STATES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Identity of the node; the same over restarts."""
     boot_id: _builtins.str
@@ -713,6 +787,14 @@ class NodeReport(_message.Message):
     def faults(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is wrong with the node itself, in words, for instance a driver that cannot be used."""
 
+    @_builtins.property
+    def layouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayoutStatus]:
+        """Layouts of boards that this agent cuts."""
+
+    @_builtins.property
+    def power_states(self) -> _containers.RepeatedCompositeFieldContainer[Global___PowerStatus]:
+        """Power of boards that this agent sets."""
+
     def __init__(
         self,
         *,
@@ -733,14 +815,145 @@ class NodeReport(_message.Message):
         report_period: _duration_pb2.Duration | None = ...,
         cached_digests: _abc.Iterable[_builtins.str] | None = ...,
         faults: _abc.Iterable[_builtins.str] | None = ...,
+        layouts: _abc.Iterable[Global___LayoutStatus] | None = ...,
+        power_states: _abc.Iterable[Global___PowerStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report_period", b"report_period", "report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_epoch", b"agent_epoch", "agent_version", b"agent_version", "boot_id", b"boot_id", "cached_digests", b"cached_digests", "devices", b"devices", "faults", b"faults", "labels", b"labels", "node_id", b"node_id", "observed_fencing", b"observed_fencing", "observed_generation", b"observed_generation", "partitions", b"partitions", "readings", b"readings", "replicas", b"replicas", "report_period", b"report_period", "report_time", b"report_time", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_epoch", b"agent_epoch", "agent_version", b"agent_version", "boot_id", b"boot_id", "cached_digests", b"cached_digests", "devices", b"devices", "faults", b"faults", "labels", b"labels", "layouts", b"layouts", "node_id", b"node_id", "observed_fencing", b"observed_fencing", "observed_generation", b"observed_generation", "partitions", b"partitions", "power_states", b"power_states", "readings", b"readings", "replicas", b"replicas", "report_period", b"report_period", "report_time", b"report_time", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeReport: _TypeAlias = NodeReport  # noqa: Y015
+
+@_typing.final
+class LayoutStatus(_message.Message):
+    """A board's layout: what goes on, and how the last change ended. Which partitions stand is in NodeReport.partitions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    FENCING_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    OUTCOME_WORDS_FIELD_NUMBER: _builtins.int
+    FOREIGN_SLICES_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """The board."""
+    activity: Global___LayoutActivity.ValueType
+    """What goes on."""
+    words: _builtins.str
+    """What it waits for, why it goes back, what others changed; empty when there is nothing to say."""
+    fencing: _builtins.int
+    """Fencing number of the newest target whose layout was taken."""
+    generation: _builtins.int
+    """Its generation."""
+    step: _builtins.int
+    """Its step."""
+    outcome: Global___LayoutOutcome.ValueType
+    """How the last change ended; a change under way says so in activity."""
+    code: _builtins.str
+    """Short reason of the outcome, for instance "holder_unknown" or "does_not_fit"; empty when reached."""
+    outcome_words: _builtins.str
+    """The reason in words, with the board's own figures and what to do."""
+    @_builtins.property
+    def foreign_slices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Kinds of slices that somebody else made; they are left alone and not offered."""
+
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.str = ...,
+        activity: Global___LayoutActivity.ValueType = ...,
+        words: _builtins.str = ...,
+        fencing: _builtins.int = ...,
+        generation: _builtins.int = ...,
+        step: _builtins.int = ...,
+        outcome: Global___LayoutOutcome.ValueType = ...,
+        code: _builtins.str = ...,
+        outcome_words: _builtins.str = ...,
+        foreign_slices: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "code", b"code", "device_id", b"device_id", "fencing", b"fencing", "foreign_slices", b"foreign_slices", "generation", b"generation", "outcome", b"outcome", "outcome_words", b"outcome_words", "step", b"step", "words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayoutStatus: _TypeAlias = LayoutStatus  # noqa: Y015
+
+@_typing.final
+class PowerStatus(_message.Message):
+    """A board's power: what was requested, admitted, is enforced and observed. Acts on all its slices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_FIELD_NUMBER: _builtins.int
+    ADMITTED_FIELD_NUMBER: _builtins.int
+    ENFORCED_CAP_MW_FIELD_NUMBER: _builtins.int
+    POWER_MW_FIELD_NUMBER: _builtins.int
+    SM_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    NOT_IN_FORCE_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """The board."""
+    enforced_cap_mw: _builtins.int
+    """Cap read back, in milliwatts; unset where the board does not tell."""
+    power_mw: _builtins.int
+    """Power now, in milliwatts; unset where the board does not tell."""
+    sm_clock_mhz: _builtins.int
+    """SM clock now, in MHz; unset where the board does not tell."""
+    refusal: _builtins.str
+    """Why the request was not admitted, with the board's own figures; empty when it was."""
+    not_in_force: _builtins.str
+    """How the board differs from what was admitted; empty when it does not."""
+    slices: _builtins.int
+    """Slices that the setting acts on; 0 for a board that is not cut."""
+    @_builtins.property
+    def requested(self) -> _common_pb2.PowerSetting:
+        """As the target has it."""
+
+    @_builtins.property
+    def admitted(self) -> _common_pb2.PowerSetting:
+        """Within the board's limits and the budgets."""
+
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.str = ...,
+        requested: _common_pb2.PowerSetting | None = ...,
+        admitted: _common_pb2.PowerSetting | None = ...,
+        enforced_cap_mw: _builtins.int | None = ...,
+        power_mw: _builtins.int | None = ...,
+        sm_clock_mhz: _builtins.int | None = ...,
+        refusal: _builtins.str = ...,
+        not_in_force: _builtins.str = ...,
+        slices: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enforced_cap_mw", b"_enforced_cap_mw", "_power_mw", b"_power_mw", "_sm_clock_mhz", b"_sm_clock_mhz", "admitted", b"admitted", "enforced_cap_mw", b"enforced_cap_mw", "power_mw", b"power_mw", "requested", b"requested", "sm_clock_mhz", b"sm_clock_mhz"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enforced_cap_mw", b"_enforced_cap_mw", "_power_mw", b"_power_mw", "_sm_clock_mhz", b"_sm_clock_mhz", "admitted", b"admitted", "device_id", b"device_id", "enforced_cap_mw", b"enforced_cap_mw", "not_in_force", b"not_in_force", "power_mw", b"power_mw", "refusal", b"refusal", "requested", b"requested", "slices", b"slices", "sm_clock_mhz", b"sm_clock_mhz"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__enforced_cap_mw: _TypeAlias = _typing.Literal["enforced_cap_mw"]  # noqa: Y015
+    _WhichOneofArgType__enforced_cap_mw: _TypeAlias = _typing.Literal["_enforced_cap_mw", b"_enforced_cap_mw"]  # noqa: Y015
+    _WhichOneofReturnType__power_mw: _TypeAlias = _typing.Literal["power_mw"]  # noqa: Y015
+    _WhichOneofArgType__power_mw: _TypeAlias = _typing.Literal["_power_mw", b"_power_mw"]  # noqa: Y015
+    _WhichOneofReturnType__sm_clock_mhz: _TypeAlias = _typing.Literal["sm_clock_mhz"]  # noqa: Y015
+    _WhichOneofArgType__sm_clock_mhz: _TypeAlias = _typing.Literal["_sm_clock_mhz", b"_sm_clock_mhz"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enforced_cap_mw) -> _WhichOneofReturnType__enforced_cap_mw | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_mw) -> _WhichOneofReturnType__power_mw | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sm_clock_mhz) -> _WhichOneofReturnType__sm_clock_mhz | None: ...
+
+Global___PowerStatus: _TypeAlias = PowerStatus  # noqa: Y015
 
 @_typing.final
 class NodeTarget(_message.Message):
@@ -790,7 +1003,9 @@ class NodeTarget(_message.Message):
 
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Partition]:
-        """Every partition the node shall have; none means leave the layout as it is."""
+        """Every partition of each device whose layout is managed; a device of which none is named is left as it is. A slice
+        is named by its place, "DEVICE:mig:PROFILE@START", or by its kind alone: the node then chooses the place.
+        """
 
     @_builtins.property
     def power_settings(self) -> _containers.MessageMap[_builtins.str, _common_pb2.PowerSetting]:

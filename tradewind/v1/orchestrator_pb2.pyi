@@ -99,6 +99,32 @@ NODE_STATE_DRAINED: NodeState.ValueType  # 6
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 @_typing.final
+class Spread(_message.Message):
+    """Replicas over failure domains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    DOMAINS_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Node label that names the domain, for instance "rack"; "node" is the node itself. Empty means "rack"."""
+    domains: _builtins.int
+    """Fewest domains, at least 2; no domain holds more than its share of the replicas, rounded up."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        domains: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domains", b"domains", "label", b"label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spread: _TypeAlias = Spread  # noqa: Y015
+
+@_typing.final
 class DeploymentSpec(_message.Message):
     """What a user wishes for."""
 
@@ -132,6 +158,8 @@ class DeploymentSpec(_message.Message):
     MIN_REPLICAS_FIELD_NUMBER: _builtins.int
     MAX_REPLICAS_FIELD_NUMBER: _builtins.int
     NODE_SELECTOR_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
+    TRUST_LEVEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model name or id."""
     objective: _common_pb2.Objective.ValueType
@@ -142,6 +170,8 @@ class DeploymentSpec(_message.Message):
     """Fewest replicas; 0 means 1."""
     max_replicas: _builtins.int
     """Most replicas; 0 means no limit."""
+    trust_level: _builtins.str
+    """Deployments of different trust levels never share a board; empty is a level like any other."""
     @_builtins.property
     def slo(self) -> _common_pb2.Slo:
         """What must hold."""
@@ -154,6 +184,10 @@ class DeploymentSpec(_message.Message):
     def node_selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Node labels a replica's node must have."""
 
+    @_builtins.property
+    def spread(self) -> Global___Spread:
+        """Replicas over failure domains; unset means wherever there is room."""
+
     def __init__(
         self,
         *,
@@ -165,10 +199,12 @@ class DeploymentSpec(_message.Message):
         min_replicas: _builtins.int = ...,
         max_replicas: _builtins.int = ...,
         node_selector: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        spread: Global___Spread | None = ...,
+        trust_level: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "slo", b"slo"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "slo", b"slo", "spread", b"spread"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "model", b"model", "node_selector", b"node_selector", "objective", b"objective", "pinned_variant_id", b"pinned_variant_id", "slo", b"slo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "model", b"model", "node_selector", b"node_selector", "objective", b"objective", "pinned_variant_id", b"pinned_variant_id", "slo", b"slo", "spread", b"spread", "trust_level", b"trust_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -256,12 +292,15 @@ class PlacedReplica(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     DEVICE_CLASS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    CAPACITY_REQUESTS_PER_S_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node."""
     device_class: _builtins.str
     """Class of the device it is planned for."""
     memory_bytes: _builtins.int
     """Memory it was planned with, in bytes."""
+    capacity_requests_per_s: _builtins.float
+    """Requests per second that it takes within the SLO; replicas of a deployment share its requests in this proportion."""
     @_builtins.property
     def spec(self) -> _node_pb2.ReplicaSpec:
         """The replica; intent SERVE."""
@@ -273,10 +312,11 @@ class PlacedReplica(_message.Message):
         spec: _node_pb2.ReplicaSpec | None = ...,
         device_class: _builtins.str = ...,
         memory_bytes: _builtins.int = ...,
+        capacity_requests_per_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_class", b"device_class", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_requests_per_s", b"capacity_requests_per_s", "device_class", b"device_class", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -386,6 +426,7 @@ class NodeLayout(_message.Message):
 
     PARTITIONS_FIELD_NUMBER: _builtins.int
     POWER_SETTINGS_FIELD_NUMBER: _builtins.int
+    ASLEEP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Partition]:
         """Every partition."""
@@ -394,15 +435,20 @@ class NodeLayout(_message.Message):
     def power_settings(self) -> _containers.MessageMap[_builtins.str, _common_pb2.PowerSetting]:
         """Power settings by device id."""
 
+    @_builtins.property
+    def asleep(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Devices with nothing on them that may sleep."""
+
     def __init__(
         self,
         *,
         partitions: _abc.Iterable[_common_pb2.Partition] | None = ...,
         power_settings: _abc.Mapping[_builtins.str, _common_pb2.PowerSetting] | None = ...,
+        asleep: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["partitions", b"partitions", "power_settings", b"power_settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asleep", b"asleep", "partitions", b"partitions", "power_settings", b"power_settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -427,6 +473,8 @@ class Candidate(_message.Message):
     CAPACITY_REQUESTS_PER_S_FIELD_NUMBER: _builtins.int
     POWER_MW_FIELD_NUMBER: _builtins.int
     E2E_MS_FIELD_NUMBER: _builtins.int
+    ALIKE_FIELD_NUMBER: _builtins.int
+    PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
     variant_name: _builtins.str
     """Name of the variant."""
     chosen: _builtins.bool
@@ -449,6 +497,10 @@ class Candidate(_message.Message):
     """Power of the whole option, idle included, in milliwatts."""
     e2e_ms: _builtins.float
     """End-to-end latency at the SLO's percentile, in milliseconds."""
+    alike: _builtins.int
+    """Options that this line stands for: those of one variant, device and refusal are told together when there are many."""
+    price_per_hour: _builtins.float
+    """Price of the whole option by the hour, in the operator's currency; 0 when prices are not known."""
     @_builtins.property
     def point(self) -> _common_pb2.OperatingPoint:
         """The operating point."""
@@ -473,10 +525,12 @@ class Candidate(_message.Message):
         capacity_requests_per_s: _builtins.float = ...,
         power_mw: _builtins.float = ...,
         e2e_ms: _builtins.float = ...,
+        alike: _builtins.int = ...,
+        price_per_hour: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["energy_per_token", b"energy_per_token", "point", b"point"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_requests_per_s", b"capacity_requests_per_s", "chosen", b"chosen", "e2e_ms", b"e2e_ms", "energy_per_token", b"energy_per_token", "memory_bytes", b"memory_bytes", "point", b"point", "power_mw", b"power_mw", "reason", b"reason", "refusal", b"refusal", "replicas", b"replicas", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms", "variant_name", b"variant_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alike", b"alike", "capacity_requests_per_s", b"capacity_requests_per_s", "chosen", b"chosen", "e2e_ms", b"e2e_ms", "energy_per_token", b"energy_per_token", "memory_bytes", b"memory_bytes", "point", b"point", "power_mw", b"power_mw", "price_per_hour", b"price_per_hour", "reason", b"reason", "refusal", b"refusal", "replicas", b"replicas", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms", "variant_name", b"variant_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -495,6 +549,8 @@ class Explanation(_message.Message):
     BINDING_LIMIT_FIELD_NUMBER: _builtins.int
     NEAREST_SLO_FIELD_NUMBER: _builtins.int
     NEAREST_REQUESTS_PER_S_FIELD_NUMBER: _builtins.int
+    NEAREST_HARDWARE_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     """The deployment."""
     blueprint_id: _builtins.str
@@ -505,6 +561,8 @@ class Explanation(_message.Message):
     """The limit that binds, when infeasible."""
     nearest_requests_per_s: _builtins.float
     """The most requests per second that the SLO as it is allows, when infeasible because of the demand; else 0."""
+    gap: _builtins.float
+    """How far the plan may be from the best one, as a share of its cost; 0 when it is the best."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Every option, the chosen first."""
@@ -512,6 +570,10 @@ class Explanation(_message.Message):
     @_builtins.property
     def nearest_slo(self) -> _common_pb2.Slo:
         """The nearest SLO that would be met, when infeasible."""
+
+    @_builtins.property
+    def nearest_hardware(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to add so that the wish as it is would be met, for instance "+2 gpu:h100-80"; the fewest devices, planned anew."""
 
     def __init__(
         self,
@@ -523,10 +585,12 @@ class Explanation(_message.Message):
         binding_limit: _builtins.str = ...,
         nearest_slo: _common_pb2.Slo | None = ...,
         nearest_requests_per_s: _builtins.float = ...,
+        nearest_hardware: _abc.Iterable[_builtins.str] | None = ...,
+        gap: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["nearest_slo", b"nearest_slo"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_limit", b"binding_limit", "blueprint_id", b"blueprint_id", "candidates", b"candidates", "deployment_id", b"deployment_id", "nearest_requests_per_s", b"nearest_requests_per_s", "nearest_slo", b"nearest_slo", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_limit", b"binding_limit", "blueprint_id", b"blueprint_id", "candidates", b"candidates", "deployment_id", b"deployment_id", "gap", b"gap", "nearest_hardware", b"nearest_hardware", "nearest_requests_per_s", b"nearest_requests_per_s", "nearest_slo", b"nearest_slo", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.node_agent.core.board_wish import WantedPartition
+from services.node_agent.core.power import Setting
 from tradewind.domain.errors import GenerationConflict, InvalidField, StaleGeneration
 from tradewind.domain.manifest import FileRef
 
@@ -45,6 +47,8 @@ class Target:
 
     Attributes:
         content: digest of everything in it, to tell a repeat from another content under the same numbers.
+        partitions: every partition of each device whose layout is managed.
+        power: settings by device id; a device that is not named gets its default.
     """
 
     node_id: str
@@ -53,6 +57,8 @@ class Target:
     step: int
     replicas: tuple[ReplicaSpec, ...]
     content: str
+    partitions: tuple[WantedPartition, ...] = ()
+    power: tuple[tuple[str, Setting], ...] = ()
 
     @property
     def order(self) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -16,6 +17,7 @@ from services.node_agent.gpu.board_watch import BoardWatch
 from services.node_agent.gpu.device import GpuDevice
 from services.node_agent.gpu.differences import differences
 from services.node_agent.gpu.faults import GpuError, NotSupported
+from services.node_agent.gpu.helper.client import HelperClient
 from services.node_agent.gpu.known_boards import known_board
 from services.node_agent.gpu.port import BoardFacts, GpuReader
 from services.node_agent.gpu.simulated import SimulatedGpus, simulated_machine
@@ -23,6 +25,8 @@ from tradewind.domain.figures import FigureSource
 
 # A driver that does not answer within this at the start is in trouble; the agent starts without it.
 DISCOVERY_LIMIT_S: Final = 30.0
+# What a simulated machine says of its driver.
+SIMULATED_DRIVER: Final = "simulated"
 # Simulated machines of one description are the same at each start.
 _SEED: Final = 1
 
@@ -46,9 +50,7 @@ class Boards:
     simulated: bool = False
 
 
-async def discover_in_time(
-    simulated: str, lister: GpuReader | None = None, may_change: bool = False, limit_s: float = DISCOVERY_LIMIT_S
-) -> Boards:
+async def discover_in_time(simulated: str, helper: str = "", limit_s: float = DISCOVERY_LIMIT_S) -> Boards:
     """As `discover_boards`, off the event loop; a driver that does not answer in time is a fault of the node.
 
     The thread is a daemon: one that hangs in a driver does not keep the agent from ending.
@@ -63,7 +65,7 @@ async def discover_in_time(
     def look() -> None:
         boards, failed = None, None
         try:
-            boards = discover_boards(simulated, lister, may_change)
+            boards = discover_boards(simulated, helper)
         except BaseException as error:  # noqa: BLE001  it is raised where this is awaited
             failed = error
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
@@ -77,26 +79,40 @@ async def discover_in_time(
         return Boards(faults=(f"NVIDIA driver: no answer within {limit_s:g} s; see its kernel log (dmesg)",))
 
 
-def discover_boards(simulated: str, lister: GpuReader | None = None, may_change: bool = False) -> Boards:
+def discover_boards(simulated: str, helper: str = "") -> Boards:
     """The machine's boards; blocks for as long as the driver does.
 
     Args:
         simulated: description of a machine to simulate instead, for instance "h100-80x2"; "" for the real one.
-        lister: reads profiles and slices, which wants a right that an agent need not have; None: the agent does.
-        may_change: whether slices, clocks and caps may be changed, by whoever the agent has for it.
+        helper: socket of the privileged helper, which lists slices for an agent that may not, and reads everything
+            where this process has no NVML; "" for none.
 
     Raises:
         InvalidField: the description is not understood.
     """
     if simulated:
         machine = simulated_machine(simulated, _SEED, time.monotonic, lambda s: _pause(s))
-        return _look_at(SimulatedGpus(machine), FigureSource.SIMULATED, None, may_change)
+        return _look_at(SimulatedGpus(machine), FigureSource.SIMULATED, managed=True)
     try:
         reader = _open()
     except GpuError as error:
         structlog.get_logger("gpu").error("the NVIDIA driver cannot be used", error=error.message)
         return Boards(faults=(f"NVIDIA driver: {error.message}",))
-    return _look_at(reader, FigureSource.MEASURED_COUNTER, lister, may_change) if reader is not None else Boards()
+    lister = HelperClient(Path(helper)) if helper else None
+    if reader is not None:
+        return _look_at(reader, FigureSource.MEASURED_COUNTER, managed=lister is not None, lister=lister)
+    return _through(lister) if lister else Boards()
+
+
+def _through(helper: GpuReader) -> Boards:
+    """Boards that the helper has: those of its host, read from a container, or those that it simulates."""
+    try:
+        simulated = helper.system().driver_version == SIMULATED_DRIVER
+    except GpuError as error:
+        structlog.get_logger("gpu").warning("no NVML here, and no helper to read boards through", error=error.message)
+        return Boards()
+    label = FigureSource.SIMULATED if simulated else FigureSource.MEASURED_COUNTER
+    return _look_at(helper, label, managed=True)
 
 
 def _open() -> GpuReader | None:
@@ -107,7 +123,7 @@ def _open() -> GpuReader | None:
     return NvmlReader(session) if session is not None else None
 
 
-def _look_at(reader: GpuReader, label: FigureSource, lister: GpuReader | None, may_change: bool) -> Boards:
+def _look_at(reader: GpuReader, label: FigureSource, managed: bool, lister: GpuReader | None = None) -> Boards:
     log = structlog.get_logger("gpu")
     try:
         found, system = reader.boards(), reader.system()
@@ -123,9 +139,8 @@ def _look_at(reader: GpuReader, label: FigureSource, lister: GpuReader | None, m
     faults = tuple(f"board {name} does not answer; reset it or reboot the machine" for name in reader.lost())
     for words in faults:
         log.error("board is lost", fault=words)
-    pretended = label is FigureSource.SIMULATED
-    devices = tuple(GpuDevice(watch, may_change, may_change, pretended) for watch in watches)
-    return Boards(reader, watches, devices, faults, pretended)
+    devices = tuple(GpuDevice(watch, managed, managed, label is FigureSource.SIMULATED) for watch in watches)
+    return Boards(reader, watches, devices, faults, label is FigureSource.SIMULATED)
 
 
 def _table(reader: GpuReader, board: BoardFacts) -> DeviceTable | None:

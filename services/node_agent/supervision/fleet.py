@@ -82,6 +82,16 @@ class Fleet:
         specs = [replica.spec for replica in self._replicas.values()]
         return {cpu for spec in specs for cpu in spec.cpu_ids} | {s.partition_uuid for s in specs if s.partition_uuid}
 
+    @property
+    def held(self) -> dict[str, tuple[str, ...]]:
+        """Replicas here by the partition they have, draining ones included, in words."""
+        held: dict[str, tuple[str, ...]] = {}
+        # Boards are kept on threads of their own: the copy is taken in one step.
+        for replica in list(self._replicas.values()):
+            partition_id = replica.spec.partition_id
+            held[partition_id] = (*held.get(partition_id, ()), f"replica {replica.spec.replica_id}")
+        return held
+
     def abandon(self, device_id: str) -> None:
         """Ends every process on a device that cannot be trusted any more; their replicas fail, and say why."""
         for replica in self._replicas.values():

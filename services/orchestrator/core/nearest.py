@@ -61,7 +61,7 @@ def nearest(
     for stretch, binding, slo, point in sorted(relaxed, key=lambda r: (r[0], r[3].variant.name, r[1]))[:_TRIES]:
         wish = replace(deployment, slo=slo)
         option = weigh(wish, point)
-        if isinstance(option, Option) and fits(wish, option):
+        if isinstance(option, Option) and not option.short and fits(wish, option):
             return Nearest(binding, slo, stretch, option)
     return _nearest_demand(deployment, points, fits)
 
@@ -140,7 +140,7 @@ def _nearest_demand(
                 continue
             wish = replace(deployment, demand=replace(deployment.demand, requests_per_s=rate))
             option = weigh(wish, point)
-            if isinstance(option, Option) and fits(wish, option):
+            if isinstance(option, Option) and not option.short and fits(wish, option):
                 best = (rate, option)
     return Nearest("CAPACITY", None, 0.0, best[1], best[0]) if best else None
 

@@ -136,10 +136,21 @@ def test_slices_that_may_not_be_listed_are_a_fault_in_words(make_rig: MakeRig) -
     rig = make_rig("h100-80")
     uuid = on(rig)
     watched = Watched(rig)
-    rig.machine.inject(Fault(FaultKind.NO_PERMISSION, "instances", uuid, times=50))
-    watched.look(11.0)
-    assert "cannot be listed" in watched.watches[0].fault
-    assert watched.watches[0].state.reading is not None, "the board itself is still metered"
+    one = make(rig, uuid, 19, 0, 1)
+    watched.look(1.0)
+    watch = watched.watches[0]
+    rig.machine.inject(Fault(FaultKind.NO_PERMISSION, "instances", uuid, times=3))
+    for words in ("", "", "cannot be listed"):
+        watched.look(11.0)
+        assert words in watch.fault and (words or not watch.fault)
+        assert [s.uuid for s in watch.state.slices] == [one.compute[0].uuid], "what was listed before stands"
+        assert watch.state.seen_at_s == watched.now_s and not watch.fault_lasts, "the board itself is still metered"
+    watched.look(1.0)
+    assert watch.fault == ""
+    fresh = BoardWatch(rig.reader, watch.facts, watch.table, lambda: watched.now_s)
+    rig.machine.inject(Fault(FaultKind.NO_PERMISSION, "instances", uuid))
+    fresh.look()
+    assert "cannot be listed" in fresh.fault, "never listed: at once"
 
 
 def test_a_load_is_charged_by_the_meter_of_its_partition(make_rig: MakeRig) -> None:

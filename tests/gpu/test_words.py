@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.node_agent.devices.port import BoardDetail, Partition, Reading, SliceDetail
-from services.node_agent.gpu.discovery import discover_boards
-from services.node_agent.wire import device_message, reading_message
+from services.node_agent.wire import reading_message
 from services.orchestrator.translate.nodes import node_of
 from tradewind.cli.commands.nodes import show_nodes
 from tradewind.cli.output import Output
@@ -38,14 +37,3 @@ def test_a_device_that_is_out_is_no_place() -> None:
     readings = [node_pb2.DeviceReading(device_id="GPU-1", fault="XID 79"), node_pb2.DeviceReading(device_id="GPU-2")]
     node = node_of(node_pb2.NodeReport(node_id="n1", devices=devices, readings=readings))
     assert [device.device_id for device in node.devices] == ["GPU-2", "cpu0"]
-
-
-def test_slices_and_clocks_are_offered_only_where_they_may_be_changed() -> None:
-    fixed = device_message(discover_boards("h100-80").devices[0].facts)
-    assert not fixed.slice_kinds and not fixed.power_settings and not fixed.can_partition
-    free = device_message(discover_boards("h100-80", may_change=True).devices[0].facts)
-    assert free.can_partition and free.can_set_power and free.kind == node_pb2.DEVICE_KIND_SIMULATED
-    kinds = {one.kind: one for one in free.slice_kinds}
-    assert len(kinds) == 7 and (kinds["mig/3g.40gb"].starts, kinds["mig/3g.40gb"].memory_slices) == ([0, 4], 4)
-    assert kinds["mig/1g.10gb+me"].extra_engine and not kinds["mig/1g.10gb"].extra_engine
-    assert [setting.sm_clock_mhz for setting in free.power_settings] == [1185, 1380, 1590, 1785]

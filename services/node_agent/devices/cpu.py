@@ -119,7 +119,7 @@ class CpuDevice:
         self._last_s, self._last_busy_s, self._last_mj = now_s, busy_s, energy.energy_mj
         return self._last
 
-    def meter(self, uuid: str) -> MeterPoint | None:
+    def meter(self, uuid: str, look: bool = True) -> MeterPoint | None:
         """See `Device`."""
         return None
 

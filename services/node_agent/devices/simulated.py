@@ -93,7 +93,7 @@ class SimulatedDevice:
         energy = EnergyFigure(self._energy_mj, FigureSource.SIMULATED, _METHOD)
         return Reading(energy, self._power_mw, self._utilization, 0)
 
-    def meter(self, uuid: str) -> MeterPoint | None:
+    def meter(self, uuid: str, look: bool = True) -> MeterPoint | None:
         """See `Device`."""
         return None
 

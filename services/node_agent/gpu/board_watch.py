@@ -18,13 +18,12 @@ from services.node_agent.core.board_energy import EnergyAccount, MeterReading
 from services.node_agent.core.board_health import BoardHealth
 from services.node_agent.core.mig.model import DeviceTable
 from services.node_agent.core.slice_accounts import SliceAccounts
-from services.node_agent.gpu.faults import BoardLost, GpuError, NoPermission
+from services.node_agent.gpu.faults import BoardLost, GpuError
 from services.node_agent.gpu.port import (
     BoardFacts,
     BoardReading,
     EventKind,
     GpuEvent,
-    GpuInstance,
     GpuReader,
     SliceReading,
 )
@@ -33,6 +32,8 @@ from tradewind.domain.figures import EnergyFigure, FigureSource, weakest
 
 # Slices are listed when the driver tells of a change, when readings name another slice, and this often anyway.
 RELIST_S: Final = 10.0
+# A helper that lists slices is back within seconds of a crash; one that stays away is a fault of the board's.
+UNLISTED_LIMIT_S: Final = 30.0
 # An empty slice reports some MiB as used; a CUDA context takes more than this.
 OCCUPIED_BYTES: Final = 128 << 20
 # Power is a mean over at least the window from which on a figure may be called measured.
@@ -64,7 +65,7 @@ class BoardWatch:
         self.facts, self.table = facts, table
         self._reader, self._now_s, self._label = reader, now_s, label
         self._account, self._accounts, self._health = EnergyAccount(), SliceAccounts(), BoardHealth()
-        self._unlisted = ""
+        self._unlisted, self._ever_listed = "", False
         self._totals: deque[tuple[float, float]] = deque()
         self._events: Counter[str] = Counter()
         self._idle_mw, self._listed_at_s, self._relist = 0.0, now_s(), True
@@ -79,7 +80,11 @@ class BoardWatch:
     @property
     def fault(self) -> str:
         """Why the board is out, in words; "" when it is well. Says so, too, when looks do not end any more."""
-        return board_health.fault(self._health, self._now_s() - self._state.seen_at_s) or self._unlisted
+        words = board_health.fault(self._health, self._now_s() - self._state.seen_at_s)
+        unlisted_s = self._now_s() - self._listed_at_s
+        if words or not self._unlisted or (self._ever_listed and unlisted_s < UNLISTED_LIMIT_S):
+            return words
+        return f"MIG is on, and its slices cannot be listed: {self._unlisted}"
 
     @property
     def fault_lasts(self) -> bool:
@@ -108,7 +113,7 @@ class BoardWatch:
         except GpuError as error:
             with self._lock:
                 self._health = board_health.after_failure(self._health, error.message, isinstance(error, BoardLost))
-            self._state = replace(self._state, seen_at_s=self._now_s())
+            self._state, self._relist = replace(self._state, seen_at_s=self._now_s()), True
             return
         with self._lock:
             self._health = board_health.after_look(self._health, reading.ecc_uncorrected)
@@ -120,14 +125,18 @@ class BoardWatch:
         if self.table is None or not (self._relist or now_s - self._listed_at_s >= RELIST_S):
             return
         # Cleared first: a change that comes meanwhile is not forgotten.
-        self._relist, self._listed_at_s = False, now_s
+        self._relist = False
         mode_on = self._reader.mig_mode(self.facts.uuid).current
-        instances: tuple[GpuInstance, ...] = ()
-        self._unlisted = ""
         try:
             instances = self._lister.instances(self.facts.uuid) if mode_on else ()
-        except NoPermission as error:
-            self._unlisted = f"MIG is on, and its slices cannot be listed: {error.message}"
+        except BoardLost:
+            raise
+        except GpuError as error:
+            # A right is missing, or a helper is away: what was listed before stands, and the board is still metered.
+            self._unlisted, self._relist = error.message, True
+            self._state = replace(self._state, mode_on=mode_on)
+            return
+        self._unlisted, self._listed_at_s, self._ever_listed = "", now_s, True
         known = {one.uuid: one for one in self._state.slices if one.uuid}
         slices = tuple(seen(instance, self.table, known) for instance in instances)
         self._state = replace(self._state, mode_on=mode_on, slices=slices)

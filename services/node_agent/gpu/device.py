@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Final
 
 from services.node_agent.core.energy import Rate
 from services.node_agent.core.meter_window import MeterPoint
+from services.node_agent.core.power import offered
 from services.node_agent.devices.port import BoardDetail, DeviceFacts, DeviceKind, Partition, Reading, SliceDetail
 from services.node_agent.gpu.board_name import targets
 from services.node_agent.gpu.board_watch import BoardWatch
+from services.node_agent.gpu.bounds import bounds_of
 from services.node_agent.gpu.state import BoardState, SliceState
 from tradewind.domain.errors import DeviceFault, InUse, InvalidField
 from tradewind.domain.figures import FigureSource, weakest
@@ -17,19 +19,6 @@ from tradewind.domain.figures import FigureSource, weakest
 WHOLE: Final = "gpu/whole"
 # What a board draws idle when it does not tell its power: a share of its greatest cap, of the right order only.
 _IDLE_SHARE: Final = 0.12
-
-
-# Locked clocks worth weighing, as shares of the highest: decode hardly slows down before some 60 % (arXiv 2605.11999),
-# and each choice is one more operating point to measure.
-_CLOCK_SHARES: Final = (0.6, 0.7, 0.8, 0.9)
-
-
-def clock_choices(clocks_mhz: Sequence[int]) -> tuple[int, ...]:
-    """Clocks that the device takes, nearest to those shares of its highest; none when it takes none."""
-    if not clocks_mhz:
-        return ()
-    highest = max(clocks_mhz)
-    return tuple(sorted({min(clocks_mhz, key=lambda mhz: abs(mhz - share * highest)) for share in _CLOCK_SHARES}))
 
 
 class GpuDevice:
@@ -65,7 +54,7 @@ class GpuDevice:
             can_set_power=may_set_power and board.power is not None,
             can_partition=may_partition and board.mig_capable,
             table=watch.table,
-            clock_choices_mhz=clock_choices(board.sm_clocks_mhz) if may_set_power else (),
+            power_settings=offered(bounds_of(board)) if may_set_power else (),
         )
 
     @property
@@ -132,9 +121,10 @@ class GpuDevice:
             board=detail,
         )
 
-    def meter(self, uuid: str) -> MeterPoint | None:
-        """See `Device`. Looks at the board now; the idle part of a slice is its share of memory."""
-        self._watch.look()
+    def meter(self, uuid: str, look: bool = True) -> MeterPoint | None:
+        """See `Device`. The idle part of a slice is its share of memory."""
+        if look:
+            self._watch.look()
         state = self._watch.state
         board_used = state.reading.memory_used_bytes if state.reading else 0
         if uuid == self._facts.device_id and not state.mode_on:
@@ -147,14 +137,8 @@ class GpuDevice:
         return MeterPoint(state.seen_at_s, one.energy, idle_mw, used)
 
     def rate(self) -> Rate:
-        """See `Device`. Known for a whole board only: what it draws above idle, for each second that it is at work."""
-        state = self._watch.state
-        busy = self._utilization(state)
-        if state.mode_on or busy <= 0 or state.power_source is FigureSource.UNAVAILABLE:
-            return Rate(0.0, FigureSource.UNAVAILABLE, "nvml@1/not-known")
-        above_mw = max(0.0, state.power_mw - state.idle_mw)
-        label = weakest((state.power_source, FigureSource.ATTRIBUTED))
-        return Rate(above_mw / busy, label, f"{state.energy.method}/by-busy-time@1")
+        """See `Device`. None for CPU time: what steps cost is told to each replica by its own meter (step_rates.py)."""
+        return Rate(0.0, FigureSource.UNAVAILABLE, "not-by-cpu-time@1")
 
     def _utilization(self, state: BoardState) -> float:
         if state.reading is not None and state.reading.utilization is not None:

@@ -50,9 +50,7 @@ class Boards:
     simulated: bool = False
 
 
-async def discover_in_time(
-    simulated: str, helper: str = "", may_change: bool = False, limit_s: float = DISCOVERY_LIMIT_S
-) -> Boards:
+async def discover_in_time(simulated: str, helper: str = "", limit_s: float = DISCOVERY_LIMIT_S) -> Boards:
     """As `discover_boards`, off the event loop; a driver that does not answer in time is a fault of the node.
 
     The thread is a daemon: one that hangs in a driver does not keep the agent from ending.
@@ -67,7 +65,7 @@ async def discover_in_time(
     def look() -> None:
         boards, failed = None, None
         try:
-            boards = discover_boards(simulated, helper, may_change)
+            boards = discover_boards(simulated, helper)
         except BaseException as error:  # noqa: BLE001  it is raised where this is awaited
             failed = error
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
@@ -81,21 +79,20 @@ async def discover_in_time(
         return Boards(faults=(f"NVIDIA driver: no answer within {limit_s:g} s; see its kernel log (dmesg)",))
 
 
-def discover_boards(simulated: str, helper: str = "", may_change: bool = False) -> Boards:
+def discover_boards(simulated: str, helper: str = "") -> Boards:
     """The machine's boards; blocks for as long as the driver does.
 
     Args:
         simulated: description of a machine to simulate instead, for instance "h100-80x2"; "" for the real one.
         helper: socket of the privileged helper, which lists slices for an agent that may not, and reads everything
             where this process has no NVML; "" for none.
-        may_change: whether slices, clocks and caps may be changed, through the helper or in the simulated machine.
 
     Raises:
         InvalidField: the description is not understood.
     """
     if simulated:
         machine = simulated_machine(simulated, _SEED, time.monotonic, lambda s: _pause(s))
-        return _look_at(SimulatedGpus(machine), FigureSource.SIMULATED, may_change)
+        return _look_at(SimulatedGpus(machine), FigureSource.SIMULATED, managed=True)
     try:
         reader = _open()
     except GpuError as error:
@@ -103,11 +100,11 @@ def discover_boards(simulated: str, helper: str = "", may_change: bool = False) 
         return Boards(faults=(f"NVIDIA driver: {error.message}",))
     lister = HelperClient(Path(helper)) if helper else None
     if reader is not None:
-        return _look_at(reader, FigureSource.MEASURED_COUNTER, may_change, lister)
-    return _through(lister, may_change) if lister else Boards()
+        return _look_at(reader, FigureSource.MEASURED_COUNTER, managed=lister is not None, lister=lister)
+    return _through(lister) if lister else Boards()
 
 
-def _through(helper: GpuReader, may_change: bool) -> Boards:
+def _through(helper: GpuReader) -> Boards:
     """Boards that the helper has: those of its host, read from a container, or those that it simulates."""
     try:
         simulated = helper.system().driver_version == SIMULATED_DRIVER
@@ -115,7 +112,7 @@ def _through(helper: GpuReader, may_change: bool) -> Boards:
         structlog.get_logger("gpu").warning("no NVML here, and no helper to read boards through", error=error.message)
         return Boards()
     label = FigureSource.SIMULATED if simulated else FigureSource.MEASURED_COUNTER
-    return _look_at(helper, label, may_change)
+    return _look_at(helper, label, managed=True)
 
 
 def _open() -> GpuReader | None:
@@ -126,7 +123,7 @@ def _open() -> GpuReader | None:
     return NvmlReader(session) if session is not None else None
 
 
-def _look_at(reader: GpuReader, label: FigureSource, may_change: bool, lister: GpuReader | None = None) -> Boards:
+def _look_at(reader: GpuReader, label: FigureSource, managed: bool, lister: GpuReader | None = None) -> Boards:
     log = structlog.get_logger("gpu")
     try:
         found, system = reader.boards(), reader.system()
@@ -142,9 +139,8 @@ def _look_at(reader: GpuReader, label: FigureSource, may_change: bool, lister: G
     faults = tuple(f"board {name} does not answer; reset it or reboot the machine" for name in reader.lost())
     for words in faults:
         log.error("board is lost", fault=words)
-    pretended = label is FigureSource.SIMULATED
-    devices = tuple(GpuDevice(watch, may_change, may_change, pretended) for watch in watches)
-    return Boards(reader, watches, devices, faults, pretended)
+    devices = tuple(GpuDevice(watch, managed, managed, label is FigureSource.SIMULATED) for watch in watches)
+    return Boards(reader, watches, devices, faults, label is FigureSource.SIMULATED)
 
 
 def _table(reader: GpuReader, board: BoardFacts) -> DeviceTable | None:

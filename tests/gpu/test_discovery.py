@@ -20,6 +20,7 @@ from services.node_agent.gpu.simulated import Fault, FaultKind
 from services.node_agent.gpu.simulated.slices import SimulatedProcess
 from services.node_agent.replica.device import open_device
 from tradewind.domain.errors import DeviceFault, InvalidField
+from tradewind.domain.figures import FigureSource
 
 from .rigs import Rig, loaded_library, nvml
 
@@ -53,6 +54,19 @@ def test_boards_are_found_and_told(rig: Rig) -> None:
     words = [log["event"] for log in logs]
     assert words.count("board found") == 2 and "other processes are on it" in words
     assert not any("differs" in text for text in words)
+
+
+def test_without_rights_a_board_is_whole_or_out_in_words(rig: Rig) -> None:
+    cut = rig.machine.uuids[0]
+    rig.admin.set_mig_mode(cut, True)
+    rig.admin.create_compute_instance(cut, rig.admin.create_gpu_instance(cut, 9, Placement(4, 4)))
+    rig.machine.set(cut, "unprivileged", 1)
+    first, second = discover_boards("").devices
+    assert first.partitions() == () and "its profiles could not be read" in first.read().fault
+    assert first.read().energy.source is FigureSource.MEASURED_COUNTER, "it is metered all the same"
+    assert [p.kind for p in second.partitions()] == ["gpu/whole"] and not second.read().fault
+    with pytest.raises(DeviceFault, match=cut):
+        first.check(cut, "gpu/whole", (), cut)
 
 
 def test_a_lost_board_is_a_fault_and_others_are_offered(rig: Rig) -> None:

@@ -34,6 +34,7 @@ from tradewind.domain.figures import EnergyFigure, FigureSource, weakest
 RELIST_S: Final = 10.0
 # A helper that lists slices is back within seconds of a crash; one that stays away is a fault of the board's.
 UNLISTED_LIMIT_S: Final = 30.0
+UNREAD: Final = "its profiles could not be read; give the agent the right or a helper, and start it again"
 # An empty slice reports some MiB as used; a CUDA context takes more than this.
 OCCUPIED_BYTES: Final = 128 << 20
 # Power is a mean over at least the window from which on a figure may be called measured.
@@ -46,7 +47,7 @@ class BoardWatch:
     Args:
         reader: reads it.
         facts: of it.
-        table: its profiles; None when it cannot be cut.
+        table: its profiles; None when it cannot be cut, or they could not be read.
         now_s: monotonic clock.
         label: weakest label that its figures may have: SIMULATED for boards that are not there.
         lister: lists its slices, where that wants a right that the reader has not: the helper's client.
@@ -122,11 +123,15 @@ class BoardWatch:
     def _list_slices(self) -> None:
         """Lists slices when they may have changed."""
         now_s = self._now_s()
-        if self.table is None or not (self._relist or now_s - self._listed_at_s >= RELIST_S):
+        if not self.facts.mig_capable or not (self._relist or now_s - self._listed_at_s >= RELIST_S):
             return
         # Cleared first: a change that comes meanwhile is not forgotten.
         self._relist = False
         mode_on = self._reader.mig_mode(self.facts.uuid).current
+        if self.table is None:
+            self._unlisted, self._listed_at_s = UNREAD if mode_on else "", now_s
+            self._state = replace(self._state, mode_on=mode_on)
+            return
         try:
             instances = self._lister.instances(self.facts.uuid) if mode_on else ()
         except BoardLost:
@@ -172,6 +177,7 @@ class BoardWatch:
             power_source=power_source,
             idle_mw=self._idle_mw,
             unallocated=EnergyFigure(self._accounts.unallocated_mj, attributed, self._accounts.rule),
+            former_mj=self._accounts.former_mj,
             events=tuple(sorted(self._events.items())),
         )
 

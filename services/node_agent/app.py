@@ -45,8 +45,10 @@ from services.node_agent.settings import NodeAgentSettings
 from services.node_agent.state_folder import StateFolder
 from services.node_agent.supervision.fleet import Fleet
 from services.node_agent.supervision.replica import Surroundings
+from services.node_agent.supervision.step_rates import StepRates
 from tradewind import logs
 from tradewind.domain.errors import InvalidField
+from tradewind.domain.figures import FigureSource
 from tradewind.metrics import Registry, serve_metrics
 from tradewind.rpc.client import open_channel
 from tradewind.rpc.server import GrpcServer
@@ -225,6 +227,7 @@ async def _found(settings: NodeAgentSettings) -> Boards:
 async def _meter(inventory: Inventory, fleet: Fleet, period_s: float) -> None:
     """Reads meters often enough for counters that wrap, and tells replicas what CPU time costs when that changes."""
     told: dict[str, Rate] = {}
+    step_rates = StepRates(inventory)
     while True:
         await asyncio.sleep(period_s)
         for device in inventory:
@@ -232,9 +235,10 @@ async def _meter(inventory: Inventory, fleet: Fleet, period_s: float) -> None:
             if reading.board is not None and reading.board.fault_lasts:
                 fleet.abandon(device.facts.device_id)
             device_id, rate = device.facts.device_id, device.rate()
-            if told.get(device_id) != rate:
+            if rate.source is not FigureSource.UNAVAILABLE and told.get(device_id) != rate:
                 fleet.tell_rate(device_id, rate)
                 told[device_id] = rate
+        step_rates.tell(fleet.replicas)
 
 
 def _async(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:

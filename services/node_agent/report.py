@@ -78,7 +78,7 @@ class Reporter:
             address=identity.address,
             labels=identity.labels,
             devices=[device_message(d.facts) for d in self._devices],
-            readings=[reading_message(d.facts.device_id, d.read()) for d in self._devices],
+            readings=[self._reading(device) for device in self._devices],
             partitions=[partition_message(p) for p in self._partitions()],
             replicas=[_status(replica) for replica in self._fleet.replicas],
             observed_generation=newest.generation if newest else 0,
@@ -91,6 +91,12 @@ class Reporter:
         report.report_time.GetCurrentTime()
         report.report_period.FromMilliseconds(round(identity.report_period_s * 1e3))
         return report
+
+    def _reading(self, device: Device) -> node_pb2.DeviceReading:
+        device_id = device.facts.device_id
+        reading = reading_message(device_id, device.read())
+        reading.fault = reading.fault or (self._boards.fault(device_id) if self._boards else "")
+        return reading
 
     def _partitions(self) -> list[Partition]:
         """Of boards what stands, and of CPUs what replicas have: others are cut when they are wanted."""

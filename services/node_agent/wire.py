@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from services.node_agent.core.board_wish import WantedPartition
+from services.node_agent.core.board_wish import MIG_PREFIX, WantedPartition
+from services.node_agent.core.mig.model import DeviceTable
 from services.node_agent.core.power import Setting
 from services.node_agent.core.target import INTENT_DRAIN, INTENT_SERVE, ReplicaSpec, Target
 from services.node_agent.devices.port import BoardDetail, DeviceFacts, Partition, Reading, SliceDetail
@@ -107,7 +108,27 @@ def device_message(facts: DeviceFacts) -> node_pb2.Device:
         energy_source=common_pb2.FigureSource.ValueType(facts.energy_source),
         energy_method=facts.energy_method,
         idle_power_mw=facts.idle_power_mw,
+        slice_kinds=_slice_kinds(facts.table) if facts.table is not None and facts.can_partition else (),
+        power_settings=[setting_message(setting) for setting in facts.power_settings],
     )
+
+
+def _slice_kinds(table: DeviceTable) -> list[node_pb2.SliceKind]:
+    """Profiles that a board offers; one without a place cannot be made and is left out."""
+    return [
+        node_pb2.SliceKind(
+            profile_id=profile.profile_id,
+            kind=f"{MIG_PREFIX}{profile.name}",
+            memory_bytes=profile.memory_bytes,
+            compute_slices=profile.compute_slices,
+            memory_slices=profile.placements[0].size,
+            starts=[placement.start for placement in profile.placements],
+            most=profile.instance_limit,
+            extra_engine=bool(profile.engines) and profile.instance_limit == 1,
+        )
+        for profile in table.profiles
+        if profile.placements
+    ]
 
 
 def reading_message(device_id: str, reading: Reading) -> node_pb2.DeviceReading:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from services.node_agent.gpu.simulated import Fault, FaultKind
 from services.node_agent.gpu.simulated.slices import SimulatedProcess
 from services.node_agent.replica.device import open_device
 from tradewind.domain.errors import DeviceFault, InvalidField
+from tradewind.domain.figures import FigureSource
 
 from .rigs import Rig, loaded_library, nvml
 
@@ -53,6 +56,19 @@ def test_boards_are_found_and_told(rig: Rig) -> None:
     assert not any("differs" in text for text in words)
 
 
+def test_without_rights_a_board_is_whole_or_out_in_words(rig: Rig) -> None:
+    cut = rig.machine.uuids[0]
+    rig.admin.set_mig_mode(cut, True)
+    rig.admin.create_compute_instance(cut, rig.admin.create_gpu_instance(cut, 9, Placement(4, 4)))
+    rig.machine.set(cut, "unprivileged", 1)
+    first, second = discover_boards("").devices
+    assert first.partitions() == () and "its profiles could not be read" in first.read().fault
+    assert first.read().energy.source is FigureSource.MEASURED_COUNTER, "it is metered all the same"
+    assert [p.kind for p in second.partitions()] == ["gpu/whole"] and not second.read().fault
+    with pytest.raises(DeviceFault, match=cut):
+        first.check(cut, "gpu/whole", (), cut)
+
+
 def test_a_lost_board_is_a_fault_and_others_are_offered(rig: Rig) -> None:
     rig.machine.lose(rig.machine.uuids[0])
     found = discover_boards("")
@@ -67,9 +83,13 @@ def test_a_driver_that_cannot_be_used_is_said_in_words(rig: Rig, code: int, word
 
 
 async def test_a_driver_that_hangs_does_not_hold_the_agent_up(rig: Rig) -> None:
-    rig.machine.inject(Fault(FaultKind.HANG, SYMBOLS, number=2))
+    rig.machine.inject(Fault(FaultKind.HANG, SYMBOLS, number=1))
     found = await discover_in_time("", limit_s=0.2)
     assert found.devices == () and "no answer within 0.2 s" in found.faults[0]
+    # The thread comes out of the driver later: it must not meet the library of the next test.
+    for thread in threading.enumerate():
+        if thread.name == "gpu-discovery":
+            await asyncio.to_thread(thread.join, 30)
 
 
 def test_a_machine_that_cannot_be_simulated_is_refused() -> None:

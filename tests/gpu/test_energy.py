@@ -10,8 +10,9 @@ from services.node_agent.core import board_health
 from services.node_agent.core.attribution import BY_ACTIVITY, BY_OCCUPANCY, SliceUse, attribute
 from services.node_agent.core.board_energy import EnergyAccount, MeterReading, count, window_source
 from services.node_agent.core.board_health import BoardHealth, after_failure, after_look, after_xid
+from services.node_agent.core.meter_window import MeterPoint, step_rate
 from services.node_agent.core.slice_accounts import SliceAccounts, charge
-from tradewind.domain.figures import FigureSource
+from tradewind.domain.figures import EnergyFigure, FigureSource
 
 MOST_MW = 400_000
 COUNTER, INTEGRAL = FigureSource.MEASURED_COUNTER, FigureSource.MEASURED_INTEGRAL
@@ -139,3 +140,17 @@ def test_health_follows_xids_errors_and_silence() -> None:
     assert board_health.fault(after_look(twice, 3), 1.0) == ""
     lost = after_failure(well, "off the bus", lost=True)
     assert board_health.fault(after_look(lost, 3), 1.0) == "off the bus"
+
+
+def test_steps_cost_what_was_drawn_above_idle() -> None:
+    def point(at_s: float, energy_mj: float, source: FigureSource = COUNTER) -> MeterPoint:
+        return MeterPoint(at_s, EnergyFigure(energy_mj, source, "m@1"), 100.0, 0)
+
+    rate = step_rate(point(0, 0), point(10, 5000), 2.0)
+    assert rate is not None and rate.mj_per_core_s == 2000 and rate.source is FigureSource.ATTRIBUTED
+    assert step_rate(point(0, 0), point(10, 5000), 0.0) is None, "no steps"
+    assert step_rate(point(0, 0), point(10, 900), 1.0) is None, "nothing above idle"
+    short = step_rate(point(0, 0), point(2, 5000), 1.0)
+    assert short is not None and short.source is FigureSource.MODELLED
+    pretended = step_rate(point(0, 0), point(10, 5000, FigureSource.SIMULATED), 1.0)
+    assert pretended is not None and pretended.source is FigureSource.SIMULATED

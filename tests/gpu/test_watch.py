@@ -6,14 +6,20 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from services.node_agent.core.measurement import Sample
+from services.node_agent.core.meter_window import charge
 from services.node_agent.gpu.board_watch import BoardWatch
+from services.node_agent.gpu.device import GpuDevice
 from services.node_agent.gpu.port import GpuEvent
 from services.node_agent.gpu.simulated import Fault, FaultKind, SimulatedGpus, simulated_machine
+from services.node_agent.gpu.simulated.products import PRODUCTS
 from services.node_agent.gpu.simulated.slices import SimulatedProcess
 from services.node_agent.gpu.telemetry import Telemetry
+from tradewind.domain.errors import InvalidField
 from tradewind.domain.figures import FigureSource
 
 from .rigs import Rig
@@ -61,12 +67,10 @@ def test_slices_sum_to_the_board_while_they_come_and_go(make_rig: MakeRig) -> No
         watched.look(1.0)
         state = watch.state
         parts = sum(one.energy.energy_mj for one in state.slices) + state.unallocated.energy_mj
-        former = watch._accounts.former_mj
-        assert parts + former == pytest.approx(state.energy.energy_mj, rel=1e-3)
+        assert parts + state.former_mj == pytest.approx(state.energy.energy_mj, rel=1e-3)
     assert state.energy.source is FigureSource.MEASURED_COUNTER
     assert [(one.kind, one.energy.source) for one in state.slices] == [("mig/3g.40gb", FigureSource.ATTRIBUTED)]
-    assert former > 0
-    assert state.slices[0].energy.energy_mj > former, "the large one worked more"
+    assert state.slices[0].energy.energy_mj > state.former_mj > 0, "the large one worked more"
     assert state.power_source is FigureSource.MEASURED_COUNTER and state.power_mw > state.idle_mw
     assert watch.fault == ""
 
@@ -130,10 +134,49 @@ def test_slices_that_may_not_be_listed_are_a_fault_in_words(make_rig: MakeRig) -
     rig = make_rig("h100-80")
     uuid = on(rig)
     watched = Watched(rig)
-    rig.machine.inject(Fault(FaultKind.NO_PERMISSION, "instances", uuid, times=50))
-    watched.look(11.0)
-    assert "cannot be listed" in watched.watches[0].fault
-    assert watched.watches[0].state.reading is not None, "the board itself is still metered"
+    one = make(rig, uuid, 19, 0, 1)
+    watched.look(1.0)
+    watch = watched.watches[0]
+    rig.machine.inject(Fault(FaultKind.NO_PERMISSION, "instances", uuid, times=3))
+    for words in ("", "", "cannot be listed"):
+        watched.look(11.0)
+        assert words in watch.fault and (words or not watch.fault)
+        assert [s.uuid for s in watch.state.slices] == [one.compute[0].uuid], "what was listed before stands"
+        assert watch.state.seen_at_s == watched.now_s and not watch.fault_lasts, "the board itself is still metered"
+    watched.look(1.0)
+    assert watch.fault == ""
+    fresh = BoardWatch(rig.reader, watch.facts, watch.table, lambda: watched.now_s)
+    rig.machine.inject(Fault(FaultKind.NO_PERMISSION, "instances", uuid))
+    fresh.look()
+    assert "cannot be listed" in fresh.fault, "never listed: at once"
+
+
+def test_a_load_is_charged_by_the_meter_of_its_partition(make_rig: MakeRig) -> None:
+    rig = make_rig("h100-80")
+    uuid = on(rig)
+    one = make(rig, uuid, 9, 4, 4)
+    watched = Watched(rig)
+    device = GpuDevice(watched.watches[0])
+    watched.look(1.0)
+    slice_uuid = one.compute[0].uuid
+    before = device.meter(slice_uuid)
+    rig.machine.set_load(uuid, one.gi_id, 0.6)
+    for _ in range(6):
+        watched.look(1.0)
+    after = device.meter(slice_uuid)
+    assert before is not None and after is not None
+    board = PRODUCTS["h100-80"]
+    active_mj = (board.power.most_mw - board.idle_mw) * 0.6 * 60 / 132 * 6
+    samples = [Sample(1, 1, 10, 1.0, 2.0, FigureSource.UNAVAILABLE, "")]
+    samples.append(replace(samples[0], decode_mj=0.0))
+    charged = charge(samples, before, after)
+    assert sum(s.prefill_mj + s.decode_mj for s in charged) == pytest.approx(active_mj, rel=0.02)
+    assert charged[0].decode_mj == pytest.approx(active_mj / 2, rel=0.02)
+    assert charged[0].source is FigureSource.ATTRIBUTED and "above-idle" in charged[0].method
+    short = charge(samples, before, replace(before, at_s=before.at_s + 0.4))
+    assert short[0].source is FigureSource.UNAVAILABLE, "too short to say"
+    with pytest.raises(InvalidField):
+        device.meter("MIG-gone")
 
 
 def test_a_driver_that_hangs_on_one_board_holds_up_no_other() -> None:

@@ -1,4 +1,4 @@
-"""What people see of boards: `tradewind nodes`."""
+"""What others see of boards: people in `tradewind nodes`, the orchestrator in reports."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from services.node_agent.devices.port import BoardDetail, Partition, Reading, SliceDetail
 from services.node_agent.wire import reading_message
+from services.orchestrator.translate.nodes import node_of
 from tradewind.cli.commands.nodes import show_nodes
 from tradewind.cli.output import Output
 from tradewind.domain.figures import EnergyFigure, FigureSource
@@ -29,3 +30,10 @@ def test_slices_and_faults_are_shown(capsys: pytest.CaptureFixture[str]) -> None
     for words in ("mig/3g.40gb", "50%", "90.0 W (attributed)", "MIG-a2c3", "n1: NVIDIA driver: gone", "GPU-1: XID 48"):
         assert words in said
     assert max(map(len, said.splitlines())) <= 100
+
+
+def test_a_device_that_is_out_is_no_place() -> None:
+    devices = [node_pb2.Device(device_id=name) for name in ("GPU-2", "GPU-1", "cpu0")]
+    readings = [node_pb2.DeviceReading(device_id="GPU-1", fault="XID 79"), node_pb2.DeviceReading(device_id="GPU-2")]
+    node = node_of(node_pb2.NodeReport(node_id="n1", devices=devices, readings=readings))
+    assert [device.device_id for device in node.devices] == ["GPU-2", "cpu0"]

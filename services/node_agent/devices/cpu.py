@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
 from services.node_agent.core.energy import LinearPower, Rate, measured_rate, modelled_rate
+from services.node_agent.core.meter_window import MeterPoint
 from services.node_agent.devices.port import DeviceFacts, DeviceKind, Partition, Reading
 from services.node_agent.meters.port import Meter
 from tradewind.domain.errors import InvalidField
@@ -117,6 +118,10 @@ class CpuDevice:
         self._last = Reading(energy, power_mw, utilization, self._use.memory_used_bytes())
         self._last_s, self._last_busy_s, self._last_mj = now_s, busy_s, energy.energy_mj
         return self._last
+
+    def meter(self, uuid: str, look: bool = True) -> MeterPoint | None:
+        """See `Device`."""
+        return None
 
     def rate(self) -> Rate:
         """See `Device`."""

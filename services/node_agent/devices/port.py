@@ -8,7 +8,9 @@ from enum import IntEnum
 from typing import Protocol
 
 from services.node_agent.core.energy import Rate
+from services.node_agent.core.meter_window import MeterPoint
 from services.node_agent.core.mig.model import DeviceTable
+from services.node_agent.core.power import Setting
 from tradewind.domain.figures import EnergyFigure, FigureSource
 
 
@@ -26,7 +28,7 @@ class DeviceKind(IntEnum):
 class DeviceFacts:
     """What a device is; the same at each look. See `tradewind.v1.Device`.
 
-    `table` holds the profiles of slices that a GPU offers.
+    `table` holds the profiles of slices that a GPU offers, `power_settings` what it may be given besides its default.
     """
 
     device_id: str
@@ -44,6 +46,7 @@ class DeviceFacts:
     can_set_power: bool = False
     can_partition: bool = False
     table: DeviceTable | None = None
+    power_settings: tuple[Setting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,17 @@ class Device(Protocol):
 
     def read(self) -> Reading:
         """Readings since the one before. Called about each report period."""
+
+    def meter(self, uuid: str, look: bool = True) -> MeterPoint | None:
+        """The meter of a board or slice; None where requests are charged for CPU time.
+
+        Args:
+            uuid: of the board or slice.
+            look: read it now, which may wait for the driver: call it off the event loop. Else as last read.
+
+        Raises:
+            InvalidField: no such slice stands.
+        """
 
     def rate(self) -> Rate:
         """What its busy time costs now."""

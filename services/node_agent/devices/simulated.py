@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 
 from services.node_agent.core.draws import uniform
 from services.node_agent.core.energy import Rate
+from services.node_agent.core.meter_window import MeterPoint
 from services.node_agent.devices.port import DeviceFacts, DeviceKind, Partition, Reading
 from tradewind.domain.errors import InvalidField
 from tradewind.domain.figures import EnergyFigure, FigureSource
@@ -91,6 +92,10 @@ class SimulatedDevice:
             self._last_s = now_s
         energy = EnergyFigure(self._energy_mj, FigureSource.SIMULATED, _METHOD)
         return Reading(energy, self._power_mw, self._utilization, 0)
+
+    def meter(self, uuid: str, look: bool = True) -> MeterPoint | None:
+        """See `Device`."""
+        return None
 
     def rate(self) -> Rate:
         """See `Device`."""

@@ -18,13 +18,12 @@ from services.node_agent.core.board_energy import EnergyAccount, MeterReading
 from services.node_agent.core.board_health import BoardHealth
 from services.node_agent.core.mig.model import DeviceTable
 from services.node_agent.core.slice_accounts import SliceAccounts
-from services.node_agent.gpu.faults import BoardLost, GpuError, NoPermission
+from services.node_agent.gpu.faults import BoardLost, GpuError
 from services.node_agent.gpu.port import (
     BoardFacts,
     BoardReading,
     EventKind,
     GpuEvent,
-    GpuInstance,
     GpuReader,
     SliceReading,
 )
@@ -33,6 +32,9 @@ from tradewind.domain.figures import EnergyFigure, FigureSource, weakest
 
 # Slices are listed when the driver tells of a change, when readings name another slice, and this often anyway.
 RELIST_S: Final = 10.0
+# A helper that lists slices is back within seconds of a crash; one that stays away is a fault of the board's.
+UNLISTED_LIMIT_S: Final = 30.0
+UNREAD: Final = "its profiles could not be read; give the agent the right or a helper, and start it again"
 # An empty slice reports some MiB as used; a CUDA context takes more than this.
 OCCUPIED_BYTES: Final = 128 << 20
 # Power is a mean over at least the window from which on a figure may be called measured.
@@ -45,7 +47,7 @@ class BoardWatch:
     Args:
         reader: reads it.
         facts: of it.
-        table: its profiles; None when it cannot be cut.
+        table: its profiles; None when it cannot be cut, or they could not be read.
         now_s: monotonic clock.
         label: weakest label that its figures may have: SIMULATED for boards that are not there.
         lister: lists its slices, where that wants a right that the reader has not: the helper's client.
@@ -64,12 +66,12 @@ class BoardWatch:
         self.facts, self.table = facts, table
         self._reader, self._now_s, self._label = reader, now_s, label
         self._account, self._accounts, self._health = EnergyAccount(), SliceAccounts(), BoardHealth()
-        self._unlisted = ""
+        self._unlisted, self._ever_listed = "", False
         self._totals: deque[tuple[float, float]] = deque()
         self._events: Counter[str] = Counter()
         self._idle_mw, self._listed_at_s, self._relist = 0.0, now_s(), True
         self._state = BoardState(now_s())
-        self._lock = threading.Lock()
+        self._lock, self._looking = threading.Lock(), threading.Lock()
 
     @property
     def state(self) -> BoardState:
@@ -79,7 +81,11 @@ class BoardWatch:
     @property
     def fault(self) -> str:
         """Why the board is out, in words; "" when it is well. Says so, too, when looks do not end any more."""
-        return board_health.fault(self._health, self._now_s() - self._state.seen_at_s) or self._unlisted
+        words = board_health.fault(self._health, self._now_s() - self._state.seen_at_s)
+        unlisted_s = self._now_s() - self._listed_at_s
+        if words or not self._unlisted or (self._ever_listed and unlisted_s < UNLISTED_LIMIT_S):
+            return words
+        return f"MIG is on, and its slices cannot be listed: {self._unlisted}"
 
     @property
     def fault_lasts(self) -> bool:
@@ -96,7 +102,11 @@ class BoardWatch:
                 self._relist = True
 
     def look(self) -> None:
-        """One sampling. Failures of this board go into its health; nothing is raised."""
+        """One sampling. Failures of this board go into its health; nothing is raised. One at a time."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         try:
             reading = self._reader.read(self.facts.uuid)
             self._list_slices()
@@ -104,7 +114,7 @@ class BoardWatch:
         except GpuError as error:
             with self._lock:
                 self._health = board_health.after_failure(self._health, error.message, isinstance(error, BoardLost))
-            self._state = replace(self._state, seen_at_s=self._now_s())
+            self._state, self._relist = replace(self._state, seen_at_s=self._now_s()), True
             return
         with self._lock:
             self._health = board_health.after_look(self._health, reading.ecc_uncorrected)
@@ -113,17 +123,25 @@ class BoardWatch:
     def _list_slices(self) -> None:
         """Lists slices when they may have changed."""
         now_s = self._now_s()
-        if self.table is None or not (self._relist or now_s - self._listed_at_s >= RELIST_S):
+        if not self.facts.mig_capable or not (self._relist or now_s - self._listed_at_s >= RELIST_S):
             return
         # Cleared first: a change that comes meanwhile is not forgotten.
-        self._relist, self._listed_at_s = False, now_s
+        self._relist = False
         mode_on = self._reader.mig_mode(self.facts.uuid).current
-        instances: tuple[GpuInstance, ...] = ()
-        self._unlisted = ""
+        if self.table is None:
+            self._unlisted, self._listed_at_s = UNREAD if mode_on else "", now_s
+            self._state = replace(self._state, mode_on=mode_on)
+            return
         try:
             instances = self._lister.instances(self.facts.uuid) if mode_on else ()
-        except NoPermission as error:
-            self._unlisted = f"MIG is on, and its slices cannot be listed: {error.message}"
+        except BoardLost:
+            raise
+        except GpuError as error:
+            # A right is missing, or a helper is away: what was listed before stands, and the board is still metered.
+            self._unlisted, self._relist = error.message, True
+            self._state = replace(self._state, mode_on=mode_on)
+            return
+        self._unlisted, self._listed_at_s, self._ever_listed = "", now_s, True
         known = {one.uuid: one for one in self._state.slices if one.uuid}
         slices = tuple(seen(instance, self.table, known) for instance in instances)
         self._state = replace(self._state, mode_on=mode_on, slices=slices)
@@ -159,6 +177,7 @@ class BoardWatch:
             power_source=power_source,
             idle_mw=self._idle_mw,
             unallocated=EnergyFigure(self._accounts.unallocated_mj, attributed, self._accounts.rule),
+            former_mj=self._accounts.former_mj,
             events=tuple(sorted(self._events.items())),
         )
 

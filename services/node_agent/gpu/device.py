@@ -6,9 +6,12 @@ from collections.abc import Collection
 from typing import Final
 
 from services.node_agent.core.energy import Rate
+from services.node_agent.core.meter_window import MeterPoint
+from services.node_agent.core.power import offered
 from services.node_agent.devices.port import BoardDetail, DeviceFacts, DeviceKind, Partition, Reading, SliceDetail
 from services.node_agent.gpu.board_name import targets
 from services.node_agent.gpu.board_watch import BoardWatch
+from services.node_agent.gpu.bounds import bounds_of
 from services.node_agent.gpu.state import BoardState, SliceState
 from tradewind.domain.errors import DeviceFault, InUse, InvalidField
 from tradewind.domain.figures import FigureSource, weakest
@@ -51,6 +54,7 @@ class GpuDevice:
             can_set_power=may_set_power and board.power is not None,
             can_partition=may_partition and board.mig_capable,
             table=watch.table,
+            power_settings=offered(bounds_of(board)) if may_set_power else (),
         )
 
     @property
@@ -117,15 +121,24 @@ class GpuDevice:
             board=detail,
         )
 
-    def rate(self) -> Rate:
-        """See `Device`. Known for a whole board only: what it draws above idle, for each second that it is at work."""
+    def meter(self, uuid: str, look: bool = True) -> MeterPoint | None:
+        """See `Device`. The idle part of a slice is its share of memory."""
+        if look:
+            self._watch.look()
         state = self._watch.state
-        busy = self._utilization(state)
-        if state.mode_on or busy <= 0 or state.power_source is FigureSource.UNAVAILABLE:
-            return Rate(0.0, FigureSource.UNAVAILABLE, "nvml@1/not-known")
-        above_mw = max(0.0, state.power_mw - state.idle_mw)
-        label = weakest((state.power_source, FigureSource.ATTRIBUTED))
-        return Rate(above_mw / busy, label, f"{state.energy.method}/by-busy-time@1")
+        board_used = state.reading.memory_used_bytes if state.reading else 0
+        if uuid == self._facts.device_id and not state.mode_on:
+            return MeterPoint(state.seen_at_s, state.energy, state.idle_mw, board_used)
+        one = next((one for one in state.slices if one.uuid == uuid), None)
+        if one is None or self._watch.table is None:
+            raise InvalidField("partition.uuid", f"{uuid!r} does not stand on {self._facts.device_id} any more")
+        idle_mw = state.idle_mw * one.instance.placement.size / self._watch.table.memory_slices
+        used = one.reading.memory_used_bytes if one.reading else 0
+        return MeterPoint(state.seen_at_s, one.energy, idle_mw, used)
+
+    def rate(self) -> Rate:
+        """See `Device`. None for CPU time: what steps cost is told to each replica by its own meter (step_rates.py)."""
+        return Rate(0.0, FigureSource.UNAVAILABLE, "not-by-cpu-time@1")
 
     def _utilization(self, state: BoardState) -> float:
         if state.reading is not None and state.reading.utilization is not None:

@@ -15,8 +15,8 @@ import structlog
 from services.node_agent.core.power import Bounds, Observed, OutOfBounds, PowerState, Setting, admit, not_in_force
 from services.node_agent.core.power_budget import Budget, grant, share
 from services.node_agent.core.power_lease import LEASE_S
+from services.node_agent.gpu.bounds import bounds_of
 from services.node_agent.gpu.faults import GpuError
-from services.node_agent.gpu.helper.leases import bounds_of
 from services.node_agent.gpu.port import BoardFacts, GpuAdmin, GpuReader
 
 # A third of a lease: two renewals may be lost before it ends.

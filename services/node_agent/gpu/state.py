@@ -50,6 +50,7 @@ class BoardState:
         power_source: label of `power_mw`.
         idle_mw: least power seen.
         unallocated: energy of no slice.
+        former_mj: energy of slices that are gone; with slices and unallocated it sums to the board.
         events: how often each kind came, by "kind" or "xid 48".
     """
 
@@ -62,6 +63,7 @@ class BoardState:
     power_source: FigureSource = FigureSource.UNAVAILABLE
     idle_mw: float = 0.0
     unallocated: EnergyFigure = NO_ENERGY
+    former_mj: float = 0.0
     events: tuple[tuple[str, int], ...] = ()
 
 

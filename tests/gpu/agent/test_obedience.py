@@ -92,6 +92,8 @@ async def test_a_pushed_layout_stands_also_when_the_agent_is_killed_on_the_way(w
     await until(lambda: set(world.slices()) == {f"{board}:whole"})
     device = next(one for one in world.orchestrator.report.devices if one.device_id == board)
     assert (device.kind, device.can_partition, device.can_set_power) == (node_pb2.DEVICE_KIND_SIMULATED, True, True)
+    assert {one.profile_id: list(one.starts) for one in device.slice_kinds}[9] == [0, 4]
+    assert [one.sm_clock_mhz for one in device.power_settings] == [1080, 1380, 1680]
     world.push(1, {large: "mig/3g.40gb", small: ""}, {world.boards[1]: 300_000})
     first = await world.reached(1, large, small)
     assert all(uuid.startswith("MIG-") for uuid in first.values())
@@ -148,3 +150,25 @@ async def test_a_driver_that_hangs_does_not_stop_the_heartbeat(world: World) -> 
     await until(lambda: len(world.orchestrator.reports) > seen + 4, 6)
     world.helper.worker.send_signal(signal.SIGSEGV)
     await world.reached(1, f"{world.boards[0]}:mig:9@4")
+
+
+async def test_a_simulated_machine_of_the_agent_itself_is_rebuilt_at_each_start(tmp_path: Path) -> None:
+    """Without a helper the boards end with the agent: a start is a reboot, and the kept target brings them back."""
+    orchestrator = Orchestrator()
+    server = await serve_orchestrator(orchestrator)
+    settings = {"simulated_machine": "h100-80", "cpu_ids": "0"}
+    agent = await Agent(tmp_path / "state", "127.0.0.1:1", server.address, tmp_path, **settings).start()
+    try:
+        await until(lambda: bool(orchestrator.reports) and len(orchestrator.report.layouts) == 1)
+        board = orchestrator.report.layouts[0].device_id
+        name = f"{board}:mig:9@4"
+        partition = common_pb2.Partition(partition_id=name, device_id=board, kind="mig/3g.40gb")
+        orchestrator.push(node_pb2.NodeTarget(node_id=NODE_ID, generation=1, fencing=1, partitions=[partition]))
+        for _ in range(2):
+            await until(lambda: [one.partition_id for one in orchestrator.report.partitions] == [name])
+            await agent.signal(signal.SIGTERM)
+            orchestrator.reports.append(node_pb2.NodeReport())
+            await agent.start()
+    finally:
+        await agent.close()
+        await server.stop(0)

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import structlog
 
-from services.node_agent.core.power import Bounds, OutOfBounds, Setting, admit
+from services.node_agent.core.power import OutOfBounds, Setting, admit
 from services.node_agent.core.power_lease import LEASE_S, Lease, afterwards, ended
+from services.node_agent.gpu.bounds import bounds_of
 from services.node_agent.gpu.faults import GpuError, InvalidRequest, NotThere
 from services.node_agent.gpu.port import BoardFacts
 from services.node_agent.state_folder import write_whole
@@ -140,13 +141,6 @@ class Leases:
     def _save(self) -> None:
         leases = [asdict(lease) for lease in self._leases.values()]
         write_whole(self._file, json.dumps({"boot_id": self._boot_id, "leases": leases}).encode())
-
-
-def bounds_of(facts: BoardFacts) -> Bounds:
-    """What a board takes."""
-    power = facts.power
-    caps = (power.least_mw, power.most_mw, power.default_mw) if power else None
-    return Bounds(caps, facts.sm_clocks_mhz)
 
 
 def _load(file: Path, boot_id: str) -> dict[str, Lease]:

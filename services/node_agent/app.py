@@ -29,8 +29,10 @@ from services.node_agent.obedience import Obedience
 from services.node_agent.replica.spec import ProcessSpec
 from services.node_agent.report import Identity, Reporter, read_boot_id
 from services.node_agent.serving import inference
-from services.node_agent.serving.measure import Measurer, Workbench
+from services.node_agent.serving.dispatches import DispatchTimer
+from services.node_agent.serving.measure import Measurer
 from services.node_agent.serving.node_service import NodeAgentServicer
+from services.node_agent.serving.workbench import Workbench
 from services.node_agent.settings import NodeAgentSettings
 from services.node_agent.state_folder import StateFolder
 from services.node_agent.supervision.fleet import Fleet
@@ -86,9 +88,9 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     obedience = Obedience(node_id, folder, lambda target: fleet.want(target.replicas))
     identity = Identity(node_id, read_boot_id(), time.time_ns(), "", labels, settings.report_period_s)
     reporter = Reporter(identity, list(inventory), fleet, store, lambda: obedience.newest)
-    measurer = Measurer(parts.workbench(fetcher, node_id, lambda: fleet.busy_cpus))
+    bench, turn = parts.workbench(fetcher, node_id, lambda: fleet.busy_cpus), asyncio.Lock()
     server.add(inference.register, inference.InferenceProxy(fleet), inference.SERVICE)
-    servicer = NodeAgentServicer(reporter, measurer)
+    servicer = NodeAgentServicer(reporter, Measurer(bench, turn), DispatchTimer(bench, turn))
     server.add(node_pb2_grpc.add_NodeAgentServiceServicer_to_server, servicer, "tradewind.v1.NodeAgentService")
     await server.start()
     reporter.reached_at(settings.advertise_address or server.address)

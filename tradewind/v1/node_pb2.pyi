@@ -869,3 +869,67 @@ class MeasureResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MeasureResponse: _TypeAlias = MeasureResponse  # noqa: Y015
+
+@_typing.final
+class TimeDispatchesRequest(_message.Message):
+    """What to time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_ID_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    PARTITION_KIND_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    variant_id: _builtins.str
+    """Variant to run."""
+    device_id: _builtins.str
+    """Device to run on; empty means the first that can."""
+    partition_kind: _builtins.str
+    """Kind of partition, for instance "cpu/2"; empty means the largest."""
+    function: _builtins.str
+    """Function, for instance "decode_b1_c512"; empty means each."""
+    @_builtins.property
+    def manifest(self) -> _compiler_pb2.ArtifactRef:
+        """Its manifest."""
+
+    def __init__(
+        self,
+        *,
+        variant_id: _builtins.str = ...,
+        manifest: _compiler_pb2.ArtifactRef | None = ...,
+        device_id: _builtins.str = ...,
+        partition_kind: _builtins.str = ...,
+        function: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "function", b"function", "manifest", b"manifest", "partition_kind", b"partition_kind", "variant_id", b"variant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeDispatchesRequest: _TypeAlias = TimeDispatchesRequest  # noqa: Y015
+
+@_typing.final
+class TimeDispatchesResponse(_message.Message):
+    """What was timed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPATCHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def dispatches(self) -> _containers.RepeatedCompositeFieldContainer[_profiler_pb2.DispatchCost]:
+        """Of each function, most expensive first."""
+
+    def __init__(
+        self,
+        *,
+        dispatches: _abc.Iterable[_profiler_pb2.DispatchCost] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispatches", b"dispatches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeDispatchesResponse: _TypeAlias = TimeDispatchesResponse  # noqa: Y015

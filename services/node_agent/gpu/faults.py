@@ -1,16 +1,16 @@
 """What a board or its driver may answer instead of doing what was asked, with what to do about it.
 
-    GpuError
-    ├── NotSupported      a capability, not a failure
-    ├── NoPermission      fail fast
-    ├── NotThere          empty slot, vanished id; on destroy it is success
-    ├── InvalidRequest    out of range or stale; no retry
-    ├── InUse             a process or a compute instance holds it; back off
-    ├── NoRoom            overlap or no capacity, also when the very same instance exists: read again before judging
-    ├── ResetRequired     a mode waits for a reset
-    ├── BoardLost         fell off the bus: quarantine
-    ├── DriverTrouble     time-out or unknown: one retry after reading again, then quarantine
-    └── NoDriver          no driver, no library, a mismatch, a missing symbol: the node is not ready, in words
+GpuError
+├── NotSupported      a capability, not a failure
+├── NoPermission      fail fast
+├── NotThere          empty slot, vanished id; on destroy it is success
+├── InvalidRequest    out of range or stale; no retry
+├── InUse             a process or a compute instance holds it; back off
+├── NoRoom            overlap or no capacity, also when the very same instance exists: read again before judging
+├── ResetRequired     a mode waits for a reset
+├── BoardLost         fell off the bus: quarantine
+├── DriverTrouble     time-out or unknown: one retry after reading again, then quarantine
+└── NoDriver          no driver, no library, a mismatch, a missing symbol: the node is not ready, in words
 """
 
 from __future__ import annotations

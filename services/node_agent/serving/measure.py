@@ -6,16 +6,13 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
 import structlog
 
-from services.node_agent.artifacts.fetcher import Fetcher
 from services.node_agent.core.measurement import (
     DEFAULT_REPEATS,
     LoadFigures,
@@ -27,11 +24,10 @@ from services.node_agent.core.measurement import (
 )
 from services.node_agent.core.shapes import shapes_of
 from services.node_agent.core.target import ReplicaSpec
-from services.node_agent.devices.inventory import Inventory
 from services.node_agent.devices.port import Device
 from services.node_agent.replica.latencies import stats_of
 from services.node_agent.replica.servicer import PHASES_KEY
-from services.node_agent.replica.spec import ProcessSpec
+from services.node_agent.serving.workbench import Workbench
 from services.node_agent.supervision.process import ReplicaProcess
 from services.node_agent.wire import energy_message, file_of, stats_message
 from tradewind.domain.errors import InvalidField, ReplicaLost
@@ -50,29 +46,16 @@ MAX_SEQUENCES: Final = 10_000
 _FETCHED, _LOADED = 0.05, 0.15
 
 
-@dataclass(frozen=True, slots=True)
-class Workbench:
-    """What a measurement needs of its agent; see `Surroundings`."""
-
-    fetcher: Fetcher
-    inventory: Inventory
-    node_id: str
-    busy_cpus: Callable[[], set[int]]
-    process_spec: Callable[[ReplicaSpec, Path, int], ProcessSpec]
-    envelope_path: Callable[[str], Path]
-    load_limit_s: float
-
-
 class Measurer:
     """Runs measurements, one at a time: two would measure each other.
 
     Args:
         bench: of the agent.
+        turn: held by whoever measures.
     """
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
-        self._turn = asyncio.Lock()
+    def __init__(self, bench: Workbench, turn: asyncio.Lock) -> None:
+        self._bench, self._turn = bench, turn
         self._numbers = itertools.count(1)
         self._log = structlog.get_logger("measure")
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tradewind.cli import wish, words
 from tradewind.cli.commands.explain import show_explanation
-from tradewind.cli.commands.variants import find_variant
+from tradewind.cli.lookup import find_variant
 from tradewind.cli.output import Cell, Output, lined, to_json, to_json_list
 from tradewind.cli.placing import DEFAULT_WAIT_S, Placed, place, wait_ready
 from tradewind.cli.session import Session, command

@@ -123,7 +123,7 @@ def _deal(lots: list[Lot], item: Item, count: int, turn: int, *, mover: bool) ->
     own = [number for number in numbers if lots[number].serves(item.deployment_id)]
     queue = [number for number in numbers if number not in set(own)] if own else numbers
     placed, waiting = 0, own
-    while queue and placed < count:
+    while (queue or waiting) and placed < count:
         left = []
         for number in queue:
             if placed < count and lots[number].place(item, mover=mover):

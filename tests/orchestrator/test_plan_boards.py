@@ -97,7 +97,7 @@ def test_each_lever_can_be_taken_away() -> None:
 
 
 def test_plan_rolled_out_stays_and_slices_in_use_are_never_taken() -> None:
-    situation = world(wish(rate=0.2), nodes=gpus(boards=1), catalog=catalog())
+    situation = world(wish(rate=0.2), wish("second", rate=0.2), nodes=gpus(boards=1), catalog=catalog())
     first = planned(situation).blueprint
     standing = replace(situation.nodes[0].devices[0], partitions=first.layouts[0].partitions, setting=LOW)
     there = replace(

@@ -121,9 +121,9 @@ def _deal(lots: list[Lot], item: Item, count: int, turn: int, *, mover: bool) ->
     """Deals replicas out, a device each, first to those without one of their deployment; how many, and whose turn."""
     numbers = [(turn + step) % len(lots) for step in range(len(lots))]
     own = [number for number in numbers if lots[number].serves(item.deployment_id)]
-    others = [number for number in numbers if number not in set(own)]
-    queue, waiting, placed = (others, own, 0) if others else (own, [], 0)
-    while queue and placed < count:
+    queue = [number for number in numbers if number not in set(own)] if own else numbers
+    placed, waiting = 0, own
+    while (queue or waiting) and placed < count:
         left = []
         for number in queue:
             if placed < count and lots[number].place(item, mover=mover):

@@ -1,0 +1,76 @@
+"""A wish cuts a board: orchestrator → plan → gRPC → agent process → helper process → slices → report → UUID in the target.
+
+Variants and profiles are made up, boards are simulated in the helper's worker; the replica itself cannot start here,
+for there is no CUDA device. Everything between is what runs in production.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from tests.gpu.helper.process import Helper
+from tests.node_agent.agent_process import NODE_ID, Agent
+from tests.orchestrator.stand import Stand, standing, until
+from tradewind.v1 import common_pb2, node_pb2, orchestrator_pb2, profiler_pb2
+
+SLICE = "mig/3g.40gb"
+TARGET = "cuda:sm_80"
+LIMIT_S = 30.0
+
+
+def put_gpu_variant(stand: Stand, device_class: str) -> None:
+    """A variant for a GPU that is profiled on one kind of slice only."""
+    stand.shelf.put("gpu", profiled=False)
+    variant = stand.shelf.variants[-1]
+    variant.target = TARGET
+    profile = profiler_pb2.Profile()
+    profile.CopyFrom(stand.shelf.profiles[0])
+    profile.profile_id = "p-gpu"
+    profile.point.CopyFrom(
+        common_pb2.OperatingPoint(
+            variant_id=variant.variant_id, device_class=device_class, partition_kind=SLICE, batch_limit=4
+        )
+    )
+    stand.shelf.profiles.append(profile)
+
+
+async def test_a_wish_cuts_a_board_and_its_replica_gets_the_slice(
+    database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    async with standing(database_url, redis_url, suspect_after_s=6.0, lost_after_s=20.0) as stand:
+        with tempfile.TemporaryDirectory() as folder, Helper(Path(folder) / "run") as helper:
+            board = helper.client.boards()[0]
+            helper.client.close()
+            # Figures of simulated boards are never those of real ones: their class says so.
+            put_gpu_variant(stand, board.device_class.replace("gpu:", "sim:"))
+            settings = {"gpu_helper": str(helper.socket), "cpu_ids": "0"}
+            agent = Agent(tmp_path / "state", "127.0.0.1:1", stand.address, tmp_path, **settings)
+            await agent.start()
+            try:
+                await stand.until_node(NODE_ID, orchestrator_pb2.NODE_STATE_ACTIVE)
+                await _follow(stand)
+            finally:
+                await agent.close()
+
+
+async def _follow(stand: Stand) -> None:
+    answer = await stand.deploy(rate=0.1, pinned_variant_id="sha256:gpu")
+    assert [c.point.partition_kind for c in answer.explanation.candidates if c.chosen] == [SLICE]
+    seen: list[node_pb2.NodeReport] = []
+
+    async def cut() -> bool:
+        seen[:] = [(await stand.nodes())[NODE_ID].report]
+        return any(one.kind == SLICE and one.uuid.startswith("MIG-") for one in seen[0].partitions)
+
+    await until(cut, "a slice in the report", lambda: seen[0].layouts, LIMIT_S)
+    (made,) = [one for one in seen[0].partitions if one.kind == SLICE]
+    layout = next(one for one in seen[0].layouts if one.device_id == made.device_id)
+    assert layout.outcome == node_pb2.LAYOUT_OUTCOME_REACHED
+
+    async def tried() -> bool:
+        seen[:] = [(await stand.nodes())[NODE_ID].report]
+        return any(one.partition_id == made.partition_id for one in seen[0].replicas)
+
+    await until(tried, "the replica on its slice", lambda: seen[0].replicas, LIMIT_S)
+    assert (await stand.deployment()).variant_ids == ["sha256:gpu"]

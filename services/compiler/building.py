@@ -13,6 +13,9 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 
 from services.compiler.export.shapes import WEIGHTS_SCOPE, Shapes
 from services.compiler.importing import StoredModel
+from services.compiler.infer.shapes import InferShapes
+from services.compiler.infer.variant import CANARY, infer_check, infer_manifest, say_infer_quality
+from services.compiler.infer.variant import shapes_of as infer_shapes_of
 from services.compiler.jobs.keyed import KeyedLocks
 from services.compiler.jobs.runner import JobRunner, Report
 from services.compiler.quality.comparison import Figures
@@ -23,11 +26,14 @@ from services.compiler.targets import Target
 from services.compiler.toolchain import find_iree_compile, toolchain_versions
 from tradewind.domain.envelope import seal
 from tradewind.domain.errors import CompileFailed, JobOutOfMemory, JobTimeout
+from tradewind.domain.infer_manifest import AnyManifest
 from tradewind.domain.manifest import Canary, FileRef, RecipeFacts, VariantManifest
 from tradewind.v1 import compiler_pb2
 
 _BYTES_OF: Final = {"f32": 4, "bf16": 2, "f16": 2}
 _COMMON_FLAGS: Final = ("--iree-opt-level=O3",)
+# Fused 8-bit graphs keep more than the default 32 KiB of a tile on the stack; worker threads have megabytes of it.
+_INFER_FLAGS: Final = ("--iree-llvmcpu-stack-allocation-limit=262144",)
 # Code and MLIR of the largest modules seen stay far below this; it only guards the disk.
 _MODULE_BYTES: Final = 256 << 20
 # Memory figures are rounded up to this, so that a page more or less does not make another variant.
@@ -52,9 +58,16 @@ class Order:
         return f"{self.recipe.name}/{self.target.name.replace(':', '-')}"
 
     @property
-    def shapes(self) -> Shapes:
+    def infers(self) -> bool:
+        """Whether it maps tensors to tensors, in place of generating."""
+        return self.model.model.task == compiler_pb2.MODEL_TASK_INFER
+
+    @property
+    def shapes(self) -> Shapes | InferShapes:
         """The module's functions."""
         recipe = self.recipe
+        if self.infers:
+            return self.model.program or infer_shapes_of(recipe)
         return Shapes(recipe.prefill_chunks, recipe.decode_batches, recipe.context_buckets, recipe.slots)
 
     @property
@@ -113,15 +126,18 @@ class Builder:
         async with self._runner.folder() as folder:
             began = time.monotonic()
             cache_bytes, weights = await self._export(order, folder, report)
-            module = folder / "generate.vmfb"
+            module = folder / ("infer.vmfb" if order.infers else "generate.vmfb")
             await self._compile(order, folder / "generate.mlir", module, report)
             compile_s = time.monotonic() - began
             checked = await self._check(order, module, weights, folder, report)
             report("storing", _CHECKED)
             return await self._store(order, module, weights, checked, cache_bytes, compile_s)
 
-    async def _export(self, order: Order, folder: Path, report: Report) -> tuple[int, FileRef]:
-        """Writes the MLIR; bytes of the cache, and the weights, which another variant may have stored before."""
+    async def _export(self, order: Order, folder: Path, report: Report) -> tuple[int, FileRef | None]:
+        """Writes the MLIR; bytes of the cache, and the weights, which another variant may have stored before.
+
+        A program that came as MLIR may carry its weights inside; there are none then.
+        """
         model_folder = folder / "model"
         model_folder.mkdir()
         for name, digest in order.model.build_files.items():
@@ -134,6 +150,7 @@ class Builder:
         weights = FileRef(**known) if known is not None and self._blobs.has(known["digest"]) else None
         path = folder / f"weights-{order.recipe.precision}.irpa"
         job = {
+            "task": "infer" if order.infers else "generate",
             "model": str(model_folder),
             "precision": order.recipe.precision,
             "passes": list(order.recipe.passes),
@@ -142,7 +159,7 @@ class Builder:
             "weights": "" if weights else str(path),
         }
         result = await self._runner.work("export", job, folder, lambda s, share: report(s, share * _EXPORTED))
-        if weights is None:
+        if weights is None and path.exists():
             weights = await asyncio.to_thread(self._adopt, path)
             self._index.put("weights", weights_key, asdict(weights))
         return int(result["cache_bytes"]), weights
@@ -152,7 +169,8 @@ class Builder:
         return FileRef(path.name, self._blobs.adopt(path), size_bytes)
 
     async def _compile(self, order: Order, source: Path, output: Path, report: Report) -> None:
-        flags = (*order.target.flags, *_COMMON_FLAGS, *order.recipe.compiler_flags)
+        own = _INFER_FLAGS if order.infers else ()
+        flags = (*order.target.flags, *_COMMON_FLAGS, *own, *order.recipe.compiler_flags)
         functions = len(order.shapes.functions)
         expected_s = _LAYER_S * functions * order.model.model.layer_count + 1
         compiling = asyncio.ensure_future(self._runner.compile(find_iree_compile(), flags, source, output))
@@ -168,20 +186,25 @@ class Builder:
         compiling.result()
 
     async def _check(
-        self, order: Order, module: Path, weights: FileRef, folder: Path, report: Report
+        self, order: Order, module: Path, weights: FileRef | None, folder: Path, report: Report
     ) -> dict[str, Any] | None:
         if not order.target.runnable_here:
             return None
-        # IREE knows the kind of a parameter archive by the ending of its name.
-        archive = folder / f"checked-{weights.name}"
-        archive.symlink_to(self._blobs.existing(weights.digest))
+        archives = []
+        if weights is not None:
+            # IREE knows the kind of a parameter archive by the ending of its name.
+            archives.append(folder / f"checked-{weights.name}")
+            archives[0].symlink_to(self._blobs.existing(weights.digest))
         job = {
+            "task": "infer" if order.infers else "generate",
             "module": str(module),
-            "weights": [str(archive)],
+            "weights": [str(archive) for archive in archives],
             "reference": str(self._blobs.existing(order.model.reference)),
             "shapes": asdict(order.shapes),
             "driver": order.target.driver,
         }
+        if order.infers:
+            job |= infer_check(order.model.model, folder / CANARY)
         scale = _CHECKED - _COMPILED
         return await self._runner.work("quality", job, folder, lambda s, share: report(s, _COMPILED + scale * share))
 
@@ -189,16 +212,18 @@ class Builder:
         self,
         order: Order,
         module: Path,
-        weights: FileRef,
+        weights: FileRef | None,
         checked: dict[str, Any] | None,
         cache_bytes: int,
         compile_s: float,
     ) -> compiler_pb2.Variant:
         code = await asyncio.to_thread(self._adopt, module)
-        size = code.size_bytes
-        used = weights.size_bytes + cache_bytes + size if checked is None else int(checked["memory_bytes"])
+        size = code.size_bytes + (weights.size_bytes if weights else 0)
+        used = cache_bytes + size if checked is None else int(checked["memory_bytes"])
         memory_bytes = -(-used // _MEMORY_STEP_BYTES) * _MEMORY_STEP_BYTES
-        manifest = _manifest(order, code, weights, checked, memory_bytes)
+        canary_path = module.parent / CANARY
+        canary = await asyncio.to_thread(self._adopt, canary_path) if canary_path.exists() else None
+        manifest = _manifest_of(order, (code, (weights,) if weights else (), canary), checked, memory_bytes)
         envelope = seal(manifest.to_bytes(), self._key)
         digest = await asyncio.to_thread(self._blobs.put_bytes, envelope)
         variant = _described(order)
@@ -213,10 +238,22 @@ class Builder:
         return variant
 
 
-def _manifest(
-    order: Order, code: FileRef, weights: FileRef, checked: dict[str, Any] | None, memory_bytes: int
-) -> VariantManifest:
+def _manifest_of(
+    order: Order,
+    files: tuple[FileRef, tuple[FileRef, ...], FileRef | None],
+    checked: dict[str, Any] | None,
+    memory_bytes: int,
+) -> AnyManifest:
     model, shapes = order.model.model, order.shapes
+    if isinstance(shapes, InferShapes):
+        made = {
+            "target": order.target.name,
+            "compiled_target": order.target.resolved,
+            "driver": order.target.driver,
+            "toolchain": toolchain_versions(),
+        }
+        return infer_manifest(made, model, order.recipe, shapes, files, memory_bytes)
+    code, weights, _ = files
     canary = checked["canary"] if checked else {"prompt": (), "continuation": ()}
     return VariantManifest(
         model_id=model.model_id,
@@ -231,7 +268,7 @@ def _manifest(
         cache_tokens=shapes.cache_tokens,
         slots=shapes.slots,
         module=code,
-        weights=(weights,),
+        weights=weights,
         weights_scope=WEIGHTS_SCOPE,
         functions=shapes.functions,
         canary=Canary(tuple(canary["prompt"]), tuple(canary["continuation"])),
@@ -256,6 +293,9 @@ def _say_quality(variant: compiler_pb2.Variant, checked: dict[str, Any] | None) 
     if checked is None:
         variant.state = compiler_pb2.VARIANT_STATE_UNCHECKED
         variant.state_reason = f"no device for {variant.target} here; build it where there is one to have it checked"
+        return
+    if "error" in checked:
+        say_infer_quality(variant, checked)
         return
     figures = Figures(**checked["figures"])
     admitted, variant.state_reason = judge(variant.recipe.precision, figures, checked["kl_by_function"])

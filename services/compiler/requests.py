@@ -9,10 +9,12 @@ from typing import Final
 
 from services.compiler.building import Order
 from services.compiler.importing import StoredModel
+from services.compiler.infer.variant import infer_facts_of
 from services.compiler.recipes import Recipe, default_recipes, find_recipe, fit
 from services.compiler.sources.detection import Form
 from services.compiler.targets import Target, choose_targets
 from tradewind.domain.errors import InvalidField, UnsupportedModel
+from tradewind.domain.manifest import RecipeFacts
 from tradewind.v1 import compiler_pb2
 
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -21,10 +23,18 @@ MAX_PATH: Final = 4096
 # More targets or recipes in one request than the books will ever have are a mistake.
 MAX_NAMES: Final = 64
 MAX_BUDGET_S: Final = 7 * 86_400
+# What a model that is kept as a program computes in is written in it.
+_PROGRAM_PRECISION: Final = "f32"
 
 _FORM: Final = {
     compiler_pb2.MODEL_FORMAT_HUGGING_FACE: Form.HUGGING_FACE,
     compiler_pb2.MODEL_FORMAT_GGUF: Form.GGUF,
+    compiler_pb2.MODEL_FORMAT_ONNX: Form.ONNX,
+    compiler_pb2.MODEL_FORMAT_TENSORFLOW: Form.TENSORFLOW,
+    compiler_pb2.MODEL_FORMAT_PT2: Form.PT2,
+    compiler_pb2.MODEL_FORMAT_MLIR: Form.MLIR,
+    compiler_pb2.MODEL_FORMAT_KERAS: Form.KERAS,
+    compiler_pb2.MODEL_FORMAT_PYTORCH: Form.PYTORCH,
 }
 
 
@@ -48,10 +58,8 @@ def check_import(request: compiler_pb2.ImportModelRequest) -> tuple[Path, Form |
         return Path(path), None
     form = _FORM.get(request.format)
     if form is None:
-        known = compiler_pb2.ModelFormat.Name(request.format) if request.format in _formats() else str(request.format)
-        raise UnsupportedModel(
-            f"format {known} is not supported; a Hugging Face folder and GGUF are", {"supported": "hugging_face, gguf"}
-        )
+        supported = ", ".join(_FORM.values())
+        raise UnsupportedModel(f"format {request.format} is not known; {supported} are", {"supported": supported})
     return Path(path), form
 
 
@@ -66,11 +74,24 @@ def orders(
     check_build(request)
     found: dict[str, Order] = {}
     for target in choose_targets(tuple(request.targets), targets):
-        for recipe in _recipes(request.recipes, target):
-            facts = fit(recipe, target.features, model.model.context_tokens, request.context_tokens)
-            order = Order(model, facts, target)
+        for recipe in _fitting(_recipes(request.recipes, target), model, by_name=bool(request.recipes)):
+            order = Order(model, _fitted(recipe, target, model, request.context_tokens), target)
             found[order.key] = order
     return tuple(found.values())
+
+
+def _fitted(recipe: Recipe, target: Target, model: StoredModel, context_tokens: int) -> RecipeFacts:
+    facts = model.model
+    if facts.task != compiler_pb2.MODEL_TASK_INFER:
+        return fit(recipe, target.features, facts.context_tokens, context_tokens)
+    if model.program is not None and recipe.facts.precision != _PROGRAM_PRECISION:
+        raise InvalidField(
+            "recipes", f"{recipe.name!r} changes the precision, which a model of this form keeps; use f32"
+        )
+    longest = facts.context_tokens or recipe.facts.context_buckets[-1]
+    # Sizes are not the recipe's own here; only its precision, passes and flags are.
+    whole = fit(recipe, target.features, max(longest, context_tokens), 0)
+    return infer_facts_of(whole, facts, context_tokens)
 
 
 def check_build(request: compiler_pb2.BuildVariantsRequest) -> None:
@@ -89,6 +110,13 @@ def check_build(request: compiler_pb2.BuildVariantsRequest) -> None:
         find_recipe(name)
 
 
+def _fitting(recipes: tuple[Recipe, ...], model: StoredModel, *, by_name: bool) -> tuple[Recipe, ...]:
+    """The recipes that fit a model, unless they were named: a wish that cannot be met is refused, not dropped."""
+    if by_name or model.program is None:
+        return recipes
+    return tuple(recipe for recipe in recipes if recipe.facts.precision == _PROGRAM_PRECISION)
+
+
 def _recipes(names: Sequence[str], target: Target) -> tuple[Recipe, ...]:
     if not names:
         return default_recipes(target.name, target.features)
@@ -98,7 +126,3 @@ def _recipes(names: Sequence[str], target: Target) -> tuple[Recipe, ...]:
             fitting = ", ".join(recipe.targets)
             raise InvalidField("recipes", f"{recipe.name!r} is for targets {fitting}…, not for {target.name}")
     return chosen
-
-
-def _formats() -> frozenset[int]:
-    return frozenset(compiler_pb2.ModelFormat.values())

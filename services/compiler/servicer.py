@@ -39,7 +39,7 @@ class CompilerServicer(compiler_pb2_grpc.CompilerServiceServicer):
         source, form = check_import(request)
 
         async def work(progress: Progress) -> Sequence[str]:
-            stored = await self._workshop.importer.import_model(source, progress.update, form)
+            stored = await self._workshop.importer.import_model(source, progress.update, form, request.trust)
             model = compiler_pb2.Model()
             model.CopyFrom(stored.model)
             model.name = request.name

@@ -15,57 +15,40 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from tradewind.domain.errors import TradewindError
+from tradewind.domain.errors import TradewindError, UnsupportedModel
 
 Job = dict[str, Any]
 
 
 def import_model(job: Job) -> Job:
-    """Source → normalised folder, facts, and the reference's answers."""
-    from services.compiler.quality.reference import make_reference
-    from services.compiler.sources.architectures import check_supported, context_tokens_of
+    """Source → the store's form, facts, and the source's answers."""
     from services.compiler.sources.detection import Form
-    from services.compiler.sources.eos import eos_token_ids
-    from services.compiler.sources.loading import load_source, save_normalised
+    from services.compiler.sources.front_ends import Import, bring
 
-    folder = Path(job["output"])
-    say("reading weights", 0.05)
-    model, tokenizer = load_source(Form(job["form"]), Path(job["source"]))
-    say("writing the normalised model", 0.5)
-    save_normalised(model, tokenizer, folder)
-    config = model.config
-    context_tokens = context_tokens_of(config)
-    say("asking the source framework for its answers", 0.6)
-    make_reference(model, tokenizer, context_tokens).save(Path(job["reference"]))
-    return {
-        "architecture": check_supported(config),
-        "parameter_count": sum(weight.numel() for weight in model.parameters()),
-        "context_tokens": context_tokens,
-        "vocabulary_size": config.vocab_size,
-        "layer_count": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
-        "eos_token_ids": eos_token_ids(config, tokenizer),
-    }
+    source, output, reference = (Path(job[key]) for key in ("source", "output", "reference"))
+    return bring(Import(Form(job["form"]), source, output, reference, say))
 
 
 def export(job: Job) -> Job:
-    """Normalised folder → MLIR with the functions wanted and, where wanted, the weights archive."""
-    from services.compiler.export.attention import narrow_weights
+    """The store's form → MLIR with the functions wanted and, where wanted, the weights archive."""
+    if job["task"] == "infer":
+        from services.compiler.infer.jobs import export_infer
+
+        return export_infer(job, say)
     from services.compiler.export.generator import export_mlir, save_weights
     from services.compiler.recipes import NARROW_WEIGHTS
-    from services.compiler.sources.loading import load_normalised, torch_type
+    from services.compiler.sources.loading import torch_type
+    from services.compiler.sources.normal_form import load_generator
 
     say("loading weights", 0.05)
-    arithmetic = "f32" if NARROW_WEIGHTS in job["passes"] else job["precision"]
-    model = load_normalised(Path(job["model"]), arithmetic)
-    if arithmetic != job["precision"]:
-        narrow_weights(model, torch_type(job["precision"]))
+    narrow = NARROW_WEIGHTS in job["passes"]
+    model = load_generator(Path(job["model"]), job["precision"], narrow)
     cache_bytes = export_mlir(
         model,
         _shapes(job),
         Path(job["mlir"]),
         lambda name, share: say(f"tracing {name}", share),
-        torch_type(arithmetic),
+        torch_type("f32" if narrow else job["precision"]),
     )
     if job["weights"]:
         say("writing weights", 0.95)
@@ -75,6 +58,10 @@ def export(job: Job) -> Job:
 
 def quality(job: Job) -> Job:
     """Module and weights → figures against the reference, and the canary."""
+    if job["task"] == "infer":
+        from services.compiler.infer.jobs import check_infer
+
+        return check_infer(job, say)
     import psutil
 
     from services.compiler.quality.evaluation import Evaluator
@@ -108,6 +95,35 @@ def _shapes(job: Job) -> Any:
 KINDS: Final[dict[str, Callable[[Job], Job]]] = {"import": import_model, "export": export, "quality": quality}
 
 
+# Jobs that read what others made. Comparisons need devices, and read what our own compiler made.
+CONFINED: Final = frozenset({"import", "export"})
+
+
+def _confine(job: Job, folder: Path) -> None:
+    """Lets the job see its source, or the store's files that it names, and write its folder only.
+
+    Raises:
+        UnsupportedModel: a source that runs code, on a kernel that cannot confine it.
+    """
+    from services.compiler.jobs.sandbox import confine
+    from services.compiler.sources.detection import LONE_FILES, RUNS_CODE, Form, file_of
+
+    if "source" in job:
+        source = file_of(Path(job["source"])).resolve()
+        alone = source.is_dir() or job["form"] in LONE_FILES
+        read = [source if alone else source.parent]
+    else:
+        read = [path.resolve() for path in Path(job["model"]).iterdir()]
+    # A hub's snapshot folder links to the blobs beside it.
+    read += [path.resolve() for entry in read if entry.is_dir() for path in entry.iterdir() if path.is_symlink()]
+    confinement = confine(read, [folder])
+    if not confinement.whole and job.get("form") in RUNS_CODE:
+        raise UnsupportedModel(
+            f"this machine's kernel cannot confine {Form(job['form'])} models (files: {confinement.files}, network: "
+            f"{confinement.network}); Linux 5.13 or newer with Landlock and seccomp is needed"
+        )
+
+
 def say(stage: str, share: float) -> None:
     """Tells the parent where the work stands."""
     _write({"stage": stage, "share": share})
@@ -122,6 +138,8 @@ def main(arguments: list[str]) -> int:
     kind, path = arguments
     job: Job = json.loads(Path(path).read_text(encoding="utf-8"))
     try:
+        if kind in CONFINED:
+            _confine(job, Path(path).parent)
         result = KINDS[kind](job)
     except TradewindError as error:
         _write({"error": {"class": type(error).__name__, "message": error.message, "metadata": error.metadata}})

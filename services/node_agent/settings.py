@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -25,7 +26,12 @@ class NodeAgentSettings(ServiceSettings):
         load_limit_s: how long a replica may take to load, warm up and answer its canary.
         drain_limit_s: how long requests in hand may take when the agent stops.
         cache_limit_bytes: most bytes of artifacts kept that no replica needs.
+        gpus: "auto" offers NVIDIA boards where there are any; "off" leaves them alone.
+        simulated_machine: boards to simulate instead, such as "h100-80x2"; every figure of them says so.
         tdp_w: thermal design power of the processor, for modelled energy; 0 when not known.
+        gpu_helper: socket of the privileged helper, through which boards are cut and their power is set; "" for none.
+        adopt_unknown_slices: whether slices that somebody else made become ours; else they are left alone.
+        gpu_power_budget_w: for all boards of this node together; 0 for none.
     """
 
     model_config = SettingsConfigDict(env_prefix="TRADEWIND_NODE_AGENT_", frozen=True, extra="forbid")
@@ -42,7 +48,12 @@ class NodeAgentSettings(ServiceSettings):
     load_limit_s: float = Field(default=120.0, gt=0, le=3600)
     drain_limit_s: float = Field(default=30.0, ge=0, le=3600)
     cache_limit_bytes: int = Field(default=20 << 30, ge=0)
+    gpus: Literal["auto", "off"] = "auto"
+    simulated_machine: str = ""
     tdp_w: float = Field(default=0.0, ge=0, le=2000)
+    gpu_helper: str = ""
+    adopt_unknown_slices: bool = False
+    gpu_power_budget_w: float = Field(default=0.0, ge=0, le=100_000)
 
     @property
     def keys(self) -> Path:

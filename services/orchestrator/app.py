@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -12,6 +13,7 @@ import structlog
 from services.orchestrator.catalogue import Catalogue
 from services.orchestrator.control import Control
 from services.orchestrator.core.liveness import Patience
+from services.orchestrator.core.policy import POLICIES
 from services.orchestrator.forwarder import Forwarder
 from services.orchestrator.gauges import Gauges
 from services.orchestrator.leadership import Leadership
@@ -76,7 +78,7 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
     catalogue = Catalogue(compiler, profiler, wake)
     listener = TrafficListener(live, time.time, time.time() - time.monotonic(), wake)
     server = GrpcServer("orchestrator", settings.listen, registry)
-    lease = Lease(database, settings.advertise_address or settings.listen)
+    lease = Lease(database, settings.advertise_address)
     control = Control(
         Records(database, lease),
         links,
@@ -86,6 +88,7 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
         Patience(settings.suspect_after_s, settings.lost_after_s),
         Gauges(registry),
         listener,
+        POLICIES[settings.policy],
     )
     wake.to = control.wake
     forwarder = Forwarder(lambda: control.leader)
@@ -111,13 +114,22 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
     await server.start()
     life.on_stop(lambda: server.stop(GRACE_S))
     # Only now is the port known that others are told; nobody has asked anything before we are ready.
-    lease.holder = settings.advertise_address or server.address
+    lease.holder = settings.advertise_address or reached_at(server.address, socket.gethostname())
     life.on_stop(leadership.resign)
     await leadership.look()
     _keep(life, leadership.run())
     life.on_not_ready(server.not_ready)
     await server.ready()
     return server
+
+
+def reached_at(address: str, host: str) -> str:
+    """Where others reach a server by default: an address that means "every interface" is no one's in particular.
+
+    Two orchestrators that called themselves "0.0.0.0:7401" would each take the other for itself before a restart.
+    """
+    name, colon, port = address.rpartition(":")
+    return f"{host}{colon}{port}" if name in ("", "0.0.0.0", "[::]") else address  # noqa: S104 (compared, not bound)
 
 
 class _Wake:

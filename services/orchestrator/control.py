@@ -22,6 +22,7 @@ from services.orchestrator.core.check import check
 from services.orchestrator.core.fleet import Budget, Node, NodeState
 from services.orchestrator.core.liveness import Patience
 from services.orchestrator.core.plan import Plan, make_plan
+from services.orchestrator.core.policy import ENERGY, Policy
 from services.orchestrator.core.provision import inherited
 from services.orchestrator.core.replay import Asked, Inputs, Look
 from services.orchestrator.core.report import differences
@@ -100,6 +101,7 @@ class Control:
         patience: how long nodes may be silent.
         gauges: metrics.
         listener: traffic as gateways tell it.
+        policy: how to go about it.
     """
 
     def __init__(
@@ -112,10 +114,11 @@ class Control:
         patience: Patience,
         gauges: Gauges,
         listener: TrafficListener,
+        policy: Policy = ENERGY,
     ) -> None:
         self.records, self.links, self.catalogue = records, links, catalogue
         self._publisher, self._now_s, self._gauges, self._listener = publisher, now_s, gauges, listener
-        self._state = State(started_s=now_s(), patience=patience)
+        self._state = State(started_s=now_s(), patience=patience, policy=policy)
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -123,7 +126,7 @@ class Control:
         self._retry_at_s: float | None = None
         self._tidy_at_s = now_s() + TIDY_S
         self._log = structlog.get_logger("control")
-        self.leading = False
+        self.leading = self.loaded = False
         # Where the leader answers; "" when not known.
         self.leader = ""
         self.blueprint = Blueprint("", 0, "")
@@ -183,6 +186,16 @@ class Control:
         self.blueprint = blueprint_of(stored.blueprint)
         self.draining, self.budgets = stored.draining, dict(stored.budgets)
         self.explanations = stored.explanations
+        self.loaded = True
+
+    def require_loaded(self) -> None:
+        """Refuses while nothing was read yet.
+
+        Raises:
+            ServiceUnavailable: it just started.
+        """
+        if not self.loaded:
+            raise ServiceUnavailable("the orchestrator just started and reads what is stored; retry in a second")
 
     def depose(self, error: TradewindError) -> None:
         """Another orchestrator leads: stops acting, sends node agents away."""
@@ -299,6 +312,7 @@ class Control:
         Raises:
             NotFound: there is none.
         """
+        self.require_loaded()
         for record in self.deployments.values():
             if name in (record.deployment_id, record.name):
                 return record

@@ -7,6 +7,7 @@ agents there. Losing the lease is no fault: the same process follows from then o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -14,7 +15,7 @@ import structlog
 
 from services.orchestrator.control import Control
 from services.orchestrator.lease import RENEW_S, Lease
-from tradewind.domain.errors import LiveStateUnavailable, StaleGeneration, TradewindError
+from tradewind.domain.errors import DatabaseUnavailable, LiveStateUnavailable, StaleGeneration, TradewindError
 from tradewind.store.live import LiveState
 
 # How often a follower looks whether the lease is free, and reads what the leader has written.
@@ -56,6 +57,7 @@ class Leadership:
         elif await self._lease.take():
             self._renew_at_s = self._now_s() + RENEW_S
             await self._control.lead()
+            await self._tell_redis()
         else:
             await self._follow()
 
@@ -76,6 +78,22 @@ class Leadership:
             await self._lease.renew()
         except StaleGeneration as error:
             self._control.depose(error)
+        except DatabaseUnavailable:
+            # With PostgreSQL away for all, nobody can lead but us. With it away for us alone, another may lead by now.
+            await self._ask_redis()
+            raise
+        else:
+            await self._tell_redis()
+
+    async def _ask_redis(self) -> None:
+        with contextlib.suppress(LiveStateUnavailable):
+            newest = await self._live.leader()
+            if newest > self._lease.fencing:
+                self._control.depose(self._lease.lost(newest))
+
+    async def _tell_redis(self) -> None:
+        with contextlib.suppress(LiveStateUnavailable):
+            await self._live.put_leader(self._lease.fencing)
 
     async def _follow(self) -> None:
         leader = await self._lease.leader()

@@ -82,6 +82,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     async def ListDeployments(self, request: Any, context: Any) -> orchestrator_pb2.ListDeploymentsResponse:
         """By name."""
+        self._control.require_loaded()
         shown = [d for d in self._control.show_all() if d.name > request.page_token]
         page, token = _page(shown, request.page_size, [d.name for d in shown])
         return orchestrator_pb2.ListDeploymentsResponse(deployments=page, next_page_token=token)
@@ -129,6 +130,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     async def ListNodes(self, request: Any, context: Any) -> orchestrator_pb2.ListNodesResponse:
         """By id."""
+        self._control.require_loaded()
         nodes = [n for n in self._control.nodes() if n.node_id > request.page_token]
         page, token = _page(nodes, request.page_size, [n.node_id for n in nodes])
         messages = [node_message(node, self._control.links.get(node.node_id)) for node in page]

@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from services.profiler.campaigns import Campaigns
+from services.profiler.explainer import Explainer
 from services.profiler.meter import AgentMeter
 from services.profiler.neighbours import CompilerCatalogue, OrchestratorFleet
 from services.profiler.records import ProfileRecords
@@ -60,11 +61,12 @@ async def start(life: Lifecycle, settings: ProfilerSettings) -> GrpcServer:
     await operations.recover()
     life.on_stop(operations.close)
     catalogue, profiles = CompilerCatalogue(compiler), ProfileRecords(database)
-    campaigns = Campaigns(catalogue, OrchestratorFleet(orchestrator), AgentMeter(), profiles, time.time)
+    fleet = OrchestratorFleet(orchestrator)
+    campaigns = Campaigns(catalogue, fleet, AgentMeter(), profiles, time.time)
     server = GrpcServer("profiler", settings.listen, registry)
     server.add(
         profiler_pb2_grpc.add_ProfilerServiceServicer_to_server,
-        ProfilerServicer(operations, campaigns, catalogue, profiles),
+        ProfilerServicer(operations, campaigns, catalogue, profiles, Explainer(catalogue, fleet)),
         SERVICE,
     )
     server.add(

@@ -10,8 +10,9 @@ from services.profiler.core.campaign import limits_of
 from services.profiler.core.front import pareto_points
 from services.profiler.core.loads import MAX_CONCURRENCY, check_request
 from services.profiler.core.prediction import CostModel
+from services.profiler.explainer import Explainer
 from services.profiler.ports import Catalogue, Profiles
-from tradewind.domain.errors import ContextExceeded, InvalidField, NotImplementedYet, ProfileMissing
+from tradewind.domain.errors import ContextExceeded, InvalidField, ProfileMissing
 from tradewind.rpc.operations import Operations, Progress
 from tradewind.store.requests import content_digest
 from tradewind.v1 import common_pb2, profiler_pb2, profiler_pb2_grpc
@@ -29,10 +30,18 @@ class ProfilerServicer(profiler_pb2_grpc.ProfilerServiceServicer):
         campaigns: runs them.
         catalogue: knows models and variants.
         profiles: what is kept.
+        explainer: has dispatches timed.
     """
 
-    def __init__(self, operations: Operations, campaigns: Campaigns, catalogue: Catalogue, profiles: Profiles) -> None:
-        self._operations, self._campaigns = operations, campaigns
+    def __init__(
+        self,
+        operations: Operations,
+        campaigns: Campaigns,
+        catalogue: Catalogue,
+        profiles: Profiles,
+        explainer: Explainer,
+    ) -> None:
+        self._operations, self._campaigns, self._explainer = operations, campaigns, explainer
         self._catalogue, self._profiles = catalogue, profiles
 
     async def RunProfile(
@@ -94,10 +103,8 @@ class ProfilerServicer(profiler_pb2_grpc.ProfilerServiceServicer):
     async def ExplainVariant(
         self, request: profiler_pb2.ExplainVariantRequest, context: Any
     ) -> profiler_pb2.ExplainVariantResponse:
-        """Not yet: node agents do not send dispatch times."""
-        raise NotImplementedYet(
-            "dispatch times are not collected by node agents yet; `tradewind pareto` compares variants"
-        )
+        """Where a variant's time goes, on a node that runs it."""
+        return await self._explainer.explain(request)
 
     async def _profile_at(self, point: common_pb2.OperatingPoint) -> profiler_pb2.Profile:
         for field in ("variant_id", "device_class", "partition_kind"):

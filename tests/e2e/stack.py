@@ -131,21 +131,23 @@ class Stack:
 
         return until(ready, f"{name} ready")
 
-    def processes(self) -> list[psutil.Process]:
-        """Every process of this instance, found by the state folder in its command line or environment."""
+    def processes(self, word: str = "") -> list[psutil.Process]:
+        """Processes of this instance, found by the state folder in their command line or environment.
+
+        Args:
+            word: what their command line must have in it.
+        """
         found = []
         for process in psutil.process_iter():
             try:
-                words = " ".join(process.cmdline()) + " ".join(f"{k}={v}" for k, v in process.environ().items())
-            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+                command = " ".join(process.cmdline())
+                words = command + " ".join(f"{k}={v}" for k, v in process.environ().items())
+                ended = process.status() == psutil.STATUS_ZOMBIE
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-            if str(self.state) in words and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+            if str(self.state) in words and word in command and process.pid != os.getpid() and not ended:
                 found.append(process)
         return found
-
-    def process(self, word: str) -> list[psutil.Process]:
-        """Processes of this instance with a word in their command line."""
-        return [p for p in self.processes() if word in " ".join(p.cmdline())]
 
 
 def start(state: Path, *options: str) -> Stack:

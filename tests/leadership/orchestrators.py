@@ -48,6 +48,12 @@ class Orchestrator:
 
         await until(answers, f"{self.address} to answer", self._log.read_text, START_LIMIT_S)
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process
+        return self._process.pid
+
     def send(self, number: signal.Signals) -> None:
         """Sends a signal."""
         assert self._process

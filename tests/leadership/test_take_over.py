@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from services.orchestrator.app import reached_at
 from tests.leadership.orchestrators import Orchestrator, environment
 from tests.orchestrator.fake_agent import FakeAgent
 from tests.orchestrator.neighbours import Shelf, serve
@@ -72,6 +73,12 @@ async def pair(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterat
         await one.close()
         await two.close()
         await server.stop(0)
+
+
+def test_an_address_of_every_interface_is_nobody_s_own() -> None:
+    assert reached_at("0.0.0.0:7401", "a") == "a:7401"
+    assert reached_at("[::]:7401", "b") == "b:7401"
+    assert reached_at("10.0.0.1:7401", "a") == "10.0.0.1:7401"
 
 
 def moments(agent: FakeAgent) -> list[tuple[str, Callable[[], bool]]]:

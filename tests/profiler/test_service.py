@@ -227,12 +227,6 @@ async def test_predictions_tell_how_they_were_had(world: World) -> None:
     assert caught.value.remote_reason == "PROFILE_MISSING"
 
 
-async def test_explaining_a_variant_is_not_there_yet_and_says_so(world: World) -> None:
-    with pytest.raises(RemoteError) as caught, translated("profiler"):
-        await world.stub.ExplainVariant(profiler_pb2.ExplainVariantRequest(variant_id="sha256:f32"), timeout=10)
-    assert caught.value.status == "UNIMPLEMENTED"
-
-
 async def test_a_compiler_that_is_away_is_named(world: World) -> None:
     await world.add_node("n1")
     await world.servers[0].stop(0)

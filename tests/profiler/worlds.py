@@ -108,6 +108,7 @@ class Agent(node_pb2_grpc.NodeAgentServiceServicer):
     def __init__(self, speed: float = 1.0) -> None:
         self.speed, self.misbehave = speed, ""
         self.requests: list[node_pb2.MeasureRequest] = []
+        self.timings: list[node_pb2.TimeDispatchesRequest] = []
         self.at_work, self.ended = asyncio.Event(), asyncio.Event()
 
     async def Measure(self, request: node_pb2.MeasureRequest, context: Any) -> AsyncIterator[node_pb2.MeasureResponse]:
@@ -130,6 +131,14 @@ class Agent(node_pb2_grpc.NodeAgentServiceServicer):
                 yield node_pb2.MeasureResponse(stage="done", progress=1, profile=_summary(loads))
         finally:
             self.ended.set()
+
+    async def TimeDispatches(
+        self, request: node_pb2.TimeDispatchesRequest, context: Any
+    ) -> node_pb2.TimeDispatchesResponse:
+        self.timings.append(request)
+        names = ("f$async_dispatch_1_matvec_like_1536x576_f32", "f$async_dispatch_2_elementwise_64_f32")
+        costs = [profiler_pb2.DispatchCost(name=n, count=3, total_us=9, share=0.5, function="f") for n in names]
+        return node_pb2.TimeDispatchesResponse(dispatches=costs)
 
 
 class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):

@@ -23,6 +23,7 @@ from tradewind.cli.commands import (
     operations,
     pareto,
     profiles,
+    replay,
     simulate,
     status,
     targets,
@@ -51,7 +52,7 @@ _PANELS: Final = {
     "The main job": (models, variants, profiles, pareto, deployments, chat),
     "From one file": (apply,),
     "Without devices": (simulate, evaluate),
-    "How things stand": (status, explain, top, nodes, decisions, targets, operations, version),
+    "How things stand": (status, explain, top, nodes, decisions, replay, targets, operations, version),
 }
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from tradewind.client.operations import OperationsClient
 from tradewind.client.wire import Wire
 from tradewind.v1 import common_pb2, operation_pb2, profiler_pb2, profiler_pb2_grpc
+
+# Longer than the profiler waits for its node.
+EXPLAIN_LIMIT_S: Final = 1_300.0
 
 
 class ProfilerClient:
@@ -73,4 +76,16 @@ class ProfilerClient:
             point=point, prompt_tokens=prompt_tokens, output_tokens=output_tokens, concurrency=concurrency
         )
         response: profiler_pb2.PredictResponse = self._wire.call(self._stub.Predict, request)
+        return response
+
+    def explain(
+        self, variant_id: str, *, function: str = "", partition_kind: str = "", node: str = ""
+    ) -> profiler_pb2.ExplainVariantResponse:
+        """Where a variant's time goes; takes as long as some calls of each function."""
+        request = profiler_pb2.ExplainVariantRequest(
+            variant_id=variant_id, function=function, partition_kind=partition_kind, node_id=node
+        )
+        response: profiler_pb2.ExplainVariantResponse = self._wire.call(
+            self._stub.ExplainVariant, request, EXPLAIN_LIMIT_S
+        )
         return response

@@ -63,6 +63,10 @@ class UnsupportedModel(TradewindError):
     reason = "UNSUPPORTED_MODEL"
 
 
+class UntrustedSource(UnsupportedModel):
+    """Reading the source would run code that came with it, and nobody said that it may."""
+
+
 class NotFound(TradewindError):
     """No such resource."""
 
@@ -100,6 +104,12 @@ class NoSpace(TradewindError):
     """No disk space is left."""
 
     reason = "NO_SPACE"
+
+
+class DeviceFault(TradewindError):
+    """The device is taken out; another one must do."""
+
+    reason = "DEVICE_FAULT"
 
 
 class Overloaded(TradewindError):
@@ -226,6 +236,7 @@ STATUS: Final[dict[str, str]] = {
     "DEADLINE_REQUIRED": "INVALID_ARGUMENT",
     "BAD_MODEL_SOURCE": "INVALID_ARGUMENT",
     "UNSUPPORTED_MODEL": "FAILED_PRECONDITION",
+    "DEVICE_FAULT": "UNAVAILABLE",
     "NOT_FOUND": "NOT_FOUND",
     "ALREADY_EXISTS": "ALREADY_EXISTS",
     "GENERATION_CONFLICT": "ABORTED",

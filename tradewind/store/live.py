@@ -2,7 +2,7 @@
 
 Keys: `tradewind:node:ID` (a NodeReport, gone by itself after a few missed reports), `tradewind:routes` (hash:
 deployment name → route), `tradewind:routes:version` (grows at each publication), `tradewind:traffic:ID` (a gateway's
-counts, gone by itself when the gateway is).
+counts, gone by itself when the gateway is), `tradewind:leader` (fencing number of the leading orchestrator, a hint).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ ROUTES_KEY: Final = "tradewind:routes"
 VERSION_KEY: Final = "tradewind:routes:version"
 # A report lives this long; node agents report every 2 s. Only for readers: failure detection never relies on it.
 NODE_TTL_S: Final = 15
+LEADER_KEY: Final = "tradewind:leader"
 TRAFFIC_KEY: Final = "tradewind:traffic:"
 # A gateway tells every second; one that is silent so long is gone, and says nothing of its traffic any more.
 TRAFFIC_TTL_S: Final = 10
@@ -96,6 +97,16 @@ class LiveState:
             with suppress(ValueError):
                 counts += [GatewayCount.from_json(value)] if value is not None else []
         return counts
+
+    async def put_leader(self, fencing: int) -> None:
+        """Tells the orchestrators' newest fencing number: a hint for one that cannot ask PostgreSQL."""
+        async with _available():
+            await self._redis.set(LEADER_KEY, fencing)
+
+    async def leader(self) -> int:
+        """The newest fencing number told, 0 when none was (or Redis was flushed)."""
+        async with _available():
+            return int(await self._redis.get(LEADER_KEY) or 0)
 
     async def ping(self) -> None:
         """Returns when Redis answers."""

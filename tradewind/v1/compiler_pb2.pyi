@@ -43,6 +43,8 @@ class _ModelFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelForm
     """StableHLO, torch or linalg MLIR."""
     MODEL_FORMAT_KERAS: _ModelFormat.ValueType  # 7
     """A .keras file."""
+    MODEL_FORMAT_PYTORCH: _ModelFormat.ValueType  # 8
+    """A torch.nn.Module out of Python code, as "FOLDER::module:attribute"."""
 
 class ModelFormat(_ModelFormat, metaclass=_ModelFormatEnumTypeWrapper):
     """What form a model came in."""
@@ -63,6 +65,8 @@ MODEL_FORMAT_MLIR: ModelFormat.ValueType  # 6
 """StableHLO, torch or linalg MLIR."""
 MODEL_FORMAT_KERAS: ModelFormat.ValueType  # 7
 """A .keras file."""
+MODEL_FORMAT_PYTORCH: ModelFormat.ValueType  # 8
+"""A torch.nn.Module out of Python code, as "FOLDER::module:attribute"."""
 Global___ModelFormat: _TypeAlias = ModelFormat  # noqa: Y015
 
 class _ModelTask:
@@ -122,6 +126,38 @@ VARIANT_STATE_FAILED: VariantState.ValueType  # 4
 Global___VariantState: _TypeAlias = VariantState  # noqa: Y015
 
 @_typing.final
+class TensorSpec(_message.Message):
+    """A tensor that a model takes or gives."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    dtype: _builtins.str
+    """Element type: "f32", "i64", "bool" …"""
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Sizes; -1 stands for what a request chooses: first the number of samples, elsewhere their length."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        dtype: _builtins.str = ...,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "name", b"name", "shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TensorSpec: _TypeAlias = TensorSpec  # noqa: Y015
+
+@_typing.final
 class Model(_message.Message):
     """A model as imported."""
 
@@ -140,6 +176,8 @@ class Model(_message.Message):
     EOS_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """Identity: "sha256:" and the digest of its normalised source."""
     name: _builtins.str
@@ -172,6 +210,14 @@ class Model(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was imported."""
 
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorSpec]:
+        """What it takes; for MODEL_TASK_INFER."""
+
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorSpec]:
+        """What it gives; for MODEL_TASK_INFER."""
+
     def __init__(
         self,
         *,
@@ -188,10 +234,12 @@ class Model(_message.Message):
         eos_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         files: _abc.Iterable[Global___ArtifactRef] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        inputs: _abc.Iterable[Global___TensorSpec] | None = ...,
+        outputs: _abc.Iterable[Global___TensorSpec] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "context_tokens", b"context_tokens", "create_time", b"create_time", "eos_token_ids", b"eos_token_ids", "files", b"files", "format", b"format", "hidden_size", b"hidden_size", "layer_count", b"layer_count", "model_id", b"model_id", "name", b"name", "parameter_count", b"parameter_count", "task", b"task", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "context_tokens", b"context_tokens", "create_time", b"create_time", "eos_token_ids", b"eos_token_ids", "files", b"files", "format", b"format", "hidden_size", b"hidden_size", "inputs", b"inputs", "layer_count", b"layer_count", "model_id", b"model_id", "name", b"name", "outputs", b"outputs", "parameter_count", b"parameter_count", "task", b"task", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -242,6 +290,7 @@ class Quality(_message.Message):
     POSITIONS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     GREEDY_PREFIX_TOKENS_FIELD_NUMBER: _builtins.int
+    RELATIVE_ERROR_FIELD_NUMBER: _builtins.int
     top1_agreement: _builtins.float
     """Share of positions where the most likely token is the same, in [0, 1]."""
     top5_agreement: _builtins.float
@@ -260,6 +309,8 @@ class Quality(_message.Message):
     """Which text was used, for instance "python-topics@1"."""
     greedy_prefix_tokens: _builtins.int
     """Same greedy tokens before the first difference, at most the length tried."""
+    relative_error: _builtins.float
+    """For MODEL_TASK_INFER: largest relative error (L2) of an output; the figures above are of generators then unset."""
     def __init__(
         self,
         *,
@@ -272,10 +323,11 @@ class Quality(_message.Message):
         positions: _builtins.int = ...,
         text: _builtins.str = ...,
         greedy_prefix_tokens: _builtins.int = ...,
+        relative_error: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["greedy_prefix_tokens", b"greedy_prefix_tokens", "kl_divergence_nats", b"kl_divergence_nats", "max_logit_error", b"max_logit_error", "perplexity", b"perplexity", "positions", b"positions", "reference_perplexity", b"reference_perplexity", "text", b"text", "top1_agreement", b"top1_agreement", "top5_agreement", b"top5_agreement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["greedy_prefix_tokens", b"greedy_prefix_tokens", "kl_divergence_nats", b"kl_divergence_nats", "max_logit_error", b"max_logit_error", "perplexity", b"perplexity", "positions", b"positions", "reference_perplexity", b"reference_perplexity", "relative_error", b"relative_error", "text", b"text", "top1_agreement", b"top1_agreement", "top5_agreement", b"top5_agreement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -121,6 +121,11 @@ class NodeAgentServiceStub:
                 request_serializer=tradewind_dot_v1_dot_node__pb2.MeasureRequest.SerializeToString,
                 response_deserializer=tradewind_dot_v1_dot_node__pb2.MeasureResponse.FromString,
                 _registered_method=True)
+        self.TimeDispatches = channel.unary_unary(
+                '/tradewind.v1.NodeAgentService/TimeDispatches',
+                request_serializer=tradewind_dot_v1_dot_node__pb2.TimeDispatchesRequest.SerializeToString,
+                response_deserializer=tradewind_dot_v1_dot_node__pb2.TimeDispatchesResponse.FromString,
+                _registered_method=True)
 
 
 class NodeAgentServiceServicer:
@@ -141,6 +146,13 @@ class NodeAgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TimeDispatches(self, request, context):
+        """Where the time of a variant's functions goes, on a partition of its own. Ends the process when the call ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeAgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -153,6 +165,11 @@ def add_NodeAgentServiceServicer_to_server(servicer, server):
                     servicer.Measure,
                     request_deserializer=tradewind_dot_v1_dot_node__pb2.MeasureRequest.FromString,
                     response_serializer=tradewind_dot_v1_dot_node__pb2.MeasureResponse.SerializeToString,
+            ),
+            'TimeDispatches': grpc.unary_unary_rpc_method_handler(
+                    servicer.TimeDispatches,
+                    request_deserializer=tradewind_dot_v1_dot_node__pb2.TimeDispatchesRequest.FromString,
+                    response_serializer=tradewind_dot_v1_dot_node__pb2.TimeDispatchesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -210,6 +227,33 @@ class NodeAgentService:
             '/tradewind.v1.NodeAgentService/Measure',
             tradewind_dot_v1_dot_node__pb2.MeasureRequest.SerializeToString,
             tradewind_dot_v1_dot_node__pb2.MeasureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TimeDispatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tradewind.v1.NodeAgentService/TimeDispatches',
+            tradewind_dot_v1_dot_node__pb2.TimeDispatchesRequest.SerializeToString,
+            tradewind_dot_v1_dot_node__pb2.TimeDispatchesResponse.FromString,
             options,
             channel_credentials,
             insecure,

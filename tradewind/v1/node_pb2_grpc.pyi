@@ -72,6 +72,8 @@ class NodeAgentServiceStub:
     """What the node is and has, now."""
     Measure: _grpc.UnaryStreamMultiCallable[_node_pb2.MeasureRequest, _node_pb2.MeasureResponse]
     """Runs a variant on a partition of its own and streams progress and results. Ends the process when the call ends."""
+    TimeDispatches: _grpc.UnaryUnaryMultiCallable[_node_pb2.TimeDispatchesRequest, _node_pb2.TimeDispatchesResponse]
+    """Where the time of a variant's functions goes, on a partition of its own. Ends the process when the call ends."""
 
 @_typing.type_check_only
 class NodeAgentServiceAsyncStub(NodeAgentServiceStub):
@@ -82,6 +84,8 @@ class NodeAgentServiceAsyncStub(NodeAgentServiceStub):
     """What the node is and has, now."""
     Measure: _aio.UnaryStreamMultiCallable[_node_pb2.MeasureRequest, _node_pb2.MeasureResponse]  # type: ignore[assignment]
     """Runs a variant on a partition of its own and streams progress and results. Ends the process when the call ends."""
+    TimeDispatches: _aio.UnaryUnaryMultiCallable[_node_pb2.TimeDispatchesRequest, _node_pb2.TimeDispatchesResponse]  # type: ignore[assignment]
+    """Where the time of a variant's functions goes, on a partition of its own. Ends the process when the call ends."""
 
 class NodeAgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers about a node and measures on it."""
@@ -101,5 +105,13 @@ class NodeAgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_node_pb2.MeasureResponse], _abc.AsyncIterator[_node_pb2.MeasureResponse]]:
         """Runs a variant on a partition of its own and streams progress and results. Ends the process when the call ends."""
+
+    @_abc_1.abstractmethod
+    def TimeDispatches(
+        self,
+        request: _node_pb2.TimeDispatchesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.TimeDispatchesResponse, _abc.Awaitable[_node_pb2.TimeDispatchesResponse]]:
+        """Where the time of a variant's functions goes, on a partition of its own. Ends the process when the call ends."""
 
 def add_NodeAgentServiceServicer_to_server(servicer: NodeAgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -245,6 +245,9 @@ class DispatchCost(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     TOTAL_US_FIELD_NUMBER: _builtins.int
     SHARE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    MOVED_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name as the compiler gave it."""
     count: _builtins.int
@@ -253,6 +256,12 @@ class DispatchCost(_message.Message):
     """Total time in a call, in microseconds."""
     share: _builtins.float
     """Share of the call, in [0, 1]."""
+    function: _builtins.str
+    """Function of the module that it runs in; the compiler may have named the dispatch after another with the same code."""
+    operations: _builtins.float
+    """Arithmetic operations in a call, read from the name's shape; 0 when the name does not tell."""
+    moved_bytes: _builtins.float
+    """Bytes of matrices that it reads and writes in a call, read from the name's shape; 0 when the name does not tell."""
     def __init__(
         self,
         *,
@@ -260,10 +269,13 @@ class DispatchCost(_message.Message):
         count: _builtins.int = ...,
         total_us: _builtins.float = ...,
         share: _builtins.float = ...,
+        function: _builtins.str = ...,
+        operations: _builtins.float = ...,
+        moved_bytes: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "name", b"name", "share", b"share", "total_us", b"total_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "function", b"function", "moved_bytes", b"moved_bytes", "name", b"name", "operations", b"operations", "share", b"share", "total_us", b"total_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -549,19 +561,27 @@ class ExplainVariantRequest(_message.Message):
 
     VARIANT_ID_FIELD_NUMBER: _builtins.int
     FUNCTION_FIELD_NUMBER: _builtins.int
+    PARTITION_KIND_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
     variant_id: _builtins.str
     """The variant."""
     function: _builtins.str
     """Function, for instance "decode_b1_c512"; empty means each."""
+    partition_kind: _builtins.str
+    """Kind of partition, for instance "cpu/2"; empty means the largest of the device."""
+    node_id: _builtins.str
+    """Node to run on; empty means the first that can."""
     def __init__(
         self,
         *,
         variant_id: _builtins.str = ...,
         function: _builtins.str = ...,
+        partition_kind: _builtins.str = ...,
+        node_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "node_id", b"node_id", "partition_kind", b"partition_kind", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -574,18 +594,30 @@ class ExplainVariantResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DISPATCHES_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_CLASS_FIELD_NUMBER: _builtins.int
+    PARTITION_KIND_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Node it ran on."""
+    device_class: _builtins.str
+    """Class of the device it ran on."""
+    partition_kind: _builtins.str
+    """Kind of partition it ran on."""
     @_builtins.property
     def dispatches(self) -> _containers.RepeatedCompositeFieldContainer[Global___DispatchCost]:
-        """Most expensive first."""
+        """Of each function, most expensive first."""
 
     def __init__(
         self,
         *,
         dispatches: _abc.Iterable[Global___DispatchCost] | None = ...,
+        node_id: _builtins.str = ...,
+        device_class: _builtins.str = ...,
+        partition_kind: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispatches", b"dispatches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_class", b"device_class", "dispatches", b"dispatches", "node_id", b"node_id", "partition_kind", b"partition_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

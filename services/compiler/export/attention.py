@@ -22,6 +22,8 @@ def grouped_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor,
     scaling: float | None = None,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention as two matmuls and a softmax in f32, query heads grouped on their KV head (no repeat of K and V).
@@ -33,6 +35,8 @@ def grouped_attention(
         value: [B, KV, S, d].
         attention_mask: bool [B, 1, T, S], true where a row may be seen.
         scaling: factor of the scores; 1/sqrt(d) when None.
+        softcap: scores are bent to stay within ± this, as Gemma 2 does; None for straight ones.
+        sliding_window: each token sees itself and this many less one before it; None for all of them.
 
     Returns:
         [B, T, H, d], and None for the attention weights.
@@ -42,10 +46,20 @@ def grouped_attention(
     group = heads // kv_heads
     grouped = query.reshape(batch, kv_heads, group * tokens, width)
     scores = torch.matmul(grouped, key.transpose(2, 3)).float() * (width**-0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if sliding_window is not None:
+        attention_mask = within_window(attention_mask, sliding_window)
     mask = attention_mask.expand(batch, 1, tokens, rows)[:, :, None]
     mask = mask.expand(batch, 1, group, tokens, rows).reshape(batch, 1, group * tokens, rows)
     weights = torch.softmax(scores.masked_fill(~mask, _MASKED_SCORE), -1).to(value.dtype)
     return torch.matmul(weights, value).reshape(batch, heads, tokens, width).transpose(1, 2), None
+
+
+def within_window(causal: torch.Tensor, window: int) -> torch.Tensor:
+    """What of a causal mask [B, 1, T, S] lies in a sliding window: rows are positions, so a query's is their number."""
+    positions = causal.sum(-1, keepdim=True)
+    return torch.logical_and(causal, torch.arange(causal.shape[-1]) >= positions - window)
 
 
 class FlatLinear(torch.nn.Linear):

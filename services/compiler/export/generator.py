@@ -5,7 +5,8 @@ Exports to MLIR; neither compiles nor runs. See `tradewind.domain.manifest` for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from services.compiler.export.attention import (
     flatten_linears,
     grouped_attention,
 )
+from services.compiler.export.cached_graph import CachedGraph
+from services.compiler.export.decoder import CacheRows, cache_rows_of, find_layers
 from services.compiler.export.layers import only_first_layer, repeat_layer
 from services.compiler.export.shapes import WEIGHTS_SCOPE, Shapes
 from tradewind.domain.manifest import Function
@@ -30,20 +33,20 @@ _MOST_CACHES: Final = 512
 class LayerCache(torch.nn.Module):
     """K and V of one layer for every slot."""
 
-    def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
+    def __init__(self, places: tuple[int, int], rows: CacheRows, dtype: torch.dtype) -> None:
         """Zeroed buffers [slots, rows, KV, d]."""
         super().__init__()
-        self.register_buffer("k", torch.zeros(shape, dtype=dtype))
-        self.register_buffer("v", torch.zeros(shape, dtype=dtype))
+        self.register_buffer("k", torch.zeros((*places, *rows.key), dtype=dtype))
+        self.register_buffer("v", torch.zeros((*places, *rows.value), dtype=dtype))
 
 
 class KvCache(torch.nn.Module):
     """The cache of every layer."""
 
-    def __init__(self, layer_count: int, shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
-        """Zeroed buffers for each layer."""
+    def __init__(self, layers: Sequence[CacheRows], places: tuple[int, int], dtype: torch.dtype) -> None:
+        """Zeroed buffers for each layer: `places` are slots and rows of a slot."""
         super().__init__()
-        self.layers = torch.nn.ModuleList(LayerCache(shape, dtype) for _ in range(layer_count))
+        self.layers = torch.nn.ModuleList(LayerCache(places, rows, dtype) for rows in layers)
 
 
 class Generator(torch.nn.Module):
@@ -65,10 +68,9 @@ class Generator(torch.nn.Module):
         flatten_linears(model)
         self.model = model
         self.shapes = shapes
-        config = model.config
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        rows = (shapes.slots, shapes.cache_tokens, config.num_key_value_heads, width)
-        self.cache = KvCache(config.num_hidden_layers, rows, dtype)
+        # Rows past the context hold padding only; learned position tables end with the context.
+        self._last_position = int(model.config.max_position_embeddings) - 1
+        self.cache = KvCache(cache_rows_of(model), (shapes.slots, shapes.cache_tokens), dtype)
 
     def prefill(
         self, tokens: torch.Tensor, slot: torch.Tensor, start: torch.Tensor, length: torch.Tensor, context: int
@@ -76,30 +78,40 @@ class Generator(torch.nn.Module):
         """A chunk of one prompt: tokens [1, T]; logits [1, V] of token length-1."""
         rows = start[:, None] + torch.arange(tokens.shape[1])[None]
         cache = OneSlotCache(self._buffers_by_layer(), slot[:, None], rows, context)
-        hidden = self._hidden(tokens, rows, cache, context)
-        return self._logits(hidden.index_select(1, length - 1))
+        return self._logits(tokens, rows, cache, context, length - 1)
 
     def decode(self, tokens: torch.Tensor, positions: torch.Tensor, context: int) -> torch.Tensor:
         """One token for each of the first B slots: tokens and positions [B]; logits [B, V]."""
         rows = positions[:, None]
         slots = torch.arange(tokens.shape[0])[:, None]
         cache = FirstSlotsCache(self._buffers_by_layer(), slots, rows, context)
-        return self._logits(self._hidden(tokens[:, None], rows, cache, context))
+        return self._logits(tokens[:, None], rows, cache, context, 1)
 
-    def _hidden(self, tokens: torch.Tensor, rows: torch.Tensor, cache: Any, context: int) -> torch.Tensor:
+    def _logits(
+        self, tokens: torch.Tensor, rows: torch.Tensor, cache: Any, context: int, kept: torch.Tensor | int
+    ) -> torch.Tensor:
+        """Logits [B, V] of the one token kept: the last, or the one at an index [1]."""
         mask = torch.arange(context)[None, None, None, :] <= rows[:, None, :, None]
-        output = self.model.model(
-            input_ids=tokens, position_ids=rows, attention_mask=mask, past_key_values=cache, use_cache=True
+        output = self.model(
+            input_ids=tokens,
+            position_ids=rows.clamp(max=self._last_position),
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=kept,
         )
-        hidden: torch.Tensor = output.last_hidden_state
-        return hidden
-
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model.lm_head(hidden[:, -1]).float()
+        logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 
     def _buffers_by_layer(self) -> list[tuple[Any, Any]]:
         return [(layer.k, layer.v) for layer in self.cache.layers]
+
+
+def wrap(model: Any, shapes: Shapes, dtype: torch.dtype) -> Any:
+    """The model with its cache: a causal LM of transformers, or a graph that takes its past."""
+    if hasattr(model, "cache_rows"):
+        return CachedGraph(model, KvCache(model.cache_rows, (shapes.slots, shapes.cache_tokens), dtype), shapes)
+    return Generator(model, shapes, dtype)
 
 
 def export_mlir(
@@ -108,7 +120,7 @@ def export_mlir(
     """Writes the module's MLIR (bytecode), weights by name in scope WEIGHTS_SCOPE.
 
     Args:
-        model: a causal LM in the precision wanted.
+        model: a causal LM of transformers or a graph that takes its past, in the precision wanted.
         shapes: which functions.
         path: file to write.
         dtype: what the model computes in.
@@ -120,7 +132,7 @@ def export_mlir(
     from iree.turbine import aot
     from iree.turbine.aot.fx_programs import FxPrograms
 
-    generator = Generator(model, shapes, dtype).eval()
+    generator = wrap(model, shapes, dtype).eval()
     aot.externalize_module_parameters(model, external_scope=WEIGHTS_SCOPE)
     # Named as parameters too, though no archive has them: turbine would write their zeros into the module, and cannot
     # for bf16. `_start_caches` gives them their start.
@@ -135,21 +147,23 @@ def export_mlir(
     return sum(buffer.numel() * buffer.element_size() for buffer in generator.cache.buffers())
 
 
-def export_function(generator: Generator, function: Function) -> Any:
+def export_function(generator: Any, function: Function) -> Any:
     """One function of the module as an exported, decomposed program of the whole model."""
     from iree.turbine.aot.decompositions import current_aot_decompositions
 
     call, arguments = _call_of(generator, function)
-    with torch.no_grad(), only_first_layer(generator.model.model, generator.cache):
+    layers = find_layers(generator.model)
+    repeated = layers is not None and layers.alike
+    with torch.no_grad(), only_first_layer(layers, generator.cache) if layers and repeated else nullcontext():
         program = torch.export.export(call, arguments, strict=False)
         program = program.run_decompositions(current_aot_decompositions() or {})
-    return repeat_layer(program, call, generator.model.config.num_hidden_layers)
+    return repeat_layer(program, call, len(generator.cache.layers)) if repeated else program
 
 
 class _Call(torch.nn.Module):
     """One function of the generator as the forward of a module, which is what export takes."""
 
-    def __init__(self, root: Generator, context: int) -> None:
+    def __init__(self, root: Any, context: int) -> None:
         super().__init__()
         self.root = root
         self._context = context
@@ -157,15 +171,17 @@ class _Call(torch.nn.Module):
 
 class _PrefillCall(_Call):
     def forward(self, tokens: Any, slot: Any, start: Any, length: Any) -> torch.Tensor:
-        return self.root.prefill(tokens, slot, start, length, self._context)
+        logits: torch.Tensor = self.root.prefill(tokens, slot, start, length, self._context)
+        return logits
 
 
 class _DecodeCall(_Call):
     def forward(self, tokens: Any, positions: Any) -> torch.Tensor:
-        return self.root.decode(tokens, positions, self._context)
+        logits: torch.Tensor = self.root.decode(tokens, positions, self._context)
+        return logits
 
 
-def _call_of(generator: Generator, function: Function) -> tuple[_Call, tuple[torch.Tensor, ...]]:
+def _call_of(generator: Any, function: Function) -> tuple[_Call, tuple[torch.Tensor, ...]]:
     if function.phase == "prefill":
         zero, one = torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.long)
         tokens = torch.zeros(1, function.tokens, dtype=torch.long)

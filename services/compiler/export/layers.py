@@ -14,6 +14,8 @@ from typing import Any, Final
 import torch
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, OutputKind, OutputSpec
 
+from services.compiler.export.decoder import Layers
+
 # Part of a parameter's or buffer's path that names the layer which is traced.
 _FIRST: Final = ".0."
 
@@ -30,26 +32,33 @@ def _layer_edge_shape(hidden: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def only_first_layer(decoder: Any, beside: Any) -> Iterator[None]:
+def only_first_layer(layers: Layers, beside: Any) -> Iterator[None]:
     """While open, the decoder runs its first layer only, between two edges.
 
     Args:
-        decoder: a module whose `layers` are the layers.
+        layers: of the decoder.
         beside: a module whose `layers` hold what else there is for each layer.
     """
-    whole, whole_beside = decoder.layers, beside.layers
+    whole, whole_beside = layers.modules, beside.layers
     first = whole[0]
     hooks = (
         first.register_forward_pre_hook(lambda _module, args: (layer_edge(args[0]), *args[1:])),
-        first.register_forward_hook(lambda _module, _args, output: layer_edge(output)),
+        first.register_forward_hook(lambda _module, _args, output: _edge(output)),
     )
-    decoder.layers, beside.layers = torch.nn.ModuleList([first]), torch.nn.ModuleList([whole_beside[0]])
+    layers.put(torch.nn.ModuleList([first]))
+    beside.layers = torch.nn.ModuleList([whole_beside[0]])
     try:
         yield
     finally:
-        decoder.layers, beside.layers = whole, whole_beside
+        layers.put(whole)
+        beside.layers = whole_beside
         for hook in hooks:
             hook.remove()
+
+
+def _edge(output: Any) -> Any:
+    """The edge behind a layer's hidden state, which some architectures give alone and some with more beside it."""
+    return (layer_edge(output[0]), *output[1:]) if isinstance(output, tuple) else layer_edge(output)
 
 
 def repeat_layer(program: Any, owner: torch.nn.Module, layer_count: int) -> Any:
@@ -76,7 +85,12 @@ class _Repetition:
         placeholders = [node for node in self._graph.nodes if node.op == "placeholder"]
         self._spec_of = dict(zip(placeholders, self._inputs, strict=True))
         self._first_user_input = next(n for n, s in self._spec_of.items() if s.kind is InputKind.USER_INPUT)
-        self._layer_inputs = [n for n, s in self._spec_of.items() if s.target and _FIRST in s.target]
+        # Numbers written into the code are the same in every layer, whatever their path says.
+        self._layer_inputs = [
+            n
+            for n, s in self._spec_of.items()
+            if s.target and _FIRST in s.target and s.kind is not InputKind.CONSTANT_TENSOR
+        ]
         self._returned = list(self._output_node.args[0])
 
     @property

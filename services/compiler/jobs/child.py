@@ -19,6 +19,9 @@ from tradewind.domain.errors import JobOutOfMemory, JobTimeout
 
 # How often memory is looked at: compilers grow by less than 1 GB in this time.
 _WATCH_PERIOD_S: Final = 0.25
+# A killed process that is in the kernel (writing much, unmapping gigabytes) ends within moments; then we go on anyhow.
+_END_LIMIT_S: Final = 5.0
+_END_POLL_S: Final = 0.01
 # Longest line of the child's standard output; a result holds a manifest's worth of JSON.
 _LINE_BYTES: Final = 1 << 22
 # What a job may see of the environment: where programs and libraries are, and nothing that could be a secret.
@@ -85,6 +88,7 @@ async def run_child(
         await reading
         with contextlib.suppress(asyncio.CancelledError):
             await watching
+        await asyncio.to_thread(_await_group_end, process.pid)
     return Ended(ending.result(), time.monotonic() - began)
 
 
@@ -140,6 +144,21 @@ def _kill_group(pid: int) -> None:
     """Kills the group even when its leader has ended: a descendant may live on."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def _await_group_end(pid: int) -> None:
+    """Returns when nobody of a killed group runs any more: the kernel ends them one after another."""
+    deadline_s = time.monotonic() + _END_LIMIT_S
+    while _group_runs(pid) and time.monotonic() < deadline_s:
+        time.sleep(_END_POLL_S)  # noqa: TID251  processes that are not ours to wait for, with a limit
+
+
+def _group_runs(pid: int) -> bool:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == pid and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def _environment(folder: Path) -> Mapping[str, str]:

@@ -16,7 +16,7 @@ from services.compiler.quality.text import Part, cut_pieces, read_text
 PIECE_TOKENS: Final = (61, 93, 155, 107)
 # Tokens of the greedy run that greedy prefixes are compared on.
 GREEDY_TOKENS: Final = 24
-_GREEDY_PROMPT_TOKENS: Final = 16
+GREEDY_PROMPT_TOKENS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def make_reference(model: Any, tokenizer: Any, context_tokens: int, part: Part =
     pieces = cut_pieces(tokens, lengths)
     with torch.no_grad():
         logits = [model(torch.tensor([piece])).logits[0].float().numpy() for piece in pieces]
-    prompt = tuple(pieces[0][:_GREEDY_PROMPT_TOKENS])
+    prompt = tuple(pieces[0][:GREEDY_PROMPT_TOKENS])
     return Reference(tuple(map(tuple, pieces)), tuple(logits), prompt, _greedy(model, prompt))
 
 

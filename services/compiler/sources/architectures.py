@@ -1,51 +1,70 @@
-"""The supported architectures, and the checks that a configuration is one of them. Loads no weights."""
+"""What a transformers configuration says a model is, and whether it can be one fixed graph. Loads no weights.
+
+Causal LMs are taken whatever their architecture: `services.compiler.export.parity` compares each with its source.
+"""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, Final
 
+from services.compiler.sources.rotary import KINDS, rotary_kinds, rotary_limit
 from tradewind.domain.errors import UnsupportedModel
 
-# Each of them has a parity test; adding a name here without one lets tests/compiler/test_parity.py fail.
-SUPPORTED: Final[tuple[str, ...]] = (
+# Those that tests/compiler/test_parity.py compares with PyTorch; others are compared when they are imported.
+TESTED: Final[tuple[str, ...]] = (
+    "CohereForCausalLM",
+    "FalconForCausalLM",
+    "GPT2LMHeadModel",
+    "GPTBigCodeForCausalLM",
+    "GPTNeoXForCausalLM",
+    "Gemma2ForCausalLM",
+    "Gemma3ForCausalLM",
+    "GemmaForCausalLM",
+    "GraniteForCausalLM",
     "LlamaForCausalLM",
     "MistralForCausalLM",
+    "OPTForCausalLM",
+    "Olmo2ForCausalLM",
+    "Phi3ForCausalLM",
+    "PhiForCausalLM",
     "Qwen2ForCausalLM",
     "Qwen3ForCausalLM",
+    "SmolLM3ForCausalLM",
+    "StableLmForCausalLM",
+    "Starcoder2ForCausalLM",
 )
 
-# Rotary embeddings whose table depends on the length seen so far cannot be one fixed graph.
-_FIXED_ROPE: Final = frozenset({"default", "linear", "llama3", "yarn"})
+
+class Task(StrEnum):
+    """What a model is asked: to go on with a text, or to map tensors to tensors."""
+
+    GENERATE = "generate"
+    INFER = "infer"
 
 
-def check_supported(config: Any) -> str:
-    """The architecture of a transformers configuration.
+def task_of(config: Any) -> Task:
+    """A causal LM generates; any other model of one text input is an encoder.
 
     Raises:
-        UnsupportedModel: not in the list, or with a feature that the exported functions do not have.
+        UnsupportedModel: neither, or with a feature that a fixed graph does not have.
     """
-    architecture = _architecture_of(config)
-    if architecture not in SUPPORTED:
-        raise _unsupported(architecture, "its architecture is not supported")
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    architecture = architecture_of(config)
     if getattr(config, "quantization_config", None) is not None:
         raise _unsupported(architecture, "its weights are quantised; import the unquantised model, or a GGUF")
-    rope = getattr(config, "rope_parameters", None) or {}
-    rope_type = rope.get("rope_type", "default")
-    if rope_type not in _FIXED_ROPE:
-        raise _unsupported(architecture, f"its rotary embedding is {rope_type!r}, not one of {sorted(_FIXED_ROPE)}")
-    return architecture
+    if getattr(config, "is_encoder_decoder", False):
+        raise _unsupported(architecture, "it is an encoder with a decoder; a causal LM or an encoder alone is taken")
+    if strange := rotary_kinds(config) - KINDS:
+        raise _unsupported(architecture, f"its rotary embedding is {sorted(strange)}, not one of {sorted(KINDS)}")
+    if architecture in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return Task.GENERATE
+    _check_encoder(architecture)
+    return Task.INFER
 
 
-def context_tokens_of(config: Any) -> int:
-    """Longest context in tokens: inside the sliding window, where there is one, attention is full attention."""
-    longest = int(config.max_position_embeddings)
-    window = getattr(config, "sliding_window", None)
-    if window and getattr(config, "use_sliding_window", True):
-        return min(longest, int(window))
-    return longest
-
-
-def _architecture_of(config: Any) -> str:
+def architecture_of(config: Any) -> str:
     """What the configuration names, or what its model type means: a GGUF names no class."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -53,8 +72,22 @@ def _architecture_of(config: Any) -> str:
     return str(named[0] if named else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, config.model_type))
 
 
+def context_tokens_of(config: Any) -> int:
+    """Longest context in tokens at which one fixed graph computes what the source does."""
+    return rotary_limit(config)
+
+
+def _check_encoder(architecture: str) -> None:
+    import transformers
+
+    found = getattr(transformers, architecture, None)
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        raise _unsupported(architecture, "transformers has no such model, and code that comes with a model is not run")
+    if getattr(found, "main_input_name", "input_ids") != "input_ids":
+        raise _unsupported(
+            architecture, f"it takes {found.main_input_name}, not text; export it to ONNX and import that"
+        )
+
+
 def _unsupported(architecture: str, why: str) -> UnsupportedModel:
-    supported = ", ".join(SUPPORTED)
-    return UnsupportedModel(
-        f"{architecture}: {why}; supported are {supported}", {"architecture": architecture, "supported": supported}
-    )
+    return UnsupportedModel(f"{architecture}: {why}", {"architecture": architecture})

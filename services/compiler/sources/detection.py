@@ -13,17 +13,15 @@ from tradewind.domain.errors import BadModelSource, UnsupportedModel
 _GGUF_MAGIC: Final = b"GGUF"
 # A safetensors header describes tensors in JSON; real ones stay below 10 MB, the format's own limit is 100 MB.
 _MOST_HEADER_BYTES: Final = 100_000_000
-_SUPPORTED: Final = "a Hugging Face folder (config.json and safetensors), a .gguf file, or a folder with exactly one"
-_FOREIGN: Final = {
-    ".onnx": "ONNX",
-    ".pt2": "torch.export",
-    ".keras": "Keras",
-    ".mlir": "MLIR",
-    ".mlirbc": "MLIR",
-    ".pt": "a PyTorch pickle",
-    ".pth": "a PyTorch pickle",
-    ".bin": "a PyTorch pickle",
-}
+_SUPPORTED: Final = (
+    "a Hugging Face folder (config.json and safetensors), a .gguf, .onnx, .keras, .mlir or .pt2 file, a TensorFlow "
+    "SavedModel folder, or FOLDER::module:attribute for a PyTorch module"
+)
+_PICKLES: Final = frozenset(
+    {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".hdf5"}
+)
+# Between the folder of a PyTorch module and the module's import path.
+INSIDE: Final = "::"
 
 
 class Form(StrEnum):
@@ -31,6 +29,25 @@ class Form(StrEnum):
 
     HUGGING_FACE = "hugging_face"
     GGUF = "gguf"
+    ONNX = "onnx"
+    TENSORFLOW = "tensorflow"
+    KERAS = "keras"
+    PT2 = "pt2"
+    PYTORCH = "pytorch"
+    MLIR = "mlir"
+
+
+_BY_SUFFIX: Final = {
+    ".onnx": Form.ONNX,
+    ".keras": Form.KERAS,
+    ".pt2": Form.PT2,
+    ".mlir": Form.MLIR,
+    ".mlirbc": Form.MLIR,
+}
+# Forms that are one file, with nothing beside it.
+LONE_FILES: Final = frozenset({Form.KERAS, Form.PT2, Form.MLIR})
+# Forms whose reading can run code that came with the model.
+RUNS_CODE: Final = frozenset({Form.PT2, Form.PYTORCH})
 
 
 def detect(source: Path) -> tuple[Form, Path]:
@@ -41,21 +58,47 @@ def detect(source: Path) -> tuple[Form, Path]:
         UnsupportedModel: a form that is known and not supported.
     """
     _check_name(source)
+    if INSIDE in source.name:
+        return Form.PYTORCH, _python_source(source)
     if not source.exists():
         raise BadModelSource(f"{source} does not exist; give a path that the compiler's machine can read")
     if source.is_file():
         return _detect_file(source)
-    if (source / "config.json").is_file():
-        return Form.HUGGING_FACE, source
-    found = sorted(source.glob("*.gguf"))
-    if len(found) == 1:
-        return Form.GGUF, found[0]
-    if found:
-        names = ", ".join(path.name for path in found)
-        raise BadModelSource(f"{source} holds several .gguf files ({names}); name one of them")
     if (source / "saved_model.pb").is_file():
-        raise UnsupportedModel(f"{source} is a TensorFlow SavedModel, which is not supported; give {_SUPPORTED}")
-    raise BadModelSource(f"{source} holds neither config.json nor a .gguf file; give {_SUPPORTED}")
+        return Form.TENSORFLOW, source
+    return _detect_folder(source)
+
+
+def _detect_folder(source: Path) -> tuple[Form, Path]:
+    """A folder of transformers, or one with a single file of another form: weights of its own come first."""
+    graphs = _graphs(source)
+    if (source / "config.json").is_file() and (not graphs or any(source.glob("*.safetensors*"))):
+        return Form.HUGGING_FACE, source
+    for suffix, form in ((".gguf", Form.GGUF), (".onnx", Form.ONNX)):
+        found = graphs if form is Form.ONNX else sorted(source.glob(f"*{suffix}"))
+        if len(found) == 1:
+            return form, found[0]
+        if found:
+            names = ", ".join(path.name for path in found)
+            raise BadModelSource(f"{source} holds several {suffix} files ({names}); name one of them")
+    raise BadModelSource(f"{source} holds neither config.json nor a model file that is known here; give {_SUPPORTED}")
+
+
+def _graphs(source: Path) -> list[Path]:
+    return sorted(source.glob("*.onnx"))
+
+
+def _python_source(source: Path) -> Path:
+    folder = file_of(source)
+    if not folder.is_dir():
+        raise BadModelSource(f"{folder} is no folder; give FOLDER{INSIDE}module:attribute with the folder of the code")
+    return source
+
+
+def file_of(source: Path) -> Path:
+    """The file or folder of a source, without the import path that may follow it."""
+    name, inside, _ = source.name.partition(INSIDE)
+    return source.with_name(name) if inside and name else source.parent if inside else source
 
 
 def _detect_file(source: Path) -> tuple[Form, Path]:
@@ -65,8 +108,12 @@ def _detect_file(source: Path) -> tuple[Form, Path]:
         return Form.GGUF, source
     if source.suffix == ".gguf":
         raise BadModelSource(f"{source} does not start with GGUF: it is damaged or no GGUF file; fetch it again")
-    if source.suffix in _FOREIGN:
-        raise UnsupportedModel(f"{source} is {_FOREIGN[source.suffix]}, which is not supported; give {_SUPPORTED}")
+    if source.suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[source.suffix], source
+    if source.suffix in _PICKLES:
+        raise UnsupportedModel(
+            f"{source} is a pickle or may hold one, which runs code when it is read; convert it to safetensors first"
+        )
     raise BadModelSource(f"{source} is no model file that is known here; give {_SUPPORTED}")
 
 
@@ -83,16 +130,25 @@ def check_folder(folder: Path) -> None:
     Raises:
         BadModelSource: what is wrong with which file, and what to do.
     """
-    root = folder.resolve()
-    for path in sorted(folder.iterdir()):
-        _check_name(path)
-        if path.is_symlink() and not path.resolve().is_relative_to(_link_root(root)):
-            raise BadModelSource(f"{path} is a link out of the folder, to {path.resolve()}; put the file itself there")
+    check_inside(folder)
     weights = _weight_files(folder)
     for path in weights:
         if not path.is_file():
             raise BadModelSource(f"{path} is missing; copy the whole model folder again")
         check_safetensors(path)
+
+
+def check_inside(folder: Path) -> None:
+    """Checks that no entry of a folder is a link out of it.
+
+    Raises:
+        BadModelSource: which one is.
+    """
+    root = folder.resolve()
+    for path in sorted(folder.iterdir()):
+        _check_name(path)
+        if path.is_symlink() and not path.resolve().is_relative_to(_link_root(root)):
+            raise BadModelSource(f"{path} is a link out of the folder, to {path.resolve()}; put the file itself there")
 
 
 def _link_root(root: Path) -> Path:

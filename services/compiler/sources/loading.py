@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from services.compiler.sources.architectures import check_supported
+from services.compiler.sources.architectures import Task, architecture_of, task_of
 from services.compiler.sources.detection import Form, check_folder, read_json
+from services.compiler.sources.rotary import freeze_rotary
+from services.compiler.sources.sidecar import copy_tokenizer
 from tradewind.domain.errors import BadModelSource, TradewindError
+
+_POOLER: Final = "pooler."
 
 
 def load_source(form: Form, path: Path) -> tuple[Any, Any]:
@@ -31,20 +35,22 @@ def load_source(form: Form, path: Path) -> tuple[Any, Any]:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BadModelSource(f"{path} cannot be read as a model: {first_line}; fetch it again") from error
     _check_numbers(model, path)
+    freeze_rotary(model)
     return model, tokenizer
 
 
 def _load_folder(folder: Path) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     check_folder(folder)
     read_json(folder / "config.json")
-    check_supported(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    loader = _class_of(config)
     if not (folder / "tokenizer.json").is_file():
         raise BadModelSource(f"{folder} has no tokenizer.json; save the tokenizer in its fast form beside the weights")
     read_json(folder / "tokenizer.json")
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = loader.from_pretrained(
         folder,
         dtype=torch.float32,
         use_safetensors=True,
@@ -53,10 +59,31 @@ def _load_folder(folder: Path) -> tuple[Any, Any]:
         output_loading_info=True,
     )
     model, report = loaded
-    if missing := sorted(report.get("missing_keys", [])):
-        raise BadModelSource(f"{folder} lacks {len(missing)} weights, the first is {missing[0]}; fetch the model again")
+    _check_complete(model, report, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return model.eval(), tokenizer
+
+
+def _check_complete(model: Any, report: dict[str, Any], folder: Path) -> None:
+    """Every weight must be there. An encoder's pooler may be left out: it then gives no output here either."""
+    missing = sorted(report.get("missing_keys", []))
+    if left := [key for key in missing if not key.startswith(_POOLER)]:
+        raise BadModelSource(f"{folder} lacks {len(left)} weights, the first is {left[0]}; fetch the model again")
+    if missing:
+        model.pooler = None
+
+
+def _class_of(config: Any) -> Any:
+    """The class of transformers that reads a configuration's weights.
+
+    Raises:
+        UnsupportedModel: see `task_of`.
+    """
+    import transformers
+
+    if task_of(config) is Task.GENERATE:
+        return transformers.AutoModelForCausalLM
+    return getattr(transformers, architecture_of(config))
 
 
 def _load_gguf(path: Path) -> tuple[Any, Any]:
@@ -70,7 +97,7 @@ def _load_gguf(path: Path) -> tuple[Any, Any]:
         "local_files_only": True,
     }
     config = AutoConfig.from_pretrained(**where)
-    check_supported(config)
+    task_of(config)
     # Without `dequantize` the weights may stay in their blocks, inside layers that cannot be exported.
     model: Any = AutoModelForCausalLM.from_pretrained(
         **where, config=config, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
@@ -105,12 +132,7 @@ def save_normalised(model: Any, tokenizer: Any, folder: Path) -> None:
     }
     text = json.dumps(config, sort_keys=True, indent=1, ensure_ascii=False)
     (folder / "config.json").write_text(text, encoding="utf-8")
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    template = tokenizer.chat_template
-    if isinstance(template, dict):
-        template = template.get("default")
-    if template:
-        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    copy_tokenizer(tokenizer, folder)
 
 
 def torch_type(precision: str) -> Any:
@@ -123,13 +145,22 @@ def torch_type(precision: str) -> Any:
 def load_normalised(folder: Path, precision: str) -> Any:
     """The model of a normalised folder in a precision: "f32", "bf16" or "f16"."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     dtype = torch_type(precision)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    loaded: Any = _class_of(config).from_pretrained(
+        folder,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
     )
+    model, report = loaded
+    _check_complete(model, report, folder)
     # Parameters only: `model.to` would round the rotary embedding's table too, which stays in f32 in every framework.
     for weight in model.parameters():
         weight.data = weight.data.to(dtype)
+    freeze_rotary(model)
     return model.eval()

@@ -6,16 +6,14 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Final
 
 import grpc
 import structlog
 
-from services.node_agent.artifacts.fetcher import Fetcher
 from services.node_agent.core.measurement import (
     DEFAULT_REPEATS,
     LoadFigures,
@@ -25,18 +23,20 @@ from services.node_agent.core.measurement import (
     figures_of,
     prompt,
 )
+from services.node_agent.core.meter_window import BY_STEP_TIME, MeterPoint, charge
 from services.node_agent.core.shapes import shapes_of
 from services.node_agent.core.target import ReplicaSpec
-from services.node_agent.devices.inventory import Inventory
 from services.node_agent.devices.port import Device
 from services.node_agent.replica.latencies import stats_of
 from services.node_agent.replica.servicer import PHASES_KEY
-from services.node_agent.replica.spec import ProcessSpec
+from services.node_agent.serving.infer_load import ANY_LENGTH, infer_once, most_together
+from services.node_agent.serving.workbench import Workbench
 from services.node_agent.supervision.process import ReplicaProcess
 from services.node_agent.wire import energy_message, file_of, stats_message
 from tradewind.domain.errors import InvalidField, ReplicaLost
 from tradewind.domain.figures import FigureSource
-from tradewind.domain.manifest import FileRef, VariantManifest
+from tradewind.domain.infer_manifest import AnyManifest, InferManifest
+from tradewind.domain.manifest import FileRef
 from tradewind.rpc.errors import translated
 from tradewind.v1 import common_pb2, inference_pb2, node_pb2, profiler_pb2
 
@@ -50,29 +50,16 @@ MAX_SEQUENCES: Final = 10_000
 _FETCHED, _LOADED = 0.05, 0.15
 
 
-@dataclass(frozen=True, slots=True)
-class Workbench:
-    """What a measurement needs of its agent; see `Surroundings`."""
-
-    fetcher: Fetcher
-    inventory: Inventory
-    node_id: str
-    busy_cpus: Callable[[], set[int]]
-    process_spec: Callable[[ReplicaSpec, Path, int], ProcessSpec]
-    envelope_path: Callable[[str], Path]
-    load_limit_s: float
-
-
 class Measurer:
     """Runs measurements, one at a time: two would measure each other.
 
     Args:
         bench: of the agent.
+        turn: held by whoever measures.
     """
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
-        self._turn = asyncio.Lock()
+    def __init__(self, bench: Workbench, turn: asyncio.Lock) -> None:
+        self._bench, self._turn = bench, turn
         self._numbers = itertools.count(1)
         self._log = structlog.get_logger("measure")
 
@@ -91,8 +78,9 @@ class Measurer:
             yield _progress("fetching files", 0.0)
             envelope = file_of(request.manifest)
             manifest = await self._bench.fetcher.variant(request.variant_id, envelope)
-            check_loads(loads, shapes_of(manifest, request.batch_limit).slots, manifest.context_tokens)
+            check_loads(loads, *_room(manifest, request.batch_limit))
             device = self._bench.inventory.for_target(manifest.target, request.device_id)
+            request.partition_kind = request.partition_kind or _usual_kind(device)
             yield _progress("loading and warming up", _FETCHED)
             process = await self._start(request, envelope, device, stack)
             run = _Run(manifest, device, process)
@@ -104,6 +92,8 @@ class Measurer:
                     points.append(response.load)
                 yield response
             profile = self._profile(request, manifest, device, process, points)
+            if (meter := await run.meter()) is not None:
+                profile.memory_bytes = meter.memory_used_bytes
             yield node_pb2.MeasureResponse(stage="done", progress=1.0, profile=profile)
 
     async def _wait_for_turn(self) -> AsyncIterator[node_pb2.MeasureResponse]:
@@ -121,7 +111,7 @@ class Measurer:
         self, request: node_pb2.MeasureRequest, envelope: FileRef, device: Device, stack: AsyncExitStack
     ) -> ReplicaProcess:
         kind = request.partition_kind or device.facts.partition_kinds[-1]
-        partition = device.cut(kind, self._bench.busy_cpus())
+        partition = device.cut(kind, self._bench.busy())
         number = next(self._numbers)
         spec = ReplicaSpec(
             replica_id=f"measure-{number}",
@@ -133,8 +123,11 @@ class Measurer:
             partition_kind=kind,
             cpu_ids=partition.cpu_ids,
             batch_limit=request.batch_limit,
+            partition_uuid=partition.uuid,
         )
         told = self._bench.process_spec(spec, self._bench.envelope_path(envelope.digest), number)
+        if partition.uuid:
+            told = replace(told, rate=BY_STEP_TIME)
         process = await ReplicaProcess.start(told)
         stack.push_async_callback(process.stop)
         # A call that is cancelled has no time for a friendly end.
@@ -145,7 +138,7 @@ class Measurer:
     def _profile(
         self,
         request: node_pb2.MeasureRequest,
-        manifest: VariantManifest,
+        manifest: AnyManifest,
         device: Device,
         process: ReplicaProcess,
         points: list[profiler_pb2.LoadPoint],
@@ -155,7 +148,7 @@ class Measurer:
             variant_id=request.variant_id,
             device_class=facts.device_class,
             partition_kind=request.partition_kind or facts.partition_kinds[-1],
-            batch_limit=shapes_of(manifest, request.batch_limit).slots,
+            batch_limit=_room(manifest, request.batch_limit)[0],
         )
         profile = profiler_pb2.Profile(
             point=point,
@@ -174,7 +167,7 @@ class Measurer:
 class _Run:
     """Loads on one process."""
 
-    def __init__(self, manifest: VariantManifest, device: Device, process: ReplicaProcess) -> None:
+    def __init__(self, manifest: AnyManifest, device: Device, process: ReplicaProcess) -> None:
         self._manifest, self._device, self._process = manifest, device, process
         self._sequences = itertools.count(1)
 
@@ -185,6 +178,7 @@ class _Run:
             words = f"{load.prompt_tokens} + {load.output_tokens} tokens × {load.concurrency}"
             samples: list[Sample] = []
             wall_s = 0.0
+            before = await self.meter()
             for repeat in range(load.repeats):
                 began_s = time.monotonic()
                 samples += await self.round(load, next(self._sequences) * MAX_SEQUENCES)
@@ -193,8 +187,16 @@ class _Run:
                 share = _LOADED + (1 - _LOADED) * done / rounds
                 if repeat + 1 < load.repeats:
                     yield _progress(words, share)
+            after = await self.meter()
+            if before is not None and after is not None:
+                samples = charge(samples, before, after)
             figures = figures_of(samples, wall_s, self._device.facts.idle_power_mw)
             yield node_pb2.MeasureResponse(stage=words, progress=share, load=_point(load, samples, figures))
+
+    async def meter(self) -> MeterPoint | None:
+        """The meter of a board or slice, read now; None on a CPU."""
+        uuid = self._process.spec.gpu_uuid
+        return await asyncio.to_thread(self._device.meter, uuid) if uuid else None
 
     async def round(self, load: LoadSpec, first_sequence: int) -> list[Sample]:
         """All sequences of a load together, once."""
@@ -202,6 +204,9 @@ class _Run:
 
     async def _one(self, load: LoadSpec, sequence: int) -> Sample:
         manifest = self._manifest
+        if isinstance(manifest, InferManifest):
+            with translated("replica under measurement"):
+                return await infer_once(self._process, manifest, load, ROUND_LIMIT_S)
         ids = prompt(load, sequence, manifest.vocabulary_size, manifest.eos_token_ids)
         request = inference_pb2.GenerateRequest(
             token_ids=inference_pb2.TokenIds(ids=ids),
@@ -225,6 +230,19 @@ class _Run:
             source=FigureSource(usage.energy.source),
             method=usage.energy.method,
         )
+
+
+def _room(manifest: AnyManifest, batch_limit: int) -> tuple[int, int]:
+    """Sequences or samples that a variant takes together, and the longest it takes."""
+    if isinstance(manifest, InferManifest):
+        return most_together(manifest, batch_limit), ANY_LENGTH
+    return shapes_of(manifest, batch_limit).slots, manifest.context_tokens
+
+
+def _usual_kind(device: Device) -> str:
+    """The largest there is: the whole of a CPU, the slice of a board that has most memory."""
+    standing = sorted(device.partitions(), key=lambda one: one.memory_bytes)
+    return standing[-1].kind if standing else device.facts.partition_kinds[-1]
 
 
 def _phases(metadata: grpc.aio.Metadata | Any) -> dict[str, float]:

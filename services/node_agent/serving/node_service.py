@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from services.node_agent.report import Reporter
+from services.node_agent.serving.dispatches import DispatchTimer
 from services.node_agent.serving.measure import Measurer
 from tradewind.v1 import node_pb2, node_pb2_grpc
 
@@ -16,10 +17,11 @@ class NodeAgentServicer(node_pb2_grpc.NodeAgentServiceServicer):
     Args:
         reporter: makes reports.
         measurer: runs measurements.
+        timer: times dispatches.
     """
 
-    def __init__(self, reporter: Reporter, measurer: Measurer) -> None:
-        self._reporter, self._measurer = reporter, measurer
+    def __init__(self, reporter: Reporter, measurer: Measurer, timer: DispatchTimer) -> None:
+        self._reporter, self._measurer, self._timer = reporter, measurer, timer
 
     async def DescribeNode(self, request: node_pb2.DescribeNodeRequest, context: Any) -> node_pb2.DescribeNodeResponse:
         """See the contract."""
@@ -29,3 +31,9 @@ class NodeAgentServicer(node_pb2_grpc.NodeAgentServiceServicer):
         """See the contract."""
         async for response in self._measurer.measure(request):
             yield response
+
+    async def TimeDispatches(
+        self, request: node_pb2.TimeDispatchesRequest, context: Any
+    ) -> node_pb2.TimeDispatchesResponse:
+        """See the contract."""
+        return await self._timer.time(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import psutil
 import structlog
 
 from services.node_agent.core.energy import Rate
+from services.node_agent.replica.device import VISIBLE_DEVICES
 from services.node_agent.replica.latencies import Stats
 from services.node_agent.replica.spec import ProcessSpec
 from tradewind.domain.errors import JobTimeout, RemoteError, ReplicaLost, TradewindError
@@ -30,6 +32,7 @@ STALL_LIMIT_S: Final = 60.0
 # Statistics come twice a second; a process that says nothing for this long is stopped or swapped out.
 SILENCE_LIMIT_S: Final = 60.0
 _GENERATE: Final = "/tradewind.v1.InferenceService/Generate"
+_INFER: Final = "/tradewind.v1.InferenceService/Infer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class ReplicaProcess:
             spec.to_json(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            env=_environment(spec),
             # Ctrl-C in a terminal is for the agent, which stops its replicas in order.
             start_new_session=True,
         )
@@ -152,6 +156,15 @@ class ReplicaProcess:
         )
         return call(request, timeout=timeout_s)  # type: ignore[no-any-return]
 
+    async def infer(self, request: inference_pb2.InferRequest, timeout_s: float | None) -> bytes:
+        """Asks a tensor model; the answer comes as bytes, for whoever only passes it on."""
+        if self._channel is None:
+            self._channel = open_channel(f"unix:{self.spec.socket}")
+        call: Any = self._channel.unary_unary(
+            _INFER, request_serializer=inference_pb2.InferRequest.SerializeToString, response_deserializer=None
+        )
+        return await call(request, timeout=timeout_s)  # type: ignore[no-any-return]
+
     def tell_rate(self, rate: Rate) -> None:
         """Says what CPU time costs from now on."""
         if self._process.stdin is not None and not self._process.stdin.is_closing():
@@ -197,3 +210,8 @@ class ReplicaProcess:
         code = self._process.returncode
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
         return ReplicaLost(f"the replica process {how} (it was {self.stage}); its log says more")
+
+
+def _environment(spec: ProcessSpec) -> dict[str, str]:
+    """The agent's own, and the one board or slice that the process may see; none for one on a CPU."""
+    return {**os.environ, VISIBLE_DEVICES: spec.gpu_uuid}

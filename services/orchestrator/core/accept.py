@@ -20,6 +20,12 @@ from services.orchestrator.core.scores import Item
 MOST_LAYOUTS_TRIED: Final = 4
 
 
+# Groups of like devices up to which a program is a matter of milliseconds.
+MOST_GROUPS_OF_SMALL: Final = 8
+# Starting replicas anew must save this share of what the deployments concerned cost.
+WORTH_SHARE: Final = 0.02
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """Wishes met together, the choice and its layout."""
@@ -53,6 +59,11 @@ class Desk:
         self._trust = trust if len(set(trust.values())) > 1 else {}
         self._consolidation = consolidation
 
+    @property
+    def is_small(self) -> bool:
+        """Whether many programs can be solved in the time of one plan."""
+        return len(self._ground.groups) <= MOST_GROUPS_OF_SMALL
+
     def fit(self, wanted: tuple[Wanted, ...], *, budgets: bool = True) -> Accepted | None:
         """All of these wishes together, everybody else keeping exactly what is there; None when they do not fit."""
         names = frozenset(one.deployment.deployment_id for one in wanted)
@@ -75,7 +86,8 @@ class Desk:
         """As many wishes as fit, in their order of rank."""
         able = tuple(one for one in wanted if one.items)
         if found := self.fit(able):
-            return found
+            stays = self._staying(able)
+            return stays if stays is not None and not _is_worth_it(stays.mix, found.mix) else found
         ranked = sorted(able, key=lambda one: one.deployment.deployment_id not in self._ground.incumbents)
         taken: tuple[Wanted, ...] = ()
         best = self._nothing()
@@ -90,6 +102,17 @@ class Desk:
             else:
                 position, step = position + 1, 1
         return best
+
+    def _staying(self, able: tuple[Wanted, ...]) -> Accepted | None:
+        """All wishes with nothing started anew, None when that does not do."""
+        kept = tuple(replace(one, items=tuple(item for item in one.items if item.incumbent)) for one in able)
+        if not all(one.items for one in kept):
+            return None
+        names = frozenset(one.deployment.deployment_id for one in kept)
+        rules = replace(self._rules(names), starts=False)
+        mix = choose(self._ground.groups, kept, rules, ())
+        layout = lay_out(mix, rules) if mix is not None else None
+        return Accepted(names, mix, layout) if mix is not None and isinstance(layout, Layout) else None
 
     def _nothing(self) -> Accepted:
         rules = self._rules(frozenset())
@@ -111,3 +134,14 @@ class Desk:
         """A wish with nothing to choose from but what it runs, if it runs something."""
         items: tuple[Item, ...] = tuple(item for item in one.items if item.incumbent)
         return replace(one, items=items or one.items)
+
+
+def _is_worth_it(stays: Mix, found: Mix) -> bool:
+    """Whether a choice saves enough to start replicas for it."""
+    started = found.started()
+    if not started:
+        return True
+    concerned = sum(
+        item.cost_mw * count for share in stays.shares for item, count in share.placed if item.deployment_id in started
+    )
+    return stays.cost_mw - found.cost_mw > WORTH_SHARE * concerned

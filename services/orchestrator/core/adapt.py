@@ -106,7 +106,7 @@ def learn(
         memory, histories=tuple((n, h) for n, h in sorted(kept.items()) if h is not None and h.age_s > 0), alarms=found
     )
     memory = _judged(memory, wishes, traffic, blueprint, nodes, now_s)
-    return _provisioned(memory, wishes, traffic, now_s)
+    return _provisioned(memory, _awake_if_slow(wishes, blueprint, catalog), traffic, now_s)
 
 
 def watch_swaps(
@@ -217,6 +217,17 @@ def _provisioned(
             notes.append(f"{wish.name}: {after.words}")
         provisions.append(after)
     return replace(memory, provisions=tuple(provisions), notes=tuple(notes))
+
+
+def _awake_if_slow(wishes: tuple[Deployment, ...], blueprint: Blueprint, catalog: Catalog) -> tuple[Deployment, ...]:
+    """Wishes as they are, but one whose cold start would take longer than it accepts may not sleep."""
+    slow = []
+    for wish in wishes:
+        variants = {r.variant_id for r in blueprint.of(wish.deployment_id)} if wish.scale_to_zero else set()
+        load_s = max((p.load_s for p in catalog.profiles if p.variant_id in variants), default=0.0)
+        if 0.0 < wish.cold_start_s < load_s:
+            slow.append(wish.deployment_id)
+    return tuple(replace(w, scale_to_zero=False) if w.deployment_id in slow else w for w in wishes) if slow else wishes
 
 
 def _promised(deployment_id: str, before: Blueprint, explanations: tuple[Explanation, ...]) -> float | None:

@@ -40,8 +40,8 @@ QUEUE_STATES: Final = 128
 _PRECISION: Final = 1e-4
 _STEPS: Final = 40
 _CAUTION: Final = 0.02
-# Halvings of a percentile's interval, whose ends are a factor of 2 apart: 2^(2^-12) is two in ten thousand.
-_PERCENTILE_HALVINGS: Final = 12
+# Halvings of a percentile's interval, whose ends are a factor of 2 apart: 2^(2^-10) is seven in ten thousand.
+_PERCENTILE_HALVINGS: Final = 10
 # No latency is looked for above a day.
 _MOST_MS: Final = 86_400_000.0
 # Stations and capacities kept: a plan asks for the same ones as the plan before it. A station is some 20 kB.
@@ -134,7 +134,7 @@ def share_within(station: Station, metric: Metric, limit_ms: float, rate_per_s: 
 
 
 def percentile_ms(station: Station, metric: Metric, percentile: float, rate_per_s: float) -> float:
-    """The latency that `percentile` per cent of requests stay within, rounded up by at most two in ten thousand."""
+    """The latency that `percentile` per cent of requests stay within, rounded up by at most seven in ten thousand."""
     if rate_per_s <= 0.0:
         first = station.spreads(metric)[0]
         return first.median_ms * math.exp(first.sigma * NormalDist().inv_cdf(percentile / 100.0))
@@ -157,14 +157,17 @@ def percentile_ms(station: Station, metric: Metric, percentile: float, rate_per_
 
 def broken_limit(station: Station, limits: tuple[LatencyLimit, ...], rate_per_s: float) -> LatencyLimit | None:
     """The first limit that does not hold at this rate."""
+    if rate_per_s <= 0.0:
+        alone = ((limit, station.spreads(limit.metric)[0]) for limit in limits)
+        return next((lim for lim, spread in alone if spread.within(lim.limit_ms) < lim.percentile / 100.0), None)
     return _broken(station, [(limit, _shares(station, limit.metric, limit.limit_ms)) for limit in limits], rate_per_s)
 
 
 def capacity_per_s(station: Station, limits: tuple[LatencyLimit, ...]) -> float:
     """Requests a second that one replica takes within all limits; 0 when they break with no load at all."""
-    shares = [(limit, _shares(station, limit.metric, limit.limit_ms)) for limit in limits]
-    if _broken(station, shares, 0.0):
+    if broken_limit(station, limits, 0.0):
         return 0.0
+    shares = [(limit, _shares(station, limit.metric, limit.limit_ms)) for limit in limits]
     low, high = 0.0, station.most_per_s
     above, below = _margin(station, shares, low), _margin(station, shares, high)
     if below >= 0.0:

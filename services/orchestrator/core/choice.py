@@ -56,6 +56,18 @@ class Mix:
     cost_mw: float
     gap: float
 
+    def started(self) -> frozenset[str]:
+        """Deployments of which replicas start anew."""
+        found: set[str] = set()
+        for share in self.shares:
+            balance: dict[tuple[object, ...], int] = defaultdict(int)
+            for item, count in share.placed:
+                balance[item.deployment_id, item.base] += count
+            for tenant, count in share.kept:
+                balance[tenant.deployment_id, tenant.base] -= count
+            found |= {str(key[0]) for key, count in balance.items() if count > 0}
+        return frozenset(found)
+
     def of(self, deployment_id: str) -> tuple[tuple[Item, int], ...]:
         """Replicas of a deployment by item, the most numerous first."""
         counts: dict[Item, int] = defaultdict(int)

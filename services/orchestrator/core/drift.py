@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from services.orchestrator.core.blueprint import Blueprint, Replica
+from services.orchestrator.core.blueprint import Blueprint
 from services.orchestrator.core.catalog import Catalog
 from services.orchestrator.core.fading import NOTHING, Faded
+from services.orchestrator.core.fleet import DEFAULT_POWER
 from services.orchestrator.core.loads import figures_at, longest_prompt, most_concurrency
 from services.orchestrator.core.profile import Latency, Load, Profile
 from services.orchestrator.core.traffic import Speed
@@ -63,13 +64,15 @@ def drifted(
     """
     known = {drift.key: drift for drift in before}
     replicas = {(r.node_id, r.replica_id): r for r in blueprint.replicas}
-    profiles = {(p.variant_id, p.device_class, p.partition_kind): p for p in catalog.profiles}
+    profiles = {(p.variant_id, p.device_class, p.partition_kind, p.power): p for p in catalog.profiles}
+    powers = {(n.node_id, device_id): power for n in blueprint.layouts for device_id, power in n.power_settings}
     seen: dict[tuple[str, str], list[tuple[float, int]]] = {}
     for speed in speeds:
         replica = replicas.get((speed.node_id, speed.replica_id))
         if replica is None or speed.samples < LEAST_SAMPLES:
             continue
-        profile = profiles.get((replica.variant_id, replica.device_class, replica.partition.kind))
+        power = powers.get((replica.node_id, replica.partition.device_id), DEFAULT_POWER)
+        profile = profiles.get((replica.variant_id, replica.device_class, replica.partition.kind, power))
         if profile is not None and (ratio := _ratio(profile, speed)):
             seen.setdefault((replica.variant_id, replica.device_class), []).append((ratio, speed.samples))
     for key, ratios in seen.items():
@@ -90,31 +93,6 @@ def corrected(catalog: Catalog, drifts: Iterable[Drift]) -> Catalog:
         for p in catalog.profiles
     )
     return replace(catalog, profiles=profiles)
-
-
-def slowness(speeds: Iterable[Speed], replicas: Iterable[Replica]) -> tuple[tuple[str, float], ...]:
-    """Routing weights below 1 of replicas that are slower than their like, by replica id.
-
-    A replica that takes more than 1.5 times the median time of an output token among replicas of the same deployment,
-    variant and device class gets its share of requests in proportion.
-    """
-    groups: dict[tuple[str, str, str, str], list[tuple[float, str]]] = {}
-    by_id = {(r.node_id, r.replica_id): r for r in replicas}
-    for speed in speeds:
-        replica = by_id.get((speed.node_id, speed.replica_id))
-        if replica is not None and speed.samples >= LEAST_SAMPLES and speed.tpot_ms > 0.0:
-            group = (replica.deployment_id, replica.variant_id, replica.device_class, replica.partition.kind)
-            groups.setdefault(group, []).append((speed.tpot_ms, replica.replica_id))
-    weights: list[tuple[str, float]] = []
-    for found in groups.values():
-        # The lower median: of two replicas the faster one is the measure.
-        median = sorted(found)[(len(found) - 1) // 2][0]
-        weights += [(name, round(median / tpot, 2)) for tpot, name in found if tpot > median * _STRAGGLER]
-    return tuple(sorted(weights))
-
-
-# Replicas of a kind differ by a tenth or two; half again as slow is a neighbour or heat.
-_STRAGGLER: Final = 1.5
 
 
 def _ratio(profile: Profile, speed: Speed) -> float | None:

@@ -23,18 +23,19 @@ from services.orchestrator.core.wish import Deployment
 
 # More devices than this are no answer but a new fleet.
 MOST_ADDED: Final = 64
-# Classes that are tried, and nodes up to which the rest of the fleet is planned along.
+# Classes that are tried.
 MOST_CLASSES: Final = 4
-MOST_NODES_ALONG: Final = 64
 
 
-def hardware_that_would_do(situation: Situation, deployment: Deployment, others: tuple[Wanted, ...]) -> tuple[str, ...]:
+def hardware_that_would_do(
+    situation: Situation, deployment: Deployment, others: tuple[Wanted, ...], *, along: bool
+) -> tuple[str, ...]:
     """One answer for each class that helps, for instance "+2 gpu:h100-80"; fewest devices first.
 
     Args:
         others: wishes that are met, with what they may be met with.
+        along: plan the rest of the fleet along.
     """
-    along = len(situation.nodes) <= MOST_NODES_ALONG
     kept = situation if along else replace(situation, nodes=(), parent=replace(situation.parent, replicas=()))
     found: list[tuple[int, str]] = []
     for device_class, device in _classes(situation)[:MOST_CLASSES]:

@@ -60,12 +60,14 @@ class Rules:
         trust: level of each deployment; empty when all have the same.
         movers: deployments that have replicas already.
         stuck: deployments that keep exactly what they have.
+        starts: whether new replicas may be started at all.
     """
 
     trust: dict[str, str]
     movers: frozenset[str]
     stuck: frozenset[str]
     consolidation: bool
+    starts: bool = True
 
 
 def add_parcel(program: Program, group: Group, items: Iterable[Item], rules: Rules) -> Parcel:
@@ -76,7 +78,7 @@ def add_parcel(program: Program, group: Group, items: Iterable[Item], rules: Rul
     if not offered:
         return parcel
     _open(program, parcel, offered, rules)
-    _keep(program, parcel, offered)
+    _keep(program, parcel, offered, rules)
     _fill(program, parcel, rules)
     _move(program, parcel, rules)
     _remember(program, parcel)
@@ -88,7 +90,7 @@ def _possible(group: Group, item: Item, rules: Rules, fixed: tuple[Tenant, ...])
     if like.device_class != item.base[1] or not (item.power == DEFAULT_POWER or item.power in like.power_settings):
         return False
     own = any(t.deployment_id == item.deployment_id for t in like.content)
-    if not like.takes_work:
+    if not (like.takes_work and rules.starts):
         return any(t.deployment_id == item.deployment_id and t.base == item.base for t in like.content)
     if rules.trust and not _trusted(group, rules.trust.get(item.deployment_id, ""), rules):
         return False
@@ -140,7 +142,7 @@ def _change(item: Item) -> float:
     return (max(item.change_mw, _LEAST_CHANGE_MW) if item.change_mw else 0.0) / MW_PER_UNIT
 
 
-def _keep(program: Program, parcel: Parcel, offered: list[Item]) -> None:
+def _keep(program: Program, parcel: Parcel, offered: list[Item], rules: Rules) -> None:
     """Columns of what stays: each tenant at most once on each opened device, and only as one that is placed."""
     everywhere = [(column, 1.0) for column in parcel.opened.values()]
     by_base: dict[tuple[object, ...], list[Item]] = defaultdict(list)
@@ -159,7 +161,7 @@ def _keep(program: Program, parcel: Parcel, offered: list[Item]) -> None:
         program.row([(column, 1.0), *((c, -float(count)) for c, _ in everywhere)], most=0.0)
     for key, kept in columns.items():
         program.row([*kept, *((parcel.placed[item], -1.0) for item in by_base[key])], most=0.0)
-    if not parcel.group.likeness.takes_work:
+    if not (parcel.group.likeness.takes_work and rules.starts):
         for key, items in by_base.items():
             new = [(parcel.placed[item], 1.0) for item in items]
             program.row([*new, *((column, -1.0) for column, _ in columns.get(key, []))], most=0.0)

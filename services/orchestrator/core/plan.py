@@ -16,7 +16,7 @@ from services.orchestrator.core.descent import blueprint_of_layout
 from services.orchestrator.core.explanation import Candidate, Explanation
 from services.orchestrator.core.ground import Ground, base_of, ground_of
 from services.orchestrator.core.more import hardware_that_would_do
-from services.orchestrator.core.nearest import nearest
+from services.orchestrator.core.nearest import TRIES, TRIES_OF_MANY, nearest
 from services.orchestrator.core.offer import Offer, offer_of
 from services.orchestrator.core.points import Point, points_of
 from services.orchestrator.core.report import Verdict, explain_chosen, explain_infeasible
@@ -111,8 +111,9 @@ def _explain(
         return desk.fit((*others, wanted), budgets=budgets) is not None
 
     over_budget = bool(situation.budgets and mine.options) and fits(deployment, mine.options, budgets=False)
-    near = nearest(deployment, mine.points, lambda wish, option: fits(wish, (option,)))
-    hardware = () if over_budget else hardware_that_would_do(situation, deployment, others)
+    tries = TRIES if desk.is_small else TRIES_OF_MANY
+    near = nearest(deployment, mine.points, lambda wish, option: fits(wish, (option,)), tries)
+    hardware = () if over_budget else hardware_that_would_do(situation, deployment, others, along=desk.is_small)
     return replace(
         explain_infeasible(deployment, mine.options, mine.refused, near, over_budget=over_budget),
         nearest_hardware=hardware,

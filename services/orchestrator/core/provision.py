@@ -92,9 +92,7 @@ def provide(
     """The provision of one deployment after one look."""
     if before is None or before.generation != wish.generation:
         pressure = before.pressure if before else 1.0
-        before = Provision(
-            wish.deployment_id, wish.generation, wish.demand, now_s, pressure=pressure, words=AS_WISHED
-        )
+        before = Provision(wish.deployment_id, wish.generation, wish.demand, now_s, pressure=pressure, words=AS_WISHED)
     if history is None or traffic is None:
         return before
     if before.asleep:

@@ -19,7 +19,7 @@ from services.orchestrator.core.wish import Deployment, LatencyLimit, Metric, Ob
 
 _NO_VARIANT = "NO_VARIANT"
 # Options that are told with latencies, beside those chosen: the best of them; working them out takes most of a report.
-MOST_LATENCIES: Final = 12
+MOST_LATENCIES: Final = 6
 # A smaller gap than this is the solver's tolerance and nobody's concern.
 _SHOWN_GAP: Final = 0.0025
 

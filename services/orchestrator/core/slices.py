@@ -78,7 +78,8 @@ def _is_legal(partitions: Iterable[Partition], device: Device) -> bool:
     if any(kind is None for kind in kinds):
         return False
     found = [kind for kind in kinds if kind is not None]
-    whole = max((kind.compute_slices for kind in device.table), default=0)
+    # What the board has of compute is what the profile that fills it best takes.
+    whole = max((kind.compute_slices * kind.most for kind in device.table), default=0)
     if sum(kind.compute_slices for kind in found) > whole or sum(kind.extra_engine for kind in found) > 1:
         return False
     return all(sum(other == kind for other in found) <= kind.most for kind in found)

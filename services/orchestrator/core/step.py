@@ -14,7 +14,6 @@ from services.orchestrator.core.adapt import Memory, Sense, learn, planned_wishe
 from services.orchestrator.core.blueprint import EMPTY, Blueprint, Replica
 from services.orchestrator.core.catalog import EMPTY_CATALOG, Catalog, Quarantine
 from services.orchestrator.core.check import check
-from services.orchestrator.core.drift import slowness
 from services.orchestrator.core.explanation import Explanation
 from services.orchestrator.core.fleet import Budget, Node, NodeState, ReplicaState
 from services.orchestrator.core.liveness import Patience, next_state
@@ -27,6 +26,7 @@ from services.orchestrator.core.scores import key_of
 from services.orchestrator.core.situation import Situation
 from services.orchestrator.core.traffic import DeploymentTraffic, PowerReading, Speed
 from services.orchestrator.core.trigger import trigger_words
+from services.orchestrator.core.weights import weights_of
 from services.orchestrator.core.wish import Demand, Deployment
 
 # A replica that could not start so often is given up for `QUARANTINE_S`; the agent's pauses grow, so the third failure
@@ -213,8 +213,8 @@ def _plan(state: State, seen: Observation, situation: Situation, now_s: float) -
 
 def _publish(state: State, seen: Observation, rollout: Rollout) -> Publish:
     if not state.policy.adaptive:
-        return Publish(rollout.routes)
-    weights = slowness(seen.speeds, [r for _, routed in rollout.routes for r in routed]) if seen.speeds else ()
+        return Publish(rollout.routes, weights_of(rollout.routes, ()))
+    weights = weights_of(rollout.routes, seen.speeds)
     return Publish(rollout.routes, weights, rollout.limits, state.learnt.asleep)
 
 

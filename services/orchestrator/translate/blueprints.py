@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.orchestrator.core.blueprint import Blueprint, NodeLayout, Replica
 from services.orchestrator.core.explanation import Candidate, Explanation
+from services.orchestrator.core.fleet import DEFAULT_POWER
 from services.orchestrator.core.rollout import Intent, Target
 from services.orchestrator.core.variant import Artifact
 from services.orchestrator.translate.nodes import partition_message, partition_of, power_message, power_of
@@ -66,6 +67,8 @@ def explanation_message(explanation: Explanation) -> orchestrator_pb2.Explanatio
         candidates=[_candidate(candidate) for candidate in explanation.candidates],
         binding_limit=explanation.binding_limit,
         nearest_requests_per_s=explanation.nearest_demand_requests_per_s or 0.0,
+        nearest_hardware=explanation.nearest_hardware,
+        gap=explanation.gap,
     )
     if explanation.nearest_slo is not None:
         message.nearest_slo.CopyFrom(slo_message(explanation.nearest_slo))
@@ -131,6 +134,7 @@ def _candidate(candidate: Candidate) -> orchestrator_pb2.Candidate:
             device_class=candidate.device_class,
             partition_kind=candidate.partition_kind,
             batch_limit=candidate.batch_limit,
+            power=power_message(candidate.power) if candidate.power != DEFAULT_POWER else None,
         ),
         variant_name=candidate.variant_name,
         chosen=candidate.chosen,
@@ -148,4 +152,6 @@ def _candidate(candidate: Candidate) -> orchestrator_pb2.Candidate:
         replicas=candidate.replicas,
         capacity_requests_per_s=candidate.capacity_requests_per_s,
         power_mw=candidate.power_mw,
+        alike=candidate.alike,
+        price_per_hour=candidate.price_per_hour,
     )

@@ -42,10 +42,13 @@ NODE_STATES: Final = {
 
 def node_of(report: node_pb2.NodeReport) -> Node:
     """A report as a node; its state is left to liveness. Replicas in an unknown state count as starting."""
+    # A device that its agent has taken out is no place for anything; what runs there is placed elsewhere.
+    out = {reading.device_id for reading in report.readings if reading.fault}
+    devices = [device for device in report.devices if device.device_id not in out]
     return Node(
         node_id=report.node_id,
         state=NodeState.JOINING,
-        devices=tuple(_device(device, report) for device in sorted(report.devices, key=lambda d: d.device_id)),
+        devices=tuple(_device(device, report) for device in sorted(devices, key=lambda d: d.device_id)),
         replicas=tuple(
             ReplicaReport(
                 replica_id=status.replica_id,

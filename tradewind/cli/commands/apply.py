@@ -12,7 +12,8 @@ from tradewind.cli import words
 from tradewind.cli.commands.deployments import show_placed
 from tradewind.cli.commands.explain import show_explanation
 from tradewind.cli.commands.models import format_of
-from tradewind.cli.commands.variants import find_variant, show_table
+from tradewind.cli.commands.variants import show_table
+from tradewind.cli.lookup import find_variant
 from tradewind.cli.output import table_of, to_json
 from tradewind.cli.placing import DEFAULT_WAIT_S, existing, place, unchanged
 from tradewind.cli.progress import follow

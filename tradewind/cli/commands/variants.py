@@ -11,13 +11,13 @@ from rich.text import Text
 
 from tradewind.cli import words
 from tradewind.cli.commands.models import CancelOnInterrupt, NoWait, show_started
+from tradewind.cli.commands.variant_explain import explain_variant
+from tradewind.cli.lookup import find_variant
 from tradewind.cli.output import Output, lined, to_json, to_json_list
 from tradewind.cli.progress import follow
 from tradewind.cli.session import Session, command
 from tradewind.cli.wish import parsed
-from tradewind.client.compiler import CompilerClient
 from tradewind.domain import units
-from tradewind.domain.errors import NotFound
 from tradewind.v1 import compiler_pb2
 
 COLUMNS = ("variant", "state", "^same top-1", "^KL nats", "^perplexity", "^memory", "^compile")
@@ -30,6 +30,7 @@ def register(app: typer.Typer, panel: str) -> None:
     command(group, "build")(build)
     command(group, "list")(list_variants)
     command(group, "show")(show_variant)
+    command(group, "explain")(explain_variant)
 
 
 def build(
@@ -108,7 +109,9 @@ def show_variant(
         ["compile time", units.show_ms(found.compile_s * 1e3)],
         ["built", words.age(found.create_time, time.time())],
     ]
-    if found.HasField("quality"):
+    if found.HasField("quality") and not quality.perplexity:
+        rows.append(["relative error", f"{quality.relative_error:.2g}, largest of {quality.positions} answers"])
+    elif found.HasField("quality"):
         rows += [
             ["same top-1 token", f"{words.percent(quality.top1_agreement)} of {quality.positions} positions"],
             ["among top 5", words.percent(quality.top5_agreement)],
@@ -131,25 +134,9 @@ def show_table(out: Output, variants: Sequence[compiler_pb2.Variant]) -> None:
         out.show("no variants yet; build some with `tradewind variant build MODEL`")
 
 
-def find_variant(compiler: CompilerClient, text: str, model: str = "") -> compiler_pb2.Variant:
-    """A variant by id, the beginning of its digest, or name.
-
-    Raises:
-        NotFound: there is none, or several begin so.
-        RemoteError: the model named does not exist.
-    """
-    variants = compiler.variants(model)
-    exact = [v for v in variants if text in (v.variant_id, v.name)]
-    digest = text.removeprefix("sha256:")
-    found = exact or [v for v in variants if len(digest) >= 4 and v.variant_id.startswith(f"sha256:{digest}")]
-    if not found or (len(found) > 1 and not exact):
-        hint = "several begin so; give more digits" if found else "`tradewind variant list` shows them"
-        raise NotFound("variant", text, hint)
-    return found[0]
-
-
 def _row(variant: compiler_pb2.Variant) -> list[str | Text]:
-    quality, checked = variant.quality, variant.HasField("quality")
+    # Figures of text; a tensor model has none, its reason says how near it is.
+    quality, checked = variant.quality, variant.HasField("quality") and variant.quality.perplexity > 0
     return [
         variant.name,
         words.state(compiler_pb2.VariantState, variant.state, "VARIANT_STATE_"),

@@ -1,0 +1,25 @@
+"""What those who measure need of their agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.node_agent.artifacts.fetcher import Fetcher
+from services.node_agent.core.target import ReplicaSpec
+from services.node_agent.devices.inventory import Inventory
+from services.node_agent.replica.spec import ProcessSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """Parts of the agent; see `Surroundings` for those of replicas."""
+
+    fetcher: Fetcher
+    inventory: Inventory
+    node_id: str
+    busy: Callable[[], set[int | str]]
+    process_spec: Callable[[ReplicaSpec, Path, int], ProcessSpec]
+    envelope_path: Callable[[str], Path]
+    load_limit_s: float

@@ -1,0 +1,24 @@
+"""Finds what a person means by a short text."""
+
+from __future__ import annotations
+
+from tradewind.client.compiler import CompilerClient
+from tradewind.domain.errors import NotFound
+from tradewind.v1 import compiler_pb2
+
+
+def find_variant(compiler: CompilerClient, text: str, model: str = "") -> compiler_pb2.Variant:
+    """A variant by id, the beginning of its digest, or name.
+
+    Raises:
+        NotFound: there is none, or several begin so.
+        RemoteError: the model named does not exist.
+    """
+    variants = compiler.variants(model)
+    exact = [v for v in variants if text in (v.variant_id, v.name)]
+    digest = text.removeprefix("sha256:")
+    found = exact or [v for v in variants if len(digest) >= 4 and v.variant_id.startswith(f"sha256:{digest}")]
+    if not found or (len(found) > 1 and not exact):
+        hint = "several begin so; give more digits" if found else "`tradewind variant list` shows them"
+        raise NotFound("variant", text, hint)
+    return found[0]

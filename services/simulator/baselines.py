@@ -116,7 +116,8 @@ def _search(case: Case, device_type: str, tell: Tell) -> list[Outcome]:
         outcome = run(case, POLICIES["static"], demand_of(seen, rate, mean), device_type=device_type)
         tell(f"{device_type or 'all'} {rate:.3g}/s", outcome)
         found.append(outcome)
-        if outcome.attainment >= WANTED_ATTAINMENT:
+        # A rate that has no placement at all is beyond the devices, one that attains is more than needed.
+        if outcome.attainment >= WANTED_ATTAINMENT or not outcome.started:
             high = rate
         else:
             low = rate

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from services.orchestrator.core.wish import Demand
 from services.simulator.cluster import Cluster, parse_cluster
 from services.simulator.devices.menu import Menu, build_menu
 from services.simulator.devices.tables import Tables
-from services.simulator.run import Case, Limits
+from services.simulator.run import Case, Limits, demand_of
 from services.simulator.scenario import Scenario
 from services.simulator.trace import Trace, read_trace
 
@@ -42,3 +43,8 @@ def faulty(scenario: Scenario) -> Case:
     cluster = parse_cluster({"model": "llama-3-8b", "devices": [{"type": "h100-sxm", "count": 3}]}, "equal")
     points = build_menu(Tables(TABLES), cluster.model, cluster.boards)
     return Case(cluster, points, trace(), LIMITS, look_s=2.0, scenario=scenario)
+
+
+def stated(of: Case) -> Demand:
+    """What an operator who knows the busiest ten seconds would state; a minute is too short to learn from."""
+    return demand_of(of.trace, 1.2 * of.trace.peak_per_s(10.0), of.trace.rate_per_s(0.0, of.trace.length_s))

@@ -10,7 +10,6 @@ from services.node_agent.core.replica_states import ReplicaState
 from services.node_agent.core.target import ReplicaSpec, Target
 from services.orchestrator.core.fleet import Partition
 from services.orchestrator.core.policy import POLICIES
-from services.simulator.baselines import begin
 from services.simulator.checks import Checks
 from services.simulator.devices.slices import legal
 from services.simulator.engine.device import SimDevice
@@ -19,13 +18,13 @@ from services.simulator.engine.request import Request
 from services.simulator.engine.timeline import Timeline
 from services.simulator.run import run
 from services.simulator.scenario import Fault, FaultKind, Scenario
-from tests.simulation.house import case, faulty, menu
+from tests.simulation.house import case, faulty, menu, stated
 from tradewind.domain.manifest import FileRef
 
 
 def test_equal_runs_have_equal_digests_and_lose_nothing() -> None:
     quiet = case()
-    one, two = (run(quiet, POLICIES["energy"], begin(quiet)) for _ in range(2))
+    one, two = (run(quiet, POLICIES["energy"], stated(quiet)) for _ in range(2))
     assert one == two
     assert not one.findings
     assert (one.lost, one.cut, one.requests) == (0, 0, 300)
@@ -46,7 +45,7 @@ FAULTS = {
 @pytest.mark.parametrize("kind", list(FaultKind))
 def test_faults_are_survived(kind: FaultKind) -> None:
     hurt = faulty(Scenario((FAULTS[kind],)))
-    outcome = run(hurt, POLICIES["energy"], begin(hurt))
+    outcome = run(hurt, POLICIES["energy"], stated(hurt))
     assert not outcome.findings
     assert outcome.lost == 0
     if kind is FaultKind.CRASH:

@@ -13,7 +13,7 @@ from services.orchestrator.core.catalog import Catalog
 from services.orchestrator.core.policy import Policy
 from services.orchestrator.core.report import differences
 from services.orchestrator.core.rollout import Intent, Target
-from services.orchestrator.core.step import Broken, Commit, NodeSight, Observation, Push, State, step
+from services.orchestrator.core.step import Broken, Commit, NodeSight, Observation, Publish, Push, State, step
 from services.orchestrator.core.traffic import DeploymentTraffic
 from services.orchestrator.core.wish import Demand, Deployment
 from services.simulator.engine.node import SimNode
@@ -21,7 +21,6 @@ from tradewind.domain.manifest import FileRef
 
 # After a commit the live loop looks again at once; it settles within a few looks.
 MOST_LOOKS: Final = 4
-Routes = tuple[tuple[str, tuple[Replica, ...]], ...]
 
 
 @dataclass(slots=True)
@@ -50,7 +49,7 @@ class Conductor:
     policy: Policy
     catalog: Catalog
     sights: dict[str, Sight]
-    publish: Callable[[Routes], None]
+    publish: Callable[[Publish], None]
     deliver: Callable[[Sight, AgentTarget, Any], None]
     deployments: tuple[Deployment, ...]
     fencing: int = 1
@@ -104,8 +103,8 @@ class Conductor:
             elif isinstance(effect, Commit):
                 changed = effect.plan.blueprint != self.blueprint
                 self._commit(effect, now_s)
-            elif hasattr(effect, "routes"):
-                self.publish(effect.routes)
+            elif isinstance(effect, Publish):
+                self.publish(effect)
         return changed
 
     def _commit(self, effect: Commit, now_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Where requests go: the gateway's rule, least work for a replica's size, over the published routes."""
+"""Where requests go: the gateway's rule (`services/gateway/core/choice.py`) over the published routes, made quick."""
 
 from __future__ import annotations
 

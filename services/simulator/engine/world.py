@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from services.gateway.core.choice import LEAST_WEIGHT
 from services.node_agent.core.target import Target as AgentTarget
 from services.orchestrator.core.catalog import Catalog
 from services.orchestrator.core.fleet import Node
 from services.orchestrator.core.policy import Policy
+from services.orchestrator.core.step import Publish
 from services.orchestrator.core.wish import Demand, Deployment
 from services.simulator.checks import Checks
 from services.simulator.devices.boards import Board
-from services.simulator.engine.conductor import Conductor, Routes, Sight
+from services.simulator.engine.conductor import Conductor, Sight
 from services.simulator.engine.counting import TrafficCount
 from services.simulator.engine.device import SimDevice
 from services.simulator.engine.meter import Meter
@@ -229,8 +231,9 @@ class World:
         node.receive(target, layout, now_s)
         self.after_node(node, now_s)
 
-    def _publish(self, routes: Routes) -> None:
-        for deployment_id, replicas in routes:
+    def _publish(self, published: Publish) -> None:
+        weights, limits = dict(published.weights), dict(published.limits)
+        for deployment_id, replicas in published.routes:
             line = self.lines.get(deployment_id)
             if line is None:
                 continue
@@ -240,7 +243,8 @@ class World:
                 engine = node.engines().get(replica.replica_id)
                 if engine is not None:
                     self._homes[engine.replica_id] = (engine, node)
-                    ready.append((engine, replica.capacity_requests_per_s or float(engine.batch_limit)))
+                    places = min(engine.batch_limit, limits.get(engine.replica_id, 0) or engine.batch_limit)
+                    ready.append((engine, places * max(weights.get(engine.replica_id, 1.0), LEAST_WEIGHT)))
             line.router.publish(ready)
             if ready and line.held:
                 waiting, line.held = line.held, []

@@ -1,4 +1,4 @@
-"""A wish cuts a board: orchestrator → plan → gRPC → agent process → helper process → slices → report → UUID in the target.
+"""A wish cuts a board: plan → gRPC → agent process → helper process → slices → report → the replica on its slice.
 
 Variants and profiles are made up, boards are simulated in the helper's worker; the replica itself cannot start here,
 for there is no CUDA device. Everything between is what runs in production.

@@ -3,7 +3,7 @@ VENV   ?= .venv
 PYTHON ?= python3.11
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
-EXTRAS := compiler,profiler,orchestrator,node-agent,gateway,embedded,dev
+EXTRAS := compiler,tensorflow,profiler,orchestrator,node-agent,gateway,embedded,dev
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test check lint types proto proto-check proto-release format install clean

@@ -32,6 +32,8 @@ from tradewind.v1 import compiler_pb2
 
 _BYTES_OF: Final = {"f32": 4, "bf16": 2, "f16": 2, "w8": 2, "w4": 1}
 _COMMON_FLAGS: Final = ("--iree-opt-level=O3",)
+# Fused 8-bit graphs keep more than the default 32 KiB of a tile on the stack; worker threads have megabytes of it.
+_INFER_FLAGS: Final = ("--iree-llvmcpu-stack-allocation-limit=262144",)
 # Code and MLIR of the largest modules seen stay far below this; it only guards the disk.
 _MODULE_BYTES: Final = 256 << 20
 # Memory figures are rounded up to this, so that a page more or less does not make another variant.
@@ -167,7 +169,8 @@ class Builder:
         return FileRef(path.name, self._blobs.adopt(path), size_bytes)
 
     async def _compile(self, order: Order, source: Path, output: Path, report: Report) -> None:
-        flags = (*order.target.flags, *_COMMON_FLAGS, *order.recipe.compiler_flags)
+        own = _INFER_FLAGS if order.infers else ()
+        flags = (*order.target.flags, *_COMMON_FLAGS, *own, *order.recipe.compiler_flags)
         functions = len(order.shapes.functions)
         expected_s = _LAYER_S * functions * order.model.model.layer_count + 1
         compiling = asyncio.ensure_future(self._runner.compile(find_iree_compile(), flags, source, output))

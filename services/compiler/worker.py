@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from tradewind.domain.errors import TradewindError
+from tradewind.domain.errors import TradewindError, UnsupportedModel
 
 Job = dict[str, Any]
 
@@ -98,6 +98,35 @@ def _shapes(job: Job) -> Any:
 KINDS: Final[dict[str, Callable[[Job], Job]]] = {"import": import_model, "export": export, "quality": quality}
 
 
+# Jobs that read what others made. Comparisons need devices, and read what our own compiler made.
+CONFINED: Final = frozenset({"import", "export"})
+
+
+def _confine(job: Job, folder: Path) -> None:
+    """Lets the job see its source, or the store's files that it names, and write its folder only.
+
+    Raises:
+        UnsupportedModel: a source that runs code, on a kernel that cannot confine it.
+    """
+    from services.compiler.jobs.sandbox import confine
+    from services.compiler.sources.detection import LONE_FILES, RUNS_CODE, Form, file_of
+
+    if "source" in job:
+        source = file_of(Path(job["source"])).resolve()
+        alone = source.is_dir() or job["form"] in LONE_FILES
+        read = [source if alone else source.parent]
+    else:
+        read = [path.resolve() for path in Path(job["model"]).iterdir()]
+    # A hub's snapshot folder links to the blobs beside it.
+    read += [path.resolve() for entry in read if entry.is_dir() for path in entry.iterdir() if path.is_symlink()]
+    confinement = confine(read, [folder])
+    if not confinement.whole and job.get("form") in RUNS_CODE:
+        raise UnsupportedModel(
+            f"this machine's kernel cannot confine {Form(job['form'])} models (files: {confinement.files}, network: "
+            f"{confinement.network}); Linux 5.13 or newer with Landlock and seccomp is needed"
+        )
+
+
 def say(stage: str, share: float) -> None:
     """Tells the parent where the work stands."""
     _write({"stage": stage, "share": share})
@@ -112,6 +141,8 @@ def main(arguments: list[str]) -> int:
     kind, path = arguments
     job: Job = json.loads(Path(path).read_text(encoding="utf-8"))
     try:
+        if kind in CONFINED:
+            _confine(job, Path(path).parent)
         result = KINDS[kind](job)
     except TradewindError as error:
         _write({"error": {"class": type(error).__name__, "message": error.message, "metadata": error.metadata}})

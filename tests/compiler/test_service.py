@@ -143,8 +143,8 @@ async def test_a_bad_source_is_an_operation_error_that_says_what_to_do(service: 
     ended = await service.end_of(await service.begin_import(tmp_path / "nowhere"))
     assert ended.error.reason == common_pb2.ERROR_REASON_BAD_MODEL_SOURCE
     assert "does not exist" in ended.error.message
-    with pytest.raises(RemoteError) as caught:
-        await service.begin_import(tmp_path, format=compiler_pb2.MODEL_FORMAT_ONNX)
+    with pytest.raises(RemoteError, match="format 99 is not known; hugging_face, gguf, onnx") as caught:
+        await service.begin_import(tmp_path, format=99)
     assert caught.value.remote_reason == "UNSUPPORTED_MODEL"
 
 

@@ -92,11 +92,12 @@ async def test_refusals(world: World, channel: grpc.aio.Channel) -> None:
     assert not script.requests
 
 
-async def test_infer_says_why_not(world: World, channel: grpc.aio.Channel) -> None:
+async def test_infer_of_a_text_model_says_how_to_ask_it(world: World, channel: grpc.aio.Channel) -> None:
+    await world.serve("x")
     stub = inference_pb2_grpc.InferenceServiceStub(channel)
-    with pytest.raises(RemoteError, match="only models that generate text") as caught, translated("gateway"):
+    with pytest.raises(RemoteError, match="'chat' generates text; ask it by Generate") as caught, translated("gateway"):
         await stub.Infer(inference_pb2.InferRequest(deployment="chat"), timeout=5)
-    assert caught.value.remote_reason == "NOT_IMPLEMENTED"
+    assert caught.value.remote_reason == "INVALID_FIELD"
 
 
 async def test_cancelling_the_call_frees_the_replica(world: World, channel: grpc.aio.Channel) -> None:

@@ -91,8 +91,8 @@ async def test_seeds_logprobs_and_refusals(start_agent: StartAgent, orchestrator
     assert caught.value.metadata["context"] == "256"
     whole = await generate(agent.inference, "r1", [1] * 250, ignore_eos=True)
     assert len(tokens_of(whole)) == 6
-    with pytest.raises(RemoteError) as caught, translated("agent"):
-        await agent.inference.Infer(inference_pb2.InferRequest(), timeout=5)
+    with pytest.raises(RemoteError, match="ask it by Generate") as caught, translated("agent"):
+        await agent.inference.Infer(inference_pb2.InferRequest(replica_id="r1"), timeout=5)
     assert caught.value.remote_reason == "NOT_IMPLEMENTED"
 
 

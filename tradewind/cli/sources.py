@@ -29,7 +29,9 @@ def source_path(text: str, compiler_address: str, folder: Path | None = None) ->
         path = _in_package(text.removeprefix(PACKAGE))
     else:
         path = (folder or Path.cwd()) / Path(text).expanduser()
-    if compiler_address.startswith(_LOCAL) and not path.exists():
+    # What follows "::" is the import path of a PyTorch module, inside the folder before it.
+    on_disk = Path(str(path).partition("::")[0])
+    if compiler_address.startswith(_LOCAL) and not on_disk.exists():
         raise BadModelSource(f"no such file or folder: {path}", {"path": str(path)})
     return path
 
@@ -40,8 +42,8 @@ def default_name(source: str) -> str:
     Raises:
         InvalidField: nothing is left.
     """
-    last = re.split(r"[/\\]", source.removeprefix(PACKAGE).rstrip("/\\"))[-1]
-    stem = re.sub(r"\.(gguf|onnx|pt2|mlir|keras)$", "", last, flags=re.IGNORECASE)
+    last = re.split(r"[/\\]", source.removeprefix(PACKAGE).rstrip("/\\"))[-1].replace("::", "-")
+    stem = re.sub(r"\.(gguf|onnx|pt2|mlir|mlirbc|keras)$", "", last, flags=re.IGNORECASE)
     name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-.")[:_NAME_LIMIT]
     if not name:
         raise InvalidField("--name", f"no name can be made from {source!r}; give one with --name")

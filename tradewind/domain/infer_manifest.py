@@ -94,7 +94,8 @@ class InferManifest:
             raw: dict[str, Any] = json.loads(data)
             if raw.get("abi") != INFER_ABI:
                 raise ValueError(f"manifest of ABI {raw.get('abi')!r}, this engine speaks {INFER_ABI!r}")
-            raw["recipe"] = RecipeFacts(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw["recipe"].items()})
+            recipe: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["recipe"].items()}
+            raw["recipe"] = RecipeFacts(**recipe)
             raw["inputs"] = tuple(tensor_spec(spec) for spec in raw["inputs"])
             raw["outputs"] = tuple(tensor_spec(spec) for spec in raw["outputs"])
             raw["module"] = FileRef(**raw["module"])

@@ -38,7 +38,7 @@ class PastDecoder(Protocol):
 class CachedGraph(torch.nn.Module):
     """A decoder with its past as buffers, which become mutable globals of the compiled module."""
 
-    def __init__(self, model: Any, cache: torch.nn.Module, shapes: Shapes) -> None:
+    def __init__(self, model: Any, cache: Any, shapes: Shapes) -> None:
         """Wraps a decoder.
 
         Args:
@@ -81,7 +81,9 @@ class CachedGraph(torch.nn.Module):
         logits, present = self.model(tokens, mask, positions, [buffer.transpose(1, 2) for buffer in past])
         for buffer, new in zip(self._caches(), present, strict=True):
             buffer.index_put_((slots, rows), new[:, :, context:].transpose(1, 2))
-        return logits.float()
+        wide: torch.Tensor = logits.float()
+        return wide
 
     def _caches(self) -> list[torch.Tensor]:
-        return [buffer for layer in self.cache.layers for buffer in (layer.k, layer.v)]
+        layers: Any = self.cache.layers
+        return [buffer for layer in layers for buffer in (layer.k, layer.v)]

@@ -134,7 +134,7 @@ def wrap(model: Any, shapes: Shapes, dtype: torch.dtype, form: Form = PLAIN) -> 
     Raises:
         UnsupportedModel: a graph cannot take the form.
     """
-    if isinstance(model, torch.nn.Module) and hasattr(model, "cache_rows"):
+    if hasattr(model, "cache_rows"):
         if form != PLAIN:
             raise UnsupportedModel(
                 "a graph with a past takes no kernels yet; build it with a recipe such as f32-grouped"
@@ -191,7 +191,7 @@ def export_function(generator: Any, function: Function) -> Any:
     call, arguments = _call_of(generator, function)
     layers = find_layers(generator.model)
     repeated = layers is not None and layers.alike
-    with torch.no_grad(), only_first_layer(layers, generator.cache) if repeated else nullcontext():
+    with torch.no_grad(), only_first_layer(layers, generator.cache) if layers and repeated else nullcontext():
         program = torch.export.export(call, arguments, strict=False)
         program = program.run_decompositions(current_aot_decompositions() or {})
     return repeat_layer(program, call, len(generator.cache.layers)) if repeated else program

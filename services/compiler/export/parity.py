@@ -45,14 +45,14 @@ def check_wrapped(model: Any) -> float:
                 {"architecture": architecture},
             ) from error
         spread = float(wanted.max() - wanted.min())
-        error = max(float((row - wanted[at]).abs().max()) for at, row in rows.items()) / spread
-    if not error <= _MOST_ERROR:
+        found = max(float((row - wanted[at]).abs().max()) for at, row in rows.items()) / spread
+    if not found <= _MOST_ERROR:
         raise UnsupportedModel(
-            f"{architecture}: wrapped for export it answers differently (logits by {error:.2g} of their spread, where "
+            f"{architecture}: wrapped for export it answers differently (logits by {found:.2g} of their spread, where "
             f"at most {_MOST_ERROR:g} is rounding); it is not supported",
-            {"architecture": architecture, "error": f"{error:.3g}"},
+            {"architecture": architecture, "error": f"{found:.3g}"},
         )
-    return error
+    return found
 
 
 def _answers(generator: Generator, tokens: list[int]) -> dict[int, torch.Tensor]:

@@ -16,7 +16,7 @@ from services.compiler.infer.shapes import InferShapes
 from tradewind.domain.errors import UnsupportedModel
 from tradewind.domain.tensors import BATCH, LENGTH, TensorSpec
 
-_DTYPES: Final = {
+DTYPES: Final = {
     torch.bool: "bool", torch.int8: "i8", torch.uint8: "u8", torch.int16: "i16", torch.int32: "i32",
     torch.int64: "i64", torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32", torch.float64: "f64",
 }  # fmt: skip
@@ -67,7 +67,7 @@ def describe(
     outputs = []
     for index, name in enumerate(names):
         sizes = [_size(name, pair, probes) for pair in zip(*(a[index].shape for a in answers), strict=True)]
-        outputs.append(TensorSpec(name, _DTYPES[answers[0][index].dtype], tuple(sizes)))
+        outputs.append(TensorSpec(name, DTYPES[answers[0][index].dtype], tuple(sizes)))
     return Graph(module, tuple(inputs), tuple(outputs), integers, longest)
 
 
@@ -84,7 +84,7 @@ def export_graph(graph: Graph, shapes: InferShapes, path: Path, report: Callable
     from iree.turbine.aot.decompositions import current_aot_decompositions
     from iree.turbine.aot.fx_programs import FxPrograms
 
-    module = graph.module.eval()
+    module = graph.module
     aot.externalize_module_parameters(module, external_scope=WEIGHTS_SCOPE)
     programs: Any = FxPrograms()  # type: ignore[no-untyped-call]
     for index, function in enumerate(shapes.functions):

@@ -1,7 +1,7 @@
 """Attention over the rows of a cache that are written, and no others. Text only.
 
-Softmax is taken as rows pass by (Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867), so that scratch does not
-grow with the context, and what a call costs follows what is in the cache, not what would fit.
+Softmax is taken as rows pass by (Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867), so that scratch does
+not grow with the context, and what a call costs follows what is in the cache, not what would fit.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Attention:
 
 
 def attention_kernel(shape: Attention) -> str:
-    """Function `shape.name`(queries, keys, values, slots i64 [tokens], positions i64 [tokens]) → [tokens, heads, width].
+    """Function `shape.name`(queries, keys, values, slots i64 [tokens], positions i64 [tokens]) → like queries.
 
     Token t sees rows up to and with positions[t] of slots[t].
     """
@@ -73,13 +73,12 @@ class _Attend:
         part = (1, group, shape.width)
         queries = text.load("%q", self._queries, ("%wg0", head, zero), part, self._mine)
         slot, position = self._number("slots"), self._number("positions")
-        part = (1, shape.rows, 1, shape.width)
+        rows = (1, shape.rows, 1, shape.width)
         keys, values = (
-            text.load(f"%{key}", self._cache, (slot, zero, "%wg1", zero), part, self._rows_type) for key in "kv"
+            text.load(f"%{key}", self._cache, (slot, zero, "%wg1", zero), rows, self._rows_type) for key in "kv"
         )
         count = text.value(f"arith.addi {position}, {text.index(1)} : index")
         out = self._divide(*self._blocks(queries, keys, values, count))
-        part = (1, group, shape.width)
         text.store(out, self._mine, "%o", self._queries, ("%wg0", head, zero), part)
         return text
 

@@ -1,8 +1,8 @@
 """How weights of linear layers are packed, and the products of one group of them with AVX2. Text only; no tensors.
 
-Weights stand in blocks of 8 outputs and groups of 32 inputs, with scales for each output of each group. Inside a group a
-vector holds some inputs of each of the 8 outputs in turn, so that one load and one broadcast of activations make products
-of 8 outputs, and nothing is ever added across lanes.
+Weights stand in blocks of 8 outputs and groups of 32 inputs, with scales for each output of each group. Inside a group
+a vector holds some inputs of each of the 8 outputs in turn, so that one load and one broadcast of activations make
+products of 8 outputs, and nothing is ever added across lanes.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class PackedLinear(torch.nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """[…, inputs] in, […, outputs] out; f32."""
-        flat = packed_linear(rows.reshape(-1, rows.shape[-1]), self.weights, self.scales)
+        flat: torch.Tensor = packed_linear(rows.reshape(-1, rows.shape[-1]), self.weights, self.scales)
         flat = flat if self.bias is None else flat + self.bias
         return flat.reshape(*rows.shape[:-1], flat.shape[-1])
 

@@ -44,6 +44,8 @@ _BY_SUFFIX: Final = {
     ".mlir": Form.MLIR,
     ".mlirbc": Form.MLIR,
 }
+# Forms that are one file, with nothing beside it.
+LONE_FILES: Final = frozenset({Form.KERAS, Form.PT2, Form.MLIR})
 # Forms whose reading can run code that came with the model.
 RUNS_CODE: Final = frozenset({Form.PT2, Form.PYTORCH})
 

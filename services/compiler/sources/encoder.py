@@ -47,6 +47,8 @@ def encoder_graph(model: Any) -> Graph:
     """
     # Matmuls and a softmax; the fused kernels of PyTorch would stay in the graph as calls of themselves.
     model.set_attn_implementation("eager")
+    # First of all: a flat linear widens weights that are kept in a narrower type.
+    flatten_linears(model)
     config = model.config
     tokens = torch.zeros(1, 2, dtype=torch.long)
     with torch.no_grad():
@@ -54,7 +56,6 @@ def encoder_graph(model: Any) -> Graph:
     names = tuple(name for name, value in answer.items() if isinstance(value, torch.Tensor))
     if not names:
         raise UnsupportedModel(f"{type(model).__name__} gives no tensors for tokens and a mask")
-    flatten_linears(model)
     # RoBERTa and its kin count positions from behind the padding's, so that their table holds two fewer tokens.
     offset = int(getattr(config, "pad_token_id", 0) or 0) + 1 if _counts_from_padding(model) else 0
     longest = rotary_limit(config) - offset

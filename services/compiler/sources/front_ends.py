@@ -44,10 +44,45 @@ def _onnx(job: Import) -> dict[str, Any]:
     return import_onnx(job.source, job.output, job.reference, job.say)
 
 
+def _saved_model(job: Import) -> dict[str, Any]:
+    from services.compiler.sources.tensorflow.importing import import_saved_model
+
+    return import_saved_model(job.source, job.output, job.reference, job.say)
+
+
+def _keras(job: Import) -> dict[str, Any]:
+    from services.compiler.sources.tensorflow.importing import import_keras
+
+    return import_keras(job.source, job.output, job.reference, job.say)
+
+
+def _pt2(job: Import) -> dict[str, Any]:
+    from services.compiler.sources.torch_module import import_pt2
+
+    return import_pt2(job.source, job.output, job.reference, job.say)
+
+
+def _pytorch(job: Import) -> dict[str, Any]:
+    from services.compiler.sources.torch_module import import_module
+
+    return import_module(job.source, job.output, job.reference, job.say)
+
+
+def _mlir(job: Import) -> dict[str, Any]:
+    from services.compiler.sources.mlir_program import import_mlir
+
+    return import_mlir(job.source, job.output, job.reference, job.say)
+
+
 FRONT_ENDS: Final[dict[Form, Callable[[Import], dict[str, Any]]]] = {
     Form.HUGGING_FACE: _transformers,
     Form.GGUF: _transformers,
     Form.ONNX: _onnx,
+    Form.TENSORFLOW: _saved_model,
+    Form.KERAS: _keras,
+    Form.PT2: _pt2,
+    Form.PYTORCH: _pytorch,
+    Form.MLIR: _mlir,
 }
 
 

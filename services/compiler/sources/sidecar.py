@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from services.compiler.sources.detection import check_inside, read_json
 from tradewind.domain.errors import BadModelSource
+
+# Files of a decoder that may lie beside its graph.
+SIDECARS: Final = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def find_tokenizer(folder: Path) -> Any:
@@ -27,7 +30,8 @@ def find_tokenizer(folder: Path) -> Any:
     try:
         if (folder / "tokenizer_config.json").is_file():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return PreTrainedTokenizerFast(tokenizer_file=str(path))
+        loader: Any = PreTrainedTokenizerFast
+        return loader(tokenizer_file=str(path))
     except Exception as error:
         # tokenizers raises plain Exceptions on what it cannot parse.
         raise BadModelSource(f"{path} cannot be read as a tokenizer ({error}); save it again") from error

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from typing import Final, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Final, TypeAlias, TypeVar
 
 import grpc
 import structlog
@@ -24,6 +24,7 @@ from tradewind.v1 import inference_pb2
 # Another replica may well do what this one could not. NOT_FOUND: the replica was stopped since the table was read.
 RETRYABLE: Final = frozenset({"REPLICA_LOST", "SERVICE_UNAVAILABLE", "NO_READY_REPLICA", "OVERLOADED", "NOT_FOUND"})
 
+R = TypeVar("R")
 Call: TypeAlias = grpc.aio.UnaryStreamCall[inference_pb2.GenerateRequest, inference_pb2.GenerateResponse]
 
 
@@ -112,6 +113,24 @@ class Dispatcher:
             JobTimeout: the deadline passed.
             RemoteError: the replica refused the request.
         """
+        return await self._attempt(
+            deployment, deadline, lambda replica: self._start(deployment, replica, prompt, sampling, deadline)
+        )
+
+    async def infer(
+        self, deployment: str, inputs: Sequence[inference_pb2.Tensor], deadline: Deadline
+    ) -> tuple[ReplicaRoute, inference_pb2.InferResponse]:
+        """Asks a replica of a tensor model; which one it was, and its answer. Retried as long as none came.
+
+        Raises:
+            as `open`.
+        """
+        return await self._attempt(
+            deployment, deadline, lambda replica: self._ask(deployment, replica, inputs, deadline)
+        )
+
+    async def _attempt(self, deployment: str, deadline: Deadline, start: Callable[[ReplicaRoute], Awaitable[R]]) -> R:
+        """What a replica gives, tried on several."""
         self._admit(self._table.find(deployment))
         give_up_s = time.monotonic() + self._wait_ready_s
         tried: set[str] = set()
@@ -125,7 +144,7 @@ class Dispatcher:
                 continue
             self._turn += 1
             try:
-                return await self._start(deployment, replica, prompt, sampling, deadline)
+                return await start(replica)
             except TradewindError as error:
                 if reason_of(error) not in RETRYABLE:
                     raise
@@ -166,6 +185,17 @@ class Dispatcher:
             if not self._waiting[deployment]:
                 del self._waiting[deployment]
 
+    async def _ask(
+        self, deployment: str, replica: ReplicaRoute, inputs: Sequence[inference_pb2.Tensor], deadline: Deadline
+    ) -> tuple[ReplicaRoute, inference_pb2.InferResponse]:
+        request = inference_pb2.InferRequest(deployment=deployment, replica_id=replica.replica_id, inputs=inputs)
+        place = Outstanding(self._by_replica, self._by_deployment, replica.replica_id, deployment)
+        try:
+            stub = await self._channels.stub(replica.address)
+            return replica, await _answer(stub.Infer(request, timeout=deadline.left_s()), replica)
+        finally:
+            place.leave()
+
     async def _start(
         self,
         deployment: str,
@@ -191,6 +221,15 @@ class Dispatcher:
                 call.cancel()
             place.leave()
             raise
+
+
+async def _answer(call: Awaitable[inference_pb2.InferResponse], replica: ReplicaRoute) -> inference_pb2.InferResponse:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise JobTimeout("the answer was not there in time; try again, or give it longer") from error
+        raise from_rpc_error(error, f"node of replica {replica.replica_id}") from error
 
 
 async def read(call: Call, replica: ReplicaRoute) -> inference_pb2.GenerateResponse:

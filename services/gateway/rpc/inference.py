@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import grpc
 
@@ -11,8 +11,9 @@ from services.gateway.authorization import ApiKeys
 from services.gateway.generation import TextGeneration
 from services.gateway.limits import MAX_STOP_CHARS, MAX_STOPS, MAX_TOP_LOGPROBS
 from services.gateway.routing.deadline import Deadline
+from services.gateway.tensor_service import TensorService
 from services.gateway.text_service import TextService, Wish
-from tradewind.domain.errors import InvalidField, NotImplementedYet
+from tradewind.domain.errors import InvalidField
 from tradewind.v1 import inference_pb2, inference_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -24,12 +25,14 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
     Args:
         service: starts generations.
+        tensors: asks tensor models.
         keys: who may ask.
         request_limit_s: most seconds a request may take, whatever the caller's deadline.
     """
 
-    def __init__(self, service: TextService, keys: ApiKeys, request_limit_s: float) -> None:
-        self._service, self._keys, self._request_limit_s = service, keys, request_limit_s
+    def __init__(self, service: TextService, tensors: TensorService, keys: ApiKeys, request_limit_s: float) -> None:
+        self._service, self._tensors = service, tensors
+        self._keys, self._request_limit_s = keys, request_limit_s
 
     async def Generate(
         self, request: inference_pb2.GenerateRequest, context: Context
@@ -45,9 +48,13 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         finally:
             generation.close()
 
-    async def Infer(self, request: inference_pb2.InferRequest, context: Context) -> NoReturn:
-        """Tensor models cannot be deployed yet."""
-        raise NotImplementedYet("Infer is not served yet: only models that generate text can be deployed; use Generate")
+    async def Infer(self, request: inference_pb2.InferRequest, context: Context) -> inference_pb2.InferResponse:
+        """Maps tensors to tensors."""
+        await self._keys.require_grpc(context)
+        if not request.deployment:
+            raise InvalidField("deployment", "it is missing; name a deployment")
+        deadline = Deadline.within(min(context.time_remaining() or self._request_limit_s, self._request_limit_s))
+        return (await self._tensors.infer(request.deployment, request.inputs, "grpc", deadline))[1]
 
 
 async def _responses(generation: TextGeneration) -> AsyncIterator[inference_pb2.GenerateResponse]:

@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService: the Open Inference Protocol v2 over deployments that generate text.
+"""inference.GRPCInferenceService: the Open Inference Protocol v2 over deployments of text and tensor models.
 
 Its clients come without deadlines as a rule, so they need none here; the gateway's own request limit holds instead.
 """
@@ -15,13 +15,15 @@ from services.gateway.metrics import source_label
 from services.gateway.routing.deadline import Deadline
 from services.gateway.routing.table import RouteTable
 from services.gateway.rpc.inference import check_sampling
+from services.gateway.rpc.open_tensors import add_outputs, metadata_of, tensors_of
 from services.gateway.rpc.tensors import Value, add_text, input_values, parameter, parameter_value
+from services.gateway.tensor_service import TensorService
 from services.gateway.text_service import TextService, Wish
 from tradewind.domain.errors import InvalidField, NotFound, NotImplementedYet
 from tradewind.domain.routes import DeploymentRoute
 from tradewind.open_inference import open_inference_pb2 as oip
 from tradewind.open_inference import open_inference_pb2_grpc
-from tradewind.v1 import inference_pb2
+from tradewind.v1 import compiler_pb2, inference_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -39,6 +41,7 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
 
     Args:
         service: starts generations.
+        tensors: asks tensor models.
         table: which deployments there are.
         ready: whether the gateway is.
         keys: who may ask.
@@ -49,13 +52,14 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
     def __init__(
         self,
         service: TextService,
+        tensors: TensorService,
         table: RouteTable,
         ready: Callable[[], bool],
         keys: ApiKeys,
         version: str,
         request_limit_s: float,
     ) -> None:
-        self._service, self._table, self._ready = service, table, ready
+        self._service, self._tensors, self._table, self._ready = service, tensors, table, ready
         self._keys, self._version, self._request_limit_s = keys, version, request_limit_s
 
     async def ServerLive(self, request: oip.ServerLiveRequest, context: Context) -> oip.ServerLiveResponse:
@@ -80,6 +84,12 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
         route = self._table.find(request.name)
         if request.version and request.version not in _versions(route):
             raise NotFound("variant", request.version, f"answering now: {', '.join(_versions(route)) or 'none'}")
+        model = await self._tensors.model_of(request.name)
+        if model.task == compiler_pb2.MODEL_TASK_INFER:
+            inputs, outputs = metadata_of(model.inputs), metadata_of(model.outputs)
+            return oip.ModelMetadataResponse(
+                name=route.name, versions=_versions(route), platform=PLATFORM, inputs=inputs, outputs=outputs
+            )
         tensor = oip.ModelMetadataResponse.TensorMetadata
         inputs = [tensor(name=PROMPT, datatype="BYTES", shape=[1])]
         inputs += [tensor(name=name, datatype=kind, shape=[1]) for name, kind in _OPTIONS.items()]
@@ -93,11 +103,33 @@ class OpenInferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer
         )
 
     async def ModelInfer(self, request: oip.ModelInferRequest, context: Context) -> oip.ModelInferResponse:
-        """Continues a text."""
+        """Continues a text, or maps tensors to tensors, as the model does."""
         await self._keys.require_grpc(context)
-        wish = wish_of(request)
         limit_s = min(context.time_remaining() or self._request_limit_s, self._request_limit_s)
-        generation = await self._service.start(wish, "open_inference", Deadline.within(limit_s))
+        deadline = Deadline.within(limit_s)
+        if (await self._tensors.model_of(request.model_name)).task == compiler_pb2.MODEL_TASK_INFER:
+            return await self._infer(request, deadline)
+        return await self._generate(request, deadline)
+
+    async def _infer(self, request: oip.ModelInferRequest, deadline: Deadline) -> oip.ModelInferResponse:
+        if request.model_version:
+            raise NotImplementedYet("the router chooses the variant that meets the SLO; leave model_version empty")
+        wanted = frozenset(output.name for output in request.outputs)
+        tensors = tensors_of(request)
+        replica, answer = await self._tensors.infer(request.model_name, tensors, "open_inference", deadline)
+        if unknown := sorted(wanted - {tensor.name for tensor in answer.outputs}):
+            names = ", ".join(tensor.name for tensor in answer.outputs)
+            raise InvalidField("outputs", f"{', '.join(unknown)}: the outputs are {names}")
+        response = oip.ModelInferResponse(
+            model_name=request.model_name, model_version=replica.variant_name, id=request.id
+        )
+        for name, value in _figures(answer.usage).items():
+            response.parameters[name].CopyFrom(parameter(value))
+        add_outputs(response, answer.outputs, wanted, raw=bool(request.raw_input_contents))
+        return response
+
+    async def _generate(self, request: oip.ModelInferRequest, deadline: Deadline) -> oip.ModelInferResponse:
+        generation = await self._service.start(wish_of(request), "open_inference", deadline)
         text, usage = "", inference_pb2.Usage()
         try:
             async for delta in generation:
@@ -130,8 +162,8 @@ def wish_of(request: oip.ModelInferRequest) -> Wish:
     allowed = {PROMPT, _STOP, *_OPTIONS}
     if foreign := sorted(set(values) - allowed):
         raise NotImplementedYet(
-            f"inputs {', '.join(foreign)}: only models that generate text are served yet; give {PROMPT} (BYTES) and, "
-            f"if wanted, {', '.join([*_OPTIONS, _STOP])}"
+            f"inputs {', '.join(foreign)}: this model generates text; give {PROMPT} (BYTES) and, if wanted, "
+            f"{', '.join([*_OPTIONS, _STOP])}"
         )
     if PROMPT not in values:
         raise InvalidField("inputs", f"{PROMPT} (BYTES, shape [1]) is missing")

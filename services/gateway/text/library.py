@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from services.gateway.limits import CALL_WAIT_S, FETCH_WAIT_S, MAX_MODEL_FILE_BYTES, MAX_MODELS_IN_MEMORY
 from services.gateway.text.artifact_cache import ArtifactCache
 from services.gateway.text.tokenizer import TextModel
-from tradewind.domain.errors import ArtifactRejected, BadModelSource, TradewindError
+from tradewind.domain.errors import ArtifactRejected, BadModelSource, InvalidField, TradewindError
 from tradewind.rpc.errors import translated
 from tradewind.v1 import compiler_pb2, compiler_pb2_grpc
 
@@ -70,7 +70,8 @@ class ModelLibrary:
             if model_id in self._loaded:
                 continue
             try:
-                await self.get(model_id)
+                if (await self.facts(model_id)).task != compiler_pb2.MODEL_TASK_INFER:
+                    await self.get(model_id)
             except TradewindError as error:
                 self._log.warning("model text cannot be loaded yet", model_id=model_id, error=error.message)
 
@@ -82,7 +83,11 @@ class ModelLibrary:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _load(self, model_id: str) -> TextModel:
-        facts = await self._facts(model_id)
+        facts = await self.facts(model_id)
+        if facts.task == compiler_pb2.MODEL_TASK_INFER:
+            raise InvalidField(
+                "model", f"{facts.name or model_id} maps tensors to tensors; ask it by ModelInfer or Infer"
+            )
         files = {file.name: file for file in facts.files}
         if TOKENIZER not in files:
             raise BadModelSource(f"model {facts.name or model_id} has no {TOKENIZER}; import it again with one")
@@ -95,7 +100,12 @@ class ModelLibrary:
         self._log.info("model text loaded", model=facts.name, model_id=model_id, template=template is not None)
         return model
 
-    async def _facts(self, model_id: str) -> compiler_pb2.Model:
+    async def facts(self, model_id: str) -> compiler_pb2.Model:
+        """What the compiler says of a model.
+
+        Raises:
+            ServiceUnavailable, RemoteError: as `get`.
+        """
         note = await self._thread(self._cache.read_note, model_id)
         if note is not None:
             try:

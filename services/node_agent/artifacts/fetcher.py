@@ -13,7 +13,8 @@ import structlog
 from services.node_agent.artifacts.store import ArtifactStore
 from services.node_agent.replica.verified_files import MAX_ENVELOPE_BYTES, read_manifest, trusted_keys
 from tradewind.domain.errors import ArtifactRejected, ServiceUnavailable, TradewindError, reason_of
-from tradewind.domain.manifest import FileRef, VariantManifest
+from tradewind.domain.infer_manifest import AnyManifest
+from tradewind.domain.manifest import FileRef
 from tradewind.rpc.errors import translated
 from tradewind.v1 import compiler_pb2, compiler_pb2_grpc
 
@@ -47,7 +48,7 @@ class Fetcher:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._log = structlog.get_logger("artifacts")
 
-    async def variant(self, variant_id: str, envelope: FileRef) -> VariantManifest:
+    async def variant(self, variant_id: str, envelope: FileRef) -> AnyManifest:
         """Has every file of a variant here and returns its manifest. Idempotent; costs nothing when all is here.
 
         Raises:

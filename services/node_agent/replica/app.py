@@ -7,13 +7,18 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
+from services.node_agent.core.batching import Batching
 from services.node_agent.core.schedule import Policy
 from services.node_agent.core.shapes import shapes_of
 from services.node_agent.replica.engine import Clocks, Engine
+from services.node_agent.replica.infer_engine import InferEngine
+from services.node_agent.replica.infer_model import IreeInferModel, check_infer_canary
+from services.node_agent.replica.infer_servicer import TensorInference
 from services.node_agent.replica.latencies import Latencies
 from services.node_agent.replica.model import IreeModel
 from services.node_agent.replica.process import die_with, private_stdout, stay_on
@@ -24,6 +29,7 @@ from services.node_agent.replica.verified_files import read_manifest, trusted_ke
 from services.node_agent.replica.warmup import check_canary, warm
 from tradewind import logs
 from tradewind.domain.errors import Internal, TradewindError
+from tradewind.domain.infer_manifest import InferManifest
 from tradewind.domain.manifest import VariantManifest
 from tradewind.rpc.server import GrpcServer
 from tradewind.rpc.service import Lifecycle, run
@@ -48,7 +54,7 @@ def main(arguments: list[str]) -> None:
     threads = stay_on(spec.cpu_ids)
     began_s = time.monotonic()
     try:
-        manifest, engine = _load(spec, threads, status)
+        loaded = _load(spec, threads, status)
     except TradewindError as error:
         structlog.get_logger("replica").error("cannot serve", error=error.message)
         status.failed(error)
@@ -57,12 +63,42 @@ def main(arguments: list[str]) -> None:
         structlog.get_logger("replica").error("cannot load", exc_info=error)
         status.failed(Internal(f"the variant could not be loaded: {error}"))
         sys.exit(EXIT_FAILED)
-    run("replica", lambda life: _serve(spec, manifest, engine, status, began_s, life))
+    run("replica", lambda life: _serve(spec, loaded, status, began_s, life))
 
 
-def _load(spec: ProcessSpec, threads: int, status: StatusLine) -> tuple[VariantManifest, Engine]:
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What serves a variant: its engine, and the servicer in front of it."""
+
+    engine: Engine | InferEngine
+    servicer: ReplicaInference | TensorInference
+    latencies: Latencies
+
+
+def _load(spec: ProcessSpec, threads: int, status: StatusLine) -> _Loaded:
     status.stage("checking and loading files")
     manifest = read_manifest(spec.envelope.read_bytes(), trusted_keys(spec.trusted_keys), spec.variant_id)
+    if isinstance(manifest, InferManifest):
+        return _load_tensor_model(spec, manifest, threads, status)
+    return _load_generator(spec, manifest, threads, status)
+
+
+def _load_tensor_model(spec: ProcessSpec, manifest: InferManifest, threads: int, status: StatusLine) -> _Loaded:
+    model = IreeInferModel(manifest, spec.artifacts, threads)
+    status.stage("warming up and asking the canary")
+    check_infer_canary(model, manifest, spec.artifacts)
+    batching = Batching(manifest.functions, bool(manifest.mask), spec.batch_limit)
+    clocks = Clocks(time.monotonic, time.process_time)
+    specs = (manifest.inputs, manifest.outputs)
+    engine = InferEngine(model, specs, batching, clocks, lambda error: _die(status, error))
+    engine.start()
+    latencies = Latencies(time.monotonic)
+    return _Loaded(
+        engine, TensorInference(spec.replica_id, manifest, engine, batching, spec.rate, latencies), latencies
+    )
+
+
+def _load_generator(spec: ProcessSpec, manifest: VariantManifest, threads: int, status: StatusLine) -> _Loaded:
     model = IreeModel(manifest, spec.artifacts, threads)
     status.stage("warming up")
     warm(model, manifest)
@@ -71,7 +107,8 @@ def _load(spec: ProcessSpec, threads: int, status: StatusLine) -> tuple[VariantM
     engine = Engine(model, shapes_of(manifest, spec.batch_limit), Policy(), clocks, lambda error: _die(status, error))
     engine.start()
     check_canary(engine, manifest.canary)
-    return manifest, engine
+    latencies = Latencies(time.monotonic)
+    return _Loaded(engine, ReplicaInference(spec.replica_id, manifest, engine, spec.rate, latencies), latencies)
 
 
 def _die(status: StatusLine, error: BaseException) -> None:
@@ -80,11 +117,8 @@ def _die(status: StatusLine, error: BaseException) -> None:
     os._exit(EXIT_FAILED)
 
 
-async def _serve(
-    spec: ProcessSpec, manifest: VariantManifest, engine: Engine, status: StatusLine, began_s: float, life: Lifecycle
-) -> None:
-    latencies = Latencies(time.monotonic)
-    servicer = ReplicaInference(spec.replica_id, manifest, engine, spec.rate, latencies)
+async def _serve(spec: ProcessSpec, loaded: _Loaded, status: StatusLine, began_s: float, life: Lifecycle) -> None:
+    engine, servicer = loaded.engine, loaded.servicer
     spec.socket.unlink(missing_ok=True)
     server = GrpcServer("replica", f"unix:{spec.socket}", reflection_on=False)
     server.add(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer, _SERVICE)
@@ -95,13 +129,13 @@ async def _serve(
     await server.ready()
     tasks = [
         asyncio.create_task(_obey(servicer)),
-        asyncio.create_task(_tell(status, engine, latencies)),
+        asyncio.create_task(_tell(status, engine, loaded.latencies)),
     ]
     life.on_stop(lambda: _cancel(tasks))
     status.ready(time.monotonic() - began_s)
 
 
-async def _tell(status: StatusLine, engine: Engine, latencies: Latencies) -> None:
+async def _tell(status: StatusLine, engine: Engine | InferEngine, latencies: Latencies) -> None:
     """Sends whole statistics each period."""
     while True:
         stats = (engine.load, engine.totals, latencies.generated_tokens, latencies.ttft(), latencies.tpot())
@@ -109,7 +143,7 @@ async def _tell(status: StatusLine, engine: Engine, latencies: Latencies) -> Non
         await asyncio.sleep(STATS_PERIOD_S)
 
 
-async def _obey(servicer: ReplicaInference) -> None:
+async def _obey(servicer: ReplicaInference | TensorInference) -> None:
     """Takes energy rates from the agent; leaves at once when it is gone."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()

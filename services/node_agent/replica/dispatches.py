@@ -26,7 +26,7 @@ from services.node_agent.replica.verified_files import (
     seal_checked,
     trusted_keys,
 )
-from tradewind.domain.errors import Internal, TradewindError
+from tradewind.domain.errors import Internal, NotImplementedYet, TradewindError
 from tradewind.domain.manifest import FileRef, Function, VariantManifest
 
 # Calls of each function: enough to tell dispatches apart, few enough for a large model's prefill.
@@ -43,6 +43,8 @@ def main(arguments: list[str]) -> None:
     threads = stay_on(spec.cpu_ids)
     try:
         manifest = read_manifest(spec.envelope.read_bytes(), trusted_keys(spec.trusted_keys), spec.variant_id)
+        if not isinstance(manifest, VariantManifest):
+            raise NotImplementedYet("dispatches are timed of models that generate, not yet of tensor models")
         for line in _times(manifest, spec.artifacts, threads, wanted):
             out.write(json.dumps(line) + "\n")
     except TradewindError as error:

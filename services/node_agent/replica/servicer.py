@@ -97,8 +97,8 @@ class ReplicaInference(inference_pb2_grpc.InferenceServiceServicer):
             yield response
 
     async def Infer(self, request: inference_pb2.InferRequest, context: Any) -> inference_pb2.InferResponse:
-        """Not in this engine: it runs generators."""
-        raise NotImplementedYet("this replica generates; tensor inference is not in this server yet")
+        """Not of this variant: it generates."""
+        raise NotImplementedYet("this model generates tokens; ask it by Generate")
 
     def _request(self, request: inference_pb2.GenerateRequest, mailbox: Mailbox) -> Request:
         if request.replica_id and request.replica_id != self._replica_id:

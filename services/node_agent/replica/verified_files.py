@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from tradewind.domain.envelope import open_envelope
 from tradewind.domain.errors import ArtifactRejected, InvalidField
-from tradewind.domain.manifest import FileRef, VariantManifest
+from tradewind.domain.infer_manifest import AnyManifest
+from tradewind.domain.infer_manifest import read_manifest as manifest_of
+from tradewind.domain.manifest import FileRef
 
 # Code of a variant is some megabytes; this keeps a wrong manifest from filling memory.
 MAX_CODE_BYTES: Final = 512 << 20
@@ -45,7 +47,7 @@ def trusted_keys(folder: Path) -> list[Ed25519PublicKey]:
     return keys
 
 
-def read_manifest(envelope: bytes, keys: list[Ed25519PublicKey], variant_id: str) -> VariantManifest:
+def read_manifest(envelope: bytes, keys: list[Ed25519PublicKey], variant_id: str) -> AnyManifest:
     """The manifest of a variant out of its envelope.
 
     Raises:
@@ -53,7 +55,7 @@ def read_manifest(envelope: bytes, keys: list[Ed25519PublicKey], variant_id: str
     """
     payload = open_envelope(envelope, keys)
     try:
-        manifest = VariantManifest.from_bytes(payload)
+        manifest = manifest_of(payload)
     except ValueError as error:
         raise ArtifactRejected(f"{error}; build the variant again with this version") from error
     if manifest.variant_id != variant_id:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc
 
 from services.node_agent.supervision.fleet import Fleet
-from tradewind.domain.errors import InvalidField, JobTimeout, NotImplementedYet, ReplicaLost, ServiceUnavailable
+from tradewind.domain.errors import InvalidField, JobTimeout, ReplicaLost, ServiceUnavailable, TradewindError
 from tradewind.rpc.errors import from_rpc_error
 from tradewind.v1 import inference_pb2
 
@@ -48,16 +48,31 @@ class InferenceProxy:
                     raise
                 raise _lost(request.replica_id) from None
             except grpc.aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    raise JobTimeout("the generation was not done in time; ask for fewer tokens") from error
-                known = from_rpc_error(error, f"replica {request.replica_id}")
-                if isinstance(known, ServiceUnavailable) or error.code() is grpc.StatusCode.CANCELLED:
-                    raise _lost(request.replica_id) from error
-                raise known from error
+                raise _of_replica(error, request.replica_id) from error
 
-    async def infer(self, request: inference_pb2.InferRequest, context: Any) -> inference_pb2.InferResponse:
-        """Not yet: replicas here generate."""
-        raise NotImplementedYet("tensor inference is in the contract and not in this server yet")
+    async def infer(self, request: inference_pb2.InferRequest, context: Any) -> bytes:
+        """See the contract; the answer is a serialized InferResponse."""
+        if not request.replica_id:
+            raise InvalidField("replica_id", "a node agent needs to know which replica; deployments go to the gateway")
+        with self._fleet.find(request.replica_id).holding() as process:
+            try:
+                return await process.infer(request, context.time_remaining())
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                raise _lost(request.replica_id) from None
+            except grpc.aio.AioRpcError as error:
+                raise _of_replica(error, request.replica_id) from error
+
+
+def _of_replica(error: grpc.aio.AioRpcError, replica_id: str) -> TradewindError:
+    """What a failed call to a replica means to its caller."""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return JobTimeout("the answer was not done in time; ask for less, or give it longer")
+    known = from_rpc_error(error, f"replica {replica_id}")
+    lost = isinstance(known, ServiceUnavailable) or error.code() is grpc.StatusCode.CANCELLED
+    return _lost(replica_id) if lost else known
 
 
 def _lost(replica_id: str) -> ReplicaLost:
@@ -75,7 +90,7 @@ def register(proxy: InferenceProxy, server: grpc.aio.Server) -> None:
         "Infer": grpc.unary_unary_rpc_method_handler(
             proxy.infer,
             request_deserializer=inference_pb2.InferRequest.FromString,
-            response_serializer=inference_pb2.InferResponse.SerializeToString,
+            response_serializer=None,
         ),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))

@@ -27,12 +27,14 @@ from services.node_agent.core.target import ReplicaSpec
 from services.node_agent.devices.port import Device
 from services.node_agent.replica.latencies import stats_of
 from services.node_agent.replica.servicer import PHASES_KEY
+from services.node_agent.serving.infer_load import ANY_LENGTH, infer_once, most_together
 from services.node_agent.serving.workbench import Workbench
 from services.node_agent.supervision.process import ReplicaProcess
 from services.node_agent.wire import energy_message, file_of, stats_message
 from tradewind.domain.errors import InvalidField, ReplicaLost
 from tradewind.domain.figures import FigureSource
-from tradewind.domain.manifest import FileRef, VariantManifest
+from tradewind.domain.infer_manifest import AnyManifest, InferManifest
+from tradewind.domain.manifest import FileRef
 from tradewind.rpc.errors import translated
 from tradewind.v1 import common_pb2, inference_pb2, node_pb2, profiler_pb2
 
@@ -74,7 +76,7 @@ class Measurer:
             yield _progress("fetching files", 0.0)
             envelope = file_of(request.manifest)
             manifest = await self._bench.fetcher.variant(request.variant_id, envelope)
-            check_loads(loads, shapes_of(manifest, request.batch_limit).slots, manifest.context_tokens)
+            check_loads(loads, *_room(manifest, request.batch_limit))
             device = self._bench.inventory.for_target(manifest.target, request.device_id)
             yield _progress("loading and warming up", _FETCHED)
             process = await self._start(request, envelope, device, stack)
@@ -128,7 +130,7 @@ class Measurer:
     def _profile(
         self,
         request: node_pb2.MeasureRequest,
-        manifest: VariantManifest,
+        manifest: AnyManifest,
         device: Device,
         process: ReplicaProcess,
         points: list[profiler_pb2.LoadPoint],
@@ -138,7 +140,7 @@ class Measurer:
             variant_id=request.variant_id,
             device_class=facts.device_class,
             partition_kind=request.partition_kind or facts.partition_kinds[-1],
-            batch_limit=shapes_of(manifest, request.batch_limit).slots,
+            batch_limit=_room(manifest, request.batch_limit)[0],
         )
         profile = profiler_pb2.Profile(
             point=point,
@@ -157,7 +159,7 @@ class Measurer:
 class _Run:
     """Loads on one process."""
 
-    def __init__(self, manifest: VariantManifest, device: Device, process: ReplicaProcess) -> None:
+    def __init__(self, manifest: AnyManifest, device: Device, process: ReplicaProcess) -> None:
         self._manifest, self._device, self._process = manifest, device, process
         self._sequences = itertools.count(1)
 
@@ -185,6 +187,9 @@ class _Run:
 
     async def _one(self, load: LoadSpec, sequence: int) -> Sample:
         manifest = self._manifest
+        if isinstance(manifest, InferManifest):
+            with translated("replica under measurement"):
+                return await infer_once(self._process, manifest, load, ROUND_LIMIT_S)
         ids = prompt(load, sequence, manifest.vocabulary_size, manifest.eos_token_ids)
         request = inference_pb2.GenerateRequest(
             token_ids=inference_pb2.TokenIds(ids=ids),
@@ -208,6 +213,13 @@ class _Run:
             source=FigureSource(usage.energy.source),
             method=usage.energy.method,
         )
+
+
+def _room(manifest: AnyManifest, batch_limit: int) -> tuple[int, int]:
+    """Sequences or samples that a variant takes together, and the longest it takes."""
+    if isinstance(manifest, InferManifest):
+        return most_together(manifest, batch_limit), ANY_LENGTH
+    return shapes_of(manifest, batch_limit).slots, manifest.context_tokens
 
 
 def _phases(metadata: grpc.aio.Metadata | Any) -> dict[str, float]:

@@ -30,6 +30,7 @@ STALL_LIMIT_S: Final = 60.0
 # Statistics come twice a second; a process that says nothing for this long is stopped or swapped out.
 SILENCE_LIMIT_S: Final = 60.0
 _GENERATE: Final = "/tradewind.v1.InferenceService/Generate"
+_INFER: Final = "/tradewind.v1.InferenceService/Infer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,15 @@ class ReplicaProcess:
             _GENERATE, request_serializer=inference_pb2.GenerateRequest.SerializeToString, response_deserializer=None
         )
         return call(request, timeout=timeout_s)  # type: ignore[no-any-return]
+
+    async def infer(self, request: inference_pb2.InferRequest, timeout_s: float | None) -> bytes:
+        """Asks a tensor model; the answer comes as bytes, for whoever only passes it on."""
+        if self._channel is None:
+            self._channel = open_channel(f"unix:{self.spec.socket}")
+        call: Any = self._channel.unary_unary(
+            _INFER, request_serializer=inference_pb2.InferRequest.SerializeToString, response_deserializer=None
+        )
+        return await call(request, timeout=timeout_s)  # type: ignore[no-any-return]
 
     def tell_rate(self, rate: Rate) -> None:
         """Says what CPU time costs from now on."""

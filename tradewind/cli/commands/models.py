@@ -35,11 +35,23 @@ def register(app: typer.Typer, panel: str) -> None:
 def import_model(
     session: Session,
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Hugging Face folder, .gguf file, or package:NAME/FILE.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Hugging Face folder, TensorFlow SavedModel folder, .gguf, .onnx, .keras, .mlir or .pt2 file, "
+            "FOLDER::module:attribute for a PyTorch module, or package:NAME/FILE.",
+        ),
     ],
     name: Annotated[str, typer.Option("--name", help="Name to give it. Default: from the source's name.")] = "",
-    model_format: Annotated[str, typer.Option("--format", help="hugging_face, gguf … Default: detected.")] = "",
-    trust: Annotated[bool, typer.Option("--trust", help="Let the source run code of its own.")] = False,
+    model_format: Annotated[
+        str,
+        typer.Option(
+            "--format", help="hugging_face, gguf, onnx, tensorflow, keras, pt2, pytorch or mlir. Default: detected."
+        ),
+    ] = "",
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let the source (.pt2, PyTorch module) run its own code, in the sandbox.")
+    ] = False,
     no_wait: NoWait = False,
     cancel_on_interrupt: CancelOnInterrupt = False,
 ) -> None:
@@ -83,7 +95,7 @@ def list_models(session: Session) -> None:
     session.out.table(
         ["name", "architecture", "format", "^parameters", "^context", "^imported", "id"],
         rows,
-        "no models yet; bring one with `tradewind model import FOLDER_OR_GGUF`",
+        "no models yet; bring one with `tradewind model import SOURCE`",
     )
 
 
@@ -98,10 +110,23 @@ def show_model(session: Session, model: Annotated[str, typer.Argument(metavar="M
 
 def facts(model: compiler_pb2.Model) -> Text:
     """What a model is, in two lines."""
+    if model.task == compiler_pb2.MODEL_TASK_INFER:
+        return _tensor_facts(model)
     return Text.from_markup(
         f"[bold]{words.plain(model.name)}[/]  {words.plain(model.architecture)}, "
         f"{show_count(model.parameter_count)} parameters, {model.layer_count} layers, hidden {model.hidden_size}, "
         f"vocabulary {model.vocabulary_size}, context {model.context_tokens}\n[dim]{model.model_id}[/]"
+    )
+
+
+def _tensor_facts(model: compiler_pb2.Model) -> Text:
+    inputs, outputs = (
+        ", ".join(f"{t.name} {t.dtype}{list(t.shape)}" for t in side) for side in (model.inputs, model.outputs)
+    )
+    return Text.from_markup(
+        f"[bold]{words.plain(model.name)}[/]  {words.plain(model.architecture)}, "
+        f"{show_count(model.parameter_count)} parameters, maps {words.plain(inputs)} to {words.plain(outputs)}\n"
+        f"[dim]{model.model_id}[/]"
     )
 
 

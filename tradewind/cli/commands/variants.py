@@ -109,7 +109,9 @@ def show_variant(
         ["compile time", units.show_ms(found.compile_s * 1e3)],
         ["built", words.age(found.create_time, time.time())],
     ]
-    if found.HasField("quality"):
+    if found.HasField("quality") and not quality.perplexity:
+        rows.append(["relative error", f"{quality.relative_error:.2g}, largest of {quality.positions} answers"])
+    elif found.HasField("quality"):
         rows += [
             ["same top-1 token", f"{words.percent(quality.top1_agreement)} of {quality.positions} positions"],
             ["among top 5", words.percent(quality.top5_agreement)],
@@ -133,7 +135,8 @@ def show_table(out: Output, variants: Sequence[compiler_pb2.Variant]) -> None:
 
 
 def _row(variant: compiler_pb2.Variant) -> list[str | Text]:
-    quality, checked = variant.quality, variant.HasField("quality")
+    # Figures of text; a tensor model has none, its reason says how near it is.
+    quality, checked = variant.quality, variant.HasField("quality") and variant.quality.perplexity > 0
     return [
         variant.name,
         words.state(compiler_pb2.VariantState, variant.state, "VARIANT_STATE_"),

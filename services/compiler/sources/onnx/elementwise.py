@@ -49,7 +49,7 @@ def _mod(attributes: Attributes, a: Value, b: Value) -> torch.Tensor:
 
 def _power(_attributes: Attributes, base: Value, exponent: Value) -> torch.Tensor:
     x = tensor(base, exponent if isinstance(exponent, torch.Tensor) else None)
-    if not isinstance(exponent, torch.Tensor) and np.size(exponent) == 1:
+    if isinstance(exponent, np.ndarray) and exponent.size == 1:
         return torch.pow(x, float(np.asarray(exponent).item())).to(x.dtype)
     return torch.pow(x, tensor(exponent, x)).to(x.dtype)
 

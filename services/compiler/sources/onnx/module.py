@@ -149,7 +149,7 @@ class OnnxModule(torch.nn.Module):
         graph = helper.make_graph([node], "known", described, results)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self._opset)])
         with disable_proxy_modes_tracing():
-            found: list[Any] = ReferenceEvaluator(model).run(None, named)
+            found: Any = ReferenceEvaluator(model).run(None, named)
         filled = iter(found)
         return [np.asarray(next(filled)) if name else np.zeros(0) for name in node.output]
 

@@ -26,8 +26,10 @@ def _gemm(attributes: Attributes, a: Value, b: Value, c: Value = None) -> torch.
     left, right = same_kind(a, b)
     left = left.t() if attributes.get("transA") else left
     right = right.t() if attributes.get("transB") else right
-    result = torch.matmul(left, right) * attributes.get("alpha", 1.0)
-    return result if c is None else result + tensor(c, result) * attributes.get("beta", 1.0)
+    result: torch.Tensor = torch.matmul(left, right) * attributes.get("alpha", 1.0)
+    if c is not None:
+        result = result + tensor(c, result) * attributes.get("beta", 1.0)
+    return result
 
 
 def _padding(attributes: Attributes, source: torch.Tensor, kernel: list[int], filler: float) -> torch.Tensor:
@@ -92,8 +94,8 @@ def _global_pool(function: Callable[..., torch.Tensor]) -> Operator:
 
 def _batch_norm(attributes: Attributes, x: Value, scale: Value, bias: Value, mean: Value, variance: Value) -> Any:
     source = tensor(x)
-    parts = [tensor(v, source) for v in (mean, variance, scale, bias)]
-    return f.batch_norm(source, *parts, training=False, eps=attributes.get("epsilon", 1e-5))
+    centre, spread, factor, shift = (tensor(v, source) for v in (mean, variance, scale, bias))
+    return f.batch_norm(source, centre, spread, factor, shift, False, eps=attributes.get("epsilon", 1e-5))
 
 
 def _layer_norm(attributes: Attributes, x: Value, scale: Value, bias: Value = None) -> torch.Tensor:

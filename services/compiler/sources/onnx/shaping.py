@@ -90,7 +90,7 @@ def _backwards(source: torch.Tensor, axis: int, first: int, last: int, step: int
 def _gather(attributes: Attributes, x: Value, indices: Value) -> torch.Tensor:
     source, axis = tensor(x), attributes.get("axis", 0)
     axis %= source.dim()
-    if not isinstance(indices, torch.Tensor) and np.ndim(indices) == 0:
+    if isinstance(indices, np.ndarray) and indices.ndim == 0:
         at = int(np.asarray(indices))
         return source.select(axis, at)
     index = tensor(indices).to(torch.int64)

@@ -14,7 +14,8 @@ _DTYPES: Final = {
     1: "f32", 2: "u8", 3: "i8", 4: "u16", 5: "i16", 6: "i32", 7: "i64", 9: "bool", 10: "f16", 11: "f64", 12: "u32",
     13: "u64",
 }  # fmt: skip
-_PAST: Final = re.compile(r"past_key_values\.(\d+)\.(key|value)(:0)?")
+# Optimum's names; arguments of TensorFlow's functions cannot have dots and have underscores there.
+_PAST: Final = re.compile(r"past_key_values[._](\d+)[._](key|value)")
 _PRESENT: Final = "present.{layer}.{part}"
 IDS, MASK, POSITIONS, LOGITS = "input_ids", "attention_mask", "position_ids", "logits"
 
@@ -111,8 +112,8 @@ def _layer(layer: int, pasts: dict[tuple[int, str], TensorSpec], outputs: Sequen
 
 
 def _named(name: str, among: Sequence[str]) -> str:
-    """The name, with or without TensorFlow's output number behind it; "" when it is not there."""
-    return next((found for found in among if found in (name, f"{name}:0")), "")
+    """The name, with dots or with underscores; "" when it is not there."""
+    return next((found for found in among if found in (name, name.replace(".", "_"))), "")
 
 
 def _spec(value: Any) -> TensorSpec:

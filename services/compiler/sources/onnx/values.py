@@ -33,10 +33,12 @@ def tensor(value: Value, like: torch.Tensor | None = None) -> torch.Tensor:
     """A value as a tensor; known floats take the type of `like`, so that narrow arithmetic stays narrow."""
     if isinstance(value, torch.Tensor):
         return value
+    if value is None:
+        raise UnsupportedModel("an input that the operator needs is missing")
     made = torch.from_numpy(np.array(value))
     if like is not None and like.is_floating_point() and made.is_floating_point():
         made = made.to(like.dtype)
-    return made.reshape(np.shape(value))
+    return made
 
 
 def same_kind(left: Value, right: Value) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +32,7 @@ from services.gateway.tensor_service import TensorService
 from services.gateway.text.artifact_cache import ArtifactCache
 from services.gateway.text.library import ModelLibrary
 from services.gateway.text_service import TextService
+from services.gateway.traffic import TrafficCount, tell
 from tradewind import logs
 from tradewind.metrics import Registry
 from tradewind.open_inference import open_inference_pb2_grpc
@@ -70,7 +74,8 @@ async def start(life: Lifecycle, settings: GatewaySettings) -> Gateway:
     life.on_stop(channels.close)
 
     table = RouteTable(live, POLL_S)
-    metrics = GatewayMetrics(registry, lambda name: name in table.routes)
+    traffic = TrafficCount(time.time, lambda: table.routes)
+    metrics = GatewayMetrics(registry, lambda name: name in table.routes, traffic)
     dispatcher = Dispatcher(table, channels, metrics, settings.wait_ready_s)
     cache = ArtifactCache(settings.state_dir / "models", MAX_DISK_BYTES)
     library = ModelLibrary(compiler_pb2_grpc.CompilerServiceStub(compiler), cache, threads)
@@ -81,6 +86,9 @@ async def start(life: Lifecycle, settings: GatewaySettings) -> Gateway:
 
     await table.refresh()
     _background(life, table.run(), "routing table")
+    gateway_id = f"{socket.gethostname()}:{os.getpid()}"
+    telling = tell(traffic, live, gateway_id, lambda: dispatcher.waiting, lambda: dispatcher.at_work)
+    _background(life, telling, "traffic")
     _background(life, _tend(table, channels, dispatcher, library), "tend")
 
     grpc_server = GrpcServer("gateway", settings.listen, registry, reflection_on=settings.reflection)

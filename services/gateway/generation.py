@@ -59,6 +59,10 @@ class Account:
         self._log = structlog.get_logger("requests")
         metrics.begun(arrival.deployment)
 
+    def asked(self, prompt_tokens: int) -> None:
+        """Its prompt is known."""
+        self.metrics.asked(self.arrival.deployment, prompt_tokens)
+
     def end(self, code: str) -> None:
         """Over, with "OK", "CANCELLED" or an error's reason; later calls change nothing."""
         if not self._open:

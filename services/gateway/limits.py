@@ -31,6 +31,8 @@ DEFAULT_COMPLETION_TOKENS: Final = 16
 QUEUED_PER_PLACE: Final = 32
 # Requests that may wait while a deployment has no ready replica.
 MAX_WAITING: Final = 256
+# A request for a sleeping deployment waits this long for its cold start: loading, warming and some room for a queue.
+WAIT_ASLEEP_S: Final = 180.0
 # Tried again this soon when every replica refused and the routing table did not change.
 RETRY_PAUSE_S: Final = 0.25
 # A node that is there connects in milliseconds; one that swallows packets must not hold a request for longer.

@@ -10,6 +10,7 @@ from statistics import fmean, quantiles
 from typing import Final
 
 from services.gateway.limits import MAX_METRIC_DEPLOYMENTS, RECENT_REQUESTS, RECENT_S
+from services.gateway.traffic import TrafficCount
 from tradewind.metrics import Registry
 from tradewind.v1 import common_pb2, inference_pb2
 
@@ -54,10 +55,11 @@ class GatewayMetrics:
     Args:
         registry: of this service.
         is_deployment: whether a name is deployed; others share a label, so that clients cannot make labels up.
+        traffic: told the same, for the orchestrator.
     """
 
-    def __init__(self, registry: Registry, is_deployment: Callable[[str], bool]) -> None:
-        self._is_deployment = is_deployment
+    def __init__(self, registry: Registry, is_deployment: Callable[[str], bool], traffic: TrafficCount) -> None:
+        self._is_deployment, self._traffic = is_deployment, traffic
         self._requests = registry.counter(
             "gateway_requests_total", "Requests ended", ("interface", "deployment", "code")
         )
@@ -84,12 +86,17 @@ class GatewayMetrics:
         self._at_work[self._label(deployment)] += 1
         self._in_flight.labels(self._label(deployment)).inc()
 
+    def asked(self, deployment: str, prompt_tokens: int) -> None:
+        """The prompt of a generation that `begun` counted is known."""
+        self._traffic.arrived(deployment, prompt_tokens)
+
     def ended(self, interface: str, deployment: str, code: str) -> None:
         """A generation that `begun` counted is over: code "OK", "CANCELLED" or an error's reason."""
         label = self._label(deployment)
         self._at_work[label] -= 1
         self._in_flight.labels(label).dec()
         self._requests.labels(interface, label, code).inc()
+        self._traffic.ended(deployment, code)
 
     def retried(self, deployment: str, reason: str) -> None:
         """A replica refused before its first token."""
@@ -98,6 +105,7 @@ class GatewayMetrics:
     def finished(self, done: Finished) -> None:
         """A generation reached its end."""
         label, usage = self._label(done.deployment), done.usage
+        self._traffic.finished(done.deployment, done.ttft_s, done.tpot_s, usage.output_tokens)
         self._ttft.labels(label).observe(done.ttft_s)
         if done.tpot_s is not None:
             self._tpot.labels(label).observe(done.tpot_s)

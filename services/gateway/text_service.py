@@ -84,6 +84,7 @@ class TextService:
             model = await self._library.get(route.model_id)
             prompt = await self._tokens(model, wish.prompt)
             check_lengths(route, len(prompt), wish.sampling.max_tokens, _field(wish.prompt))
+            account.asked(len(prompt))
             stream = await self._dispatcher.open(wish.deployment, prompt, wish.sampling, deadline)
         except TradewindError as error:
             account.end(reason_of(error))

@@ -20,12 +20,20 @@ import structlog
 from services.node_agent.artifacts.fetcher import Fetcher
 from services.node_agent.artifacts.store import ArtifactStore
 from services.node_agent.core.energy import Rate
-from services.node_agent.core.target import ReplicaSpec
+from services.node_agent.core.target import ReplicaSpec, Target
 from services.node_agent.devices.discovery import discover_cpu, offered_cpus
 from services.node_agent.devices.inventory import Inventory
+from services.node_agent.gpu.discovery import Boards, discover_in_time
+from services.node_agent.gpu.executor.look import Held
+from services.node_agent.gpu.helper.client import HelperClient
+from services.node_agent.gpu.managed_boards import ManagedBoards, Reach
+from services.node_agent.gpu.managed_boards import Surroundings as BoardSurroundings
+from services.node_agent.gpu.simulated import SimulatedGpus
+from services.node_agent.gpu.telemetry import Telemetry
 from services.node_agent.link import Link
 from services.node_agent.metrics import AgentMetrics
 from services.node_agent.obedience import Obedience
+from services.node_agent.orchestrators import Orchestrators
 from services.node_agent.replica.spec import ProcessSpec
 from services.node_agent.report import Identity, Reporter, read_boot_id
 from services.node_agent.serving import inference
@@ -37,8 +45,10 @@ from services.node_agent.settings import NodeAgentSettings
 from services.node_agent.state_folder import StateFolder
 from services.node_agent.supervision.fleet import Fleet
 from services.node_agent.supervision.replica import Surroundings
+from services.node_agent.supervision.step_rates import StepRates
 from tradewind import logs
 from tradewind.domain.errors import InvalidField
+from tradewind.domain.figures import FigureSource
 from tradewind.metrics import Registry, serve_metrics
 from tradewind.rpc.client import open_channel
 from tradewind.rpc.server import GrpcServer
@@ -69,7 +79,9 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     life.on_stop(lambda: asyncio.to_thread(folder.close))
     node_id = folder.node_id(settings.node_id)
     structlog.contextvars.bind_contextvars(node=node_id)
-    inventory = Inventory([discover_cpu(offered_cpus(settings.cpu_ids, os.sched_getaffinity(0)), settings.tdp_w)])
+    cpu = discover_cpu(offered_cpus(settings.cpu_ids, os.sched_getaffinity(0)), settings.tdp_w)
+    found = await _found(settings)
+    inventory = Inventory([cpu, *found.devices])
     store = ArtifactStore(folder.artifacts, settings.cache_limit_bytes)
     compiler = open_channel(settings.compiler_address)
     life.on_stop(lambda: compiler.close(None))
@@ -85,10 +97,17 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     registry.collector.register(AgentMetrics(fleet, list(inventory)))
     life.on_stop(_async(serve_metrics(registry, settings.metrics_listen)))
     server = GrpcServer("node-agent", settings.listen, registry)
-    obedience = Obedience(node_id, folder, lambda target: fleet.want(target.replicas))
+    managed = _managed(settings, folder, found, lambda: fleet.held, news.set)
+
+    def follow(target: Target) -> None:
+        fleet.want(target.replicas)
+        if managed is not None:
+            managed.want(target)
+
+    obedience = Obedience(node_id, folder, follow)
     identity = Identity(node_id, read_boot_id(), time.time_ns(), "", labels, settings.report_period_s)
-    reporter = Reporter(identity, list(inventory), fleet, store, lambda: obedience.newest)
-    bench, turn = parts.workbench(fetcher, node_id, lambda: fleet.busy_cpus), asyncio.Lock()
+    reporter = Reporter(identity, list(inventory), fleet, store, lambda: obedience.newest, managed, found.faults)
+    bench, turn = parts.workbench(fetcher, node_id, lambda: fleet.busy), asyncio.Lock()
     server.add(inference.register, inference.InferenceProxy(fleet), inference.SERVICE)
     servicer = NodeAgentServicer(reporter, Measurer(bench, turn), DispatchTimer(bench, turn))
     server.add(node_pb2_grpc.add_NodeAgentServiceServicer_to_server, servicer, "tradewind.v1.NodeAgentService")
@@ -98,12 +117,17 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
 
     fleet.start()
     obedience.recover()
-    orchestrator = open_channel(settings.orchestrator_address)
-    life.on_stop(lambda: orchestrator.close(None))
-    stub = node_pb2_grpc.NodeLinkServiceStub(orchestrator)
-    link = Link(stub, reporter, obedience.obey, news, settings.report_period_s, random.random)
+    if managed is not None:
+        managed.start()
+        life.on_stop(managed.stop)
+    orchestrators = Orchestrators(settings.orchestrator_address)
+    link = Link(orchestrators, reporter, obedience.obey, news, settings.report_period_s, random.random)
     link.start()
     life.on_stop(link.stop)
+    if found.reader is not None:
+        telemetry = Telemetry(found.reader, found.watches)
+        telemetry.start()
+        life.on_stop(_async(telemetry.stop))
     metering = asyncio.create_task(_meter(inventory, fleet, settings.report_period_s))
     life.on_stop(lambda: _end(metering))
     # The link still tells that replicas drain, and ends after them.
@@ -133,19 +157,21 @@ class _Parts:
             emptied=emptied,
         )
 
-    def workbench(self, fetcher: Fetcher, node_id: str, busy_cpus: Callable[[], set[int]]) -> Workbench:
+    def workbench(self, fetcher: Fetcher, node_id: str, busy: Callable[[], set[int | str]]) -> Workbench:
         return Workbench(
             fetcher=fetcher,
             inventory=self._inventory,
             node_id=node_id,
-            busy_cpus=busy_cpus,
+            busy=busy,
             process_spec=self._process_spec,
             envelope_path=self._store.path_of,
             load_limit_s=self._settings.load_limit_s,
         )
 
     def _check(self, spec: ReplicaSpec) -> None:
-        self._inventory.find(spec.device_id).check(spec.device_id, spec.partition_kind, spec.cpu_ids)
+        self._inventory.find(spec.device_id).check(
+            spec.device_id, spec.partition_kind, spec.cpu_ids, spec.partition_uuid
+        )
 
     def _process_spec(self, spec: ReplicaSpec, envelope: Path, number: int) -> ProcessSpec:
         name = hashlib.sha256(spec.replica_id.encode()).hexdigest()[:12]
@@ -157,12 +183,31 @@ class _Parts:
             trusted_keys=self._settings.keys.absolute(),
             socket=self._folder.sockets / f"{name}-{number}",
             cpu_ids=spec.cpu_ids,
+            gpu_uuid=spec.partition_uuid,
             batch_limit=spec.batch_limit,
             parent=os.getpid(),
             rate=self._inventory.find(spec.device_id).rate(),
             log_format=self._settings.log_format,
             log_level=self._settings.log_level,
         )
+
+
+def _managed(
+    settings: NodeAgentSettings, folder: StateFolder, found: Boards, held: Held, changed: Callable[[], None]
+) -> ManagedBoards | None:
+    """Boards that are cut and set: through the privileged helper, or simulated ones of this process; else None."""
+    boot_id = read_boot_id()
+    if settings.gpu_helper:
+        reach = Reach.through(HelperClient(Path(settings.gpu_helper)))
+    elif isinstance(found.reader, SimulatedGpus):
+        reach = Reach.directly(found.reader, found.reader)
+        # Such a machine starts and ends with this process.
+        boot_id = f"{boot_id}-{time.time_ns()}"
+    else:
+        return None
+    budget_mw = round(settings.gpu_power_budget_w * 1e3) or None
+    around = BoardSurroundings(folder.root / "boards", boot_id, held, changed, settings.adopt_unknown_slices, budget_mw)
+    return ManagedBoards(reach, around)
 
 
 def _labels(settings: NodeAgentSettings) -> dict[str, str]:
@@ -172,17 +217,28 @@ def _labels(settings: NodeAgentSettings) -> dict[str, str]:
         raise InvalidField("labels", str(error)) from error
 
 
+async def _found(settings: NodeAgentSettings) -> Boards:
+    """NVIDIA boards, where they are wanted."""
+    if settings.gpus == "off" and not settings.simulated_machine:
+        return Boards()
+    return await discover_in_time(settings.simulated_machine, settings.gpu_helper)
+
+
 async def _meter(inventory: Inventory, fleet: Fleet, period_s: float) -> None:
     """Reads meters often enough for counters that wrap, and tells replicas what CPU time costs when that changes."""
     told: dict[str, Rate] = {}
+    step_rates = StepRates(inventory)
     while True:
         await asyncio.sleep(period_s)
         for device in inventory:
-            device.read()
+            reading = device.read()
+            if reading.board is not None and reading.board.fault_lasts:
+                fleet.abandon(device.facts.device_id)
             device_id, rate = device.facts.device_id, device.rate()
-            if told.get(device_id) != rate:
+            if rate.source is not FigureSource.UNAVAILABLE and told.get(device_id) != rate:
                 fleet.tell_rate(device_id, rate)
                 told[device_id] = rate
+        step_rates.tell(fleet.replicas)
 
 
 def _async(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:

@@ -10,21 +10,24 @@ from typing import Final
 import structlog
 
 from services.node_agent.core.backoff import RECONNECT
+from services.node_agent.orchestrators import Orchestrators
 from services.node_agent.report import Reporter
 from tradewind.domain.errors import TradewindError
 from tradewind.rpc.errors import translated
 from tradewind.rpc.service import end_task
-from tradewind.v1 import node_pb2, node_pb2_grpc
+from tradewind.v1 import node_pb2
 
 # Changes that come together go into one report.
 LEAST_PAUSE_S: Final = 0.1
+# Leaders named one after the other are followed without a pause so often; then something is wrong with them.
+MOST_LEAPS: Final = 3
 
 
 class Link:
     """Keeps a stream to the orchestrator.
 
     Args:
-        stub: of the orchestrator.
+        orchestrators: whom to talk to.
         reporter: makes reports.
         obey: takes each target; raises TradewindError for one it refuses.
         news: set by others when something changed: a report follows soon.
@@ -34,14 +37,14 @@ class Link:
 
     def __init__(
         self,
-        stub: node_pb2_grpc.NodeLinkServiceAsyncStub,
+        orchestrators: Orchestrators,
         reporter: Reporter,
         obey: Callable[[node_pb2.NodeTarget], None],
         news: asyncio.Event,
         period_s: float,
         draw: Callable[[], float],
     ) -> None:
-        self._stub, self._reporter, self._obey, self._news = stub, reporter, obey, news
+        self._orchestrators, self._reporter, self._obey, self._news = orchestrators, reporter, obey, news
         self._period_s, self._draw = period_s, draw
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
@@ -56,6 +59,7 @@ class Link:
         if self._task is not None:
             task, self._task = self._task, None
             await end_task(task)
+        await self._orchestrators.close()
 
     async def _run(self) -> None:
         while True:
@@ -63,14 +67,19 @@ class Link:
                 with translated("orchestrator"):
                     await self._talk()
                 self._log.info("the orchestrator closed the stream")
+                self._orchestrators.ended()
             except TradewindError as error:
                 # Told once for each outage; the retries go on silently.
                 (self._log.debug if self._failures else self._log.warning)("no link", error=error.message)
+                if self._orchestrators.failed(error) and self._failures < MOST_LEAPS:
+                    self._failures += 1
+                    continue
             self._failures += 1
             await asyncio.sleep(RECONNECT.pause_s(self._failures, self._draw()))
 
     async def _talk(self) -> None:
-        call = self._stub.Connect(self._reports())
+        stub = await self._orchestrators.stub()
+        call = stub.Connect(self._reports())
         try:
             async for response in call:
                 self._failures = 0

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from services.node_agent.core.replica_states import ReplicaState
 from services.node_agent.devices.port import Device
+from services.node_agent.gpu.metrics import board_metrics
 from services.node_agent.supervision.fleet import Fleet
 
 _PREFIX: Final = "tradewind_"
@@ -33,13 +34,16 @@ class AgentMetrics(Collector):
             f"{_PREFIX}device_energy_joules", "Energy since the agent started", labels=("device", "source")
         )
         watts = GaugeMetricFamily(f"{_PREFIX}device_power_watts", "Mean power", labels=("device", "source"))
-        for device in self._devices:
-            reading = device.read()
-            labels = (device.facts.device_id, reading.energy.source.label)
+        faults = GaugeMetricFamily(f"{_PREFIX}device_fault", "1 while it is taken out", labels=("device",))
+        readings = [(device.facts.device_id, device.read()) for device in self._devices]
+        for device_id, reading in readings:
+            labels = (device_id, reading.energy.source.label)
             joules.add_metric(labels, reading.energy.energy_mj / 1e3)
-            watts.add_metric(labels, reading.power_mw / 1e3)
-        yield joules
-        yield watts
+            power_source = reading.board.power_source if reading.board else reading.energy.source
+            watts.add_metric((device_id, power_source.label), reading.power_mw / 1e3)
+            faults.add_metric((device_id,), float(bool(reading.fault)))
+        yield from (joules, watts, faults)
+        yield from board_metrics(readings)
 
     def _replica_metrics(self) -> Iterator[Metric]:
         state = GaugeMetricFamily(f"{_PREFIX}replica_state", "1 for the state it is in", labels=("replica", "state"))

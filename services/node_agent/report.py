@@ -11,6 +11,7 @@ import tradewind
 from services.node_agent.artifacts.store import ArtifactStore
 from services.node_agent.core.target import Target
 from services.node_agent.devices.port import Device, Partition
+from services.node_agent.gpu.managed_boards import ManagedBoards
 from services.node_agent.supervision.fleet import Fleet
 from services.node_agent.supervision.process import ReplicaStats
 from services.node_agent.supervision.replica import Replica
@@ -41,6 +42,8 @@ class Reporter:
         fleet: what runs.
         store: what is cached.
         newest: the newest target accepted.
+        boards: those that are cut and set here; None without the privileged helper.
+        faults: what is wrong with the node itself, in words.
     """
 
     def __init__(
@@ -50,8 +53,12 @@ class Reporter:
         fleet: Fleet,
         store: ArtifactStore,
         newest: Callable[[], Target | None],
+        boards: ManagedBoards | None = None,
+        faults: Sequence[str] = (),
     ) -> None:
+        self._faults = faults
         self._identity, self._devices, self._fleet, self._store, self._newest = identity, devices, fleet, store, newest
+        self._boards = boards
         self._sequence = 0
 
     def reached_at(self, address: str) -> None:
@@ -71,25 +78,40 @@ class Reporter:
             address=identity.address,
             labels=identity.labels,
             devices=[device_message(d.facts) for d in self._devices],
-            readings=[reading_message(d.facts.device_id, d.read()) for d in self._devices],
+            readings=[self._reading(device) for device in self._devices],
             partitions=[partition_message(p) for p in self._partitions()],
             replicas=[_status(replica) for replica in self._fleet.replicas],
             observed_generation=newest.generation if newest else 0,
             observed_fencing=newest.fencing if newest else 0,
             cached_digests=self._store.digests(),
+            layouts=self._boards.layouts() if self._boards else (),
+            power_states=self._boards.power_states() if self._boards else (),
+            faults=self._faults,
         )
         report.report_time.GetCurrentTime()
         report.report_period.FromMilliseconds(round(identity.report_period_s * 1e3))
         return report
 
+    def _reading(self, device: Device) -> node_pb2.DeviceReading:
+        device_id = device.facts.device_id
+        reading = reading_message(device_id, device.read())
+        reading.fault = reading.fault or (self._boards.fault(device_id) if self._boards else "")
+        return reading
+
     def _partitions(self) -> list[Partition]:
-        """Those that replicas have; a CPU's others are cut when they are wanted."""
+        """Of boards what stands, and of CPUs what replicas have: others are cut when they are wanted."""
+        specs = [replica.spec for replica in self._fleet.replicas]
         found = {
             spec.partition_id: Partition(
                 spec.partition_id, spec.device_id, spec.partition_kind, spec.cpu_ids, self._memory_of(spec.device_id)
             )
-            for spec in (replica.spec for replica in self._fleet.replicas)
+            for spec in specs
+            if not spec.partition_uuid
         }
+        # A managed board offers its own slices and not those of others, which are left alone.
+        managed = self._boards.uuids if self._boards else frozenset()
+        read = (one for device in self._devices if device.facts.device_id not in managed for one in device.partitions())
+        found.update((one.partition_id, one) for one in (*read, *(self._boards.partitions() if self._boards else ())))
         return [found[partition_id] for partition_id in sorted(found)]
 
     def _memory_of(self, device_id: str) -> int:

@@ -70,13 +70,13 @@ class StateFolder:
             return wanted
         if not file.exists():
             host = "".join(c if c.isalnum() or c in "._-" else "-" for c in platform.node()) or "node"
-            _write_whole(file, f"{host[:50]}-{uuid.uuid4().hex[:6]}".encode())
+            write_whole(file, f"{host[:50]}-{uuid.uuid4().hex[:6]}".encode())
         return file.read_text(encoding="utf-8").strip()
 
     def save_target(self, target: node_pb2.NodeTarget) -> None:
         """Keeps a target; it is on the disk when this returns."""
         data = target.SerializeToString()
-        _write_whole(self._target, hashlib.sha256(data).digest() + data)
+        write_whole(self._target, hashlib.sha256(data).digest() + data)
 
     def load_target(self) -> node_pb2.NodeTarget | None:
         """The target kept; None when there is none, or it was damaged (the orchestrator sends it again)."""
@@ -91,7 +91,7 @@ class StateFolder:
         return node_pb2.NodeTarget.FromString(data)
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Replaces a file so that after a crash the old or the new one is there, whole."""
     part = path.with_name(path.name + ".new")
     with part.open("wb") as file:

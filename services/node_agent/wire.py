@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
+from services.node_agent.core.board_wish import MIG_PREFIX, WantedPartition
+from services.node_agent.core.mig.model import DeviceTable
+from services.node_agent.core.power import Setting
 from services.node_agent.core.target import INTENT_DRAIN, INTENT_SERVE, ReplicaSpec, Target
-from services.node_agent.devices.port import DeviceFacts, Partition, Reading
+from services.node_agent.devices.port import BoardDetail, DeviceFacts, Partition, Reading, SliceDetail
 from services.node_agent.replica.latencies import Stats
 from tradewind.domain.errors import InvalidField
 from tradewind.domain.figures import EnergyFigure
@@ -25,6 +29,8 @@ def target_of(message: node_pb2.NodeTarget) -> Target:
         generation=message.generation,
         step=message.step,
         replicas=tuple(_spec_of(replica) for replica in message.replicas),
+        partitions=tuple(WantedPartition(p.partition_id, p.device_id, p.kind) for p in message.partitions),
+        power=tuple((device_id, setting_of(setting)) for device_id, setting in sorted(message.power_settings.items())),
         content=hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest(),
     )
 
@@ -41,10 +47,24 @@ def _spec_of(message: node_pb2.ReplicaSpec) -> ReplicaSpec:
         device_id=message.partition.device_id,
         partition_kind=message.partition.kind,
         cpu_ids=tuple(sorted(message.partition.cpu_ids)),
+        partition_uuid=message.partition.uuid,
         batch_limit=message.batch_limit,
         model_id=message.model_id,
         draining=message.intent == INTENT_DRAIN,
     )
+
+
+def setting_of(message: common_pb2.PowerSetting) -> Setting:
+    """A power setting out of its message."""
+    return Setting(
+        message.power_cap_mw if message.HasField("power_cap_mw") else None,
+        message.sm_clock_mhz if message.HasField("sm_clock_mhz") else None,
+    )
+
+
+def setting_message(setting: Setting) -> common_pb2.PowerSetting:
+    """A power setting; what is default stays unset."""
+    return common_pb2.PowerSetting(sm_clock_mhz=setting.clock_mhz, power_cap_mw=setting.cap_mw)
 
 
 def file_of(message: compiler_pb2.ArtifactRef) -> FileRef:
@@ -88,7 +108,27 @@ def device_message(facts: DeviceFacts) -> node_pb2.Device:
         energy_source=common_pb2.FigureSource.ValueType(facts.energy_source),
         energy_method=facts.energy_method,
         idle_power_mw=facts.idle_power_mw,
+        slice_kinds=_slice_kinds(facts.table) if facts.table is not None and facts.can_partition else (),
+        power_settings=[setting_message(setting) for setting in facts.power_settings],
     )
+
+
+def _slice_kinds(table: DeviceTable) -> list[node_pb2.SliceKind]:
+    """Profiles that a board offers; one without a place cannot be made and is left out."""
+    return [
+        node_pb2.SliceKind(
+            profile_id=profile.profile_id,
+            kind=f"{MIG_PREFIX}{profile.name}",
+            memory_bytes=profile.memory_bytes,
+            compute_slices=profile.compute_slices,
+            memory_slices=profile.placements[0].size,
+            starts=[placement.start for placement in profile.placements],
+            most=profile.instance_limit,
+            extra_engine=bool(profile.engines) and profile.instance_limit == 1,
+        )
+        for profile in table.profiles
+        if profile.placements
+    ]
 
 
 def reading_message(device_id: str, reading: Reading) -> node_pb2.DeviceReading:
@@ -100,6 +140,33 @@ def reading_message(device_id: str, reading: Reading) -> node_pb2.DeviceReading:
         utilization=reading.utilization,
         memory_used_bytes=reading.memory_used_bytes,
         fault=reading.fault,
+        **(_board_fields(reading.board) if reading.board else {}),
+    )
+
+
+def _board_fields(board: BoardDetail) -> dict[str, Any]:
+    return {
+        "power_source": common_pb2.FigureSource.ValueType(board.power_source),
+        "power_cap_mw": board.power_cap_mw,
+        "temperature_c": board.temperature_c,
+        "sm_clock_mhz": board.sm_clock_mhz,
+        "memory_clock_mhz": board.memory_clock_mhz,
+        "clock_reasons": board.clock_reasons,
+        "ecc_uncorrected": board.ecc_uncorrected,
+        "slices": [_slice_message(one) for one in board.slices],
+        "unallocated": energy_message(board.unallocated) if board.unallocated else None,
+        "events": [node_pb2.DeviceEventCount(kind=kind, count=count) for kind, count in board.events],
+    }
+
+
+def _slice_message(one: SliceDetail) -> node_pb2.SliceReading:
+    return node_pb2.SliceReading(
+        partition=partition_message(one.partition),
+        memory_used_bytes=one.memory_used_bytes,
+        sm_activity=one.sm_activity,
+        dram_activity=one.dram_activity,
+        energy=energy_message(one.energy),
+        power_mw=one.power_mw,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import Coroutine
@@ -14,8 +13,13 @@ import structlog
 from services.orchestrator.catalogue import Catalogue
 from services.orchestrator.control import Control
 from services.orchestrator.core.liveness import Patience
+from services.orchestrator.core.policy import POLICIES
+from services.orchestrator.forwarder import Forwarder
 from services.orchestrator.gauges import Gauges
+from services.orchestrator.leadership import Leadership
+from services.orchestrator.lease import Lease
 from services.orchestrator.links import Links
+from services.orchestrator.listener import TrafficListener
 from services.orchestrator.publisher import Publisher
 from services.orchestrator.records import Records
 from services.orchestrator.servicer import LINK_SERVICE_NAME, SERVICE_NAME, NodeLinkServicer, OrchestratorServicer
@@ -72,25 +76,32 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
 
     links = Links(time.monotonic, time.time, heard)
     catalogue = Catalogue(compiler, profiler, wake)
+    listener = TrafficListener(live, time.time, time.time() - time.monotonic(), wake)
+    server = GrpcServer("orchestrator", settings.listen, registry)
+    lease = Lease(database, settings.advertise_address)
     control = Control(
-        Records(database, f"{socket.gethostname()}:{os.getpid()}"),
+        Records(database, lease),
         links,
         catalogue,
         publisher,
         time.monotonic,
         Patience(settings.suspect_after_s, settings.lost_after_s),
         Gauges(registry),
+        listener,
+        POLICIES[settings.policy],
     )
     wake.to = control.wake
-    await control.load()
-
-    server = GrpcServer("orchestrator", settings.listen, registry)
+    forwarder = Forwarder(lambda: control.leader)
+    life.on_stop(forwarder.close)
+    leadership = Leadership(lease, control, live, time.monotonic)
     server.add(
-        orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server, OrchestratorServicer(control), SERVICE_NAME
+        orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server,
+        OrchestratorServicer(control, forwarder.forward),
+        SERVICE_NAME,
     )
     server.add(
         node_pb2_grpc.add_NodeLinkServiceServicer_to_server,
-        NodeLinkServicer(links),
+        NodeLinkServicer(links, lambda: None if control.leading else control.leader),
         LINK_SERVICE_NAME,
         no_deadline=frozenset({"Connect"}),
     )
@@ -98,12 +109,27 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
     life.on_stop(lambda: asyncio.to_thread(stop_metrics))
     _keep(life, catalogue.poll(settings.catalog_poll_s))
     _keep(life, publisher.run())
+    _keep(life, listener.run())
     _keep(life, control.run())
     await server.start()
     life.on_stop(lambda: server.stop(GRACE_S))
+    # Only now is the port known that others are told; nobody has asked anything before we are ready.
+    lease.holder = settings.advertise_address or reached_at(server.address, socket.gethostname())
+    life.on_stop(leadership.resign)
+    await leadership.look()
+    _keep(life, leadership.run())
     life.on_not_ready(server.not_ready)
     await server.ready()
     return server
+
+
+def reached_at(address: str, host: str) -> str:
+    """Where others reach a server by default: an address that means "every interface" is no one's in particular.
+
+    Two orchestrators that called themselves "0.0.0.0:7401" would each take the other for itself before a restart.
+    """
+    name, colon, port = address.rpartition(":")
+    return f"{host}{colon}{port}" if name in ("", "0.0.0.0", "[::]") else address  # noqa: S104 (compared, not bound)
 
 
 class _Wake:

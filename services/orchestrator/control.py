@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,15 +16,20 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.catalogue import Catalogue
+from services.orchestrator.core.adapt import Memory
 from services.orchestrator.core.blueprint import Blueprint
 from services.orchestrator.core.check import check
 from services.orchestrator.core.fleet import Budget, Node, NodeState
 from services.orchestrator.core.liveness import Patience
 from services.orchestrator.core.plan import Plan, make_plan
+from services.orchestrator.core.policy import ENERGY, Policy
+from services.orchestrator.core.provision import inherited
+from services.orchestrator.core.replay import Asked, Inputs, Look
 from services.orchestrator.core.report import differences
 from services.orchestrator.core.step import (
     Broken,
     Commit,
+    Note,
     Observation,
     Publish,
     Push,
@@ -34,10 +39,13 @@ from services.orchestrator.core.step import (
     nodes_now,
     situation_of,
     step,
+    watch,
 )
 from services.orchestrator.core.wish import Deployment
 from services.orchestrator.gauges import Gauges
+from services.orchestrator.journal import kept_inputs
 from services.orchestrator.links import Links
+from services.orchestrator.listener import TrafficListener
 from services.orchestrator.publisher import Publisher
 from services.orchestrator.records import (
     DeploymentRecord,
@@ -50,15 +58,17 @@ from services.orchestrator.routing import routing_table
 from services.orchestrator.standing import Heard, deployment_message
 from services.orchestrator.translate.blueprints import blueprint_message, blueprint_of, explanation_message
 from services.orchestrator.translate.wishes import wish_of
+from services.orchestrator.translate.work import power_of, queued_at, speeds_of
 from tradewind.domain.errors import (
     GenerationConflict,
     Internal,
     NotFound,
+    NotLeader,
     ServiceUnavailable,
     StaleGeneration,
     TradewindError,
 )
-from tradewind.v1 import orchestrator_pb2
+from tradewind.v1 import node_pb2, orchestrator_pb2
 
 # Something is looked at at least so often, for what no event tells: silence, ended pauses, the settle time of routes.
 PERIOD_S: Final = 0.5
@@ -66,20 +76,21 @@ PERIOD_S: Final = 0.5
 GATHER_S: Final = 0.02
 # A commit that failed is tried again after this time.
 RETRY_S: Final = 2.0
-# How often the lease's end is pushed forward.
-RENEW_S: Final = 5.0
+# How often nodes and deployments that are gone are forgotten.
+TIDY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A checked plan for changed wishes, not committed yet."""
+    """A checked plan, not committed yet, and what it was made from."""
 
     plan: Plan
     changes: tuple[str, ...]
+    inputs: Inputs
 
 
 class Control:
-    """Keeps wishes and blueprint, drives nodes towards it.
+    """Keeps wishes and blueprint; drives nodes towards it while it leads, only shows them while it follows.
 
     Args:
         records: PostgreSQL.
@@ -89,6 +100,8 @@ class Control:
         now_s: monotonic clock.
         patience: how long nodes may be silent.
         gauges: metrics.
+        listener: traffic as gateways tell it.
+        policy: how to go about it.
     """
 
     def __init__(
@@ -100,39 +113,95 @@ class Control:
         now_s: Callable[[], float],
         patience: Patience,
         gauges: Gauges,
+        listener: TrafficListener,
+        policy: Policy = ENERGY,
     ) -> None:
         self.records, self.links, self.catalogue = records, links, catalogue
-        self._publisher, self._now_s, self._gauges = publisher, now_s, gauges
-        self._state = State(started_s=now_s(), patience=patience)
+        self._publisher, self._now_s, self._gauges, self._listener = publisher, now_s, gauges, listener
+        self._state = State(started_s=now_s(), patience=patience, policy=policy)
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
         self._shown: list[orchestrator_pb2.Deployment] = []
         self._retry_at_s: float | None = None
-        self._renew_at_s = now_s() + RENEW_S
+        self._tidy_at_s = now_s() + TIDY_S
         self._log = structlog.get_logger("control")
-        self.deposed = False
+        self.leading = self.loaded = False
+        # Where the leader answers; "" when not known.
+        self.leader = ""
         self.blueprint = Blueprint("", 0, "")
         self.deployments: dict[str, DeploymentRecord] = {}
         self.draining: tuple[str, ...] = ()
         self.budgets: dict[str, int] = {}
         self.explanations: dict[str, orchestrator_pb2.Explanation] = {}
 
-    async def load(self) -> None:
-        """Takes over and reads what is stored.
+    async def lead(self) -> None:
+        """Takes the lead: reads what is stored, and waits for nodes to connect here.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL does not answer; it does not lead then.
+        """
+        async with self._lock:
+            await self._load()
+            self.links.clear()
+            learnt = self._state.learnt
+            if not learnt.provisions:
+                # We never followed: what the last leader provisioned for is in its last decision.
+                learnt = Memory(provisions=inherited(await self.records.provisions(), self._now_s()))
+            self._state = State(
+                started_s=self._now_s(), patience=self._state.patience, policy=self._state.policy, learnt=learnt
+            )
+            self._retry_at_s = None
+            self.leading, self.leader = True, self.records.holder
+        self._log.info(
+            "leading",
+            fencing=self.records.fencing,
+            generation=self.blueprint.generation,
+            deployments=len(self.deployments),
+        )
+        self.wake()
+
+    async def follow(self, leader: str, reports: Sequence[node_pb2.NodeReport]) -> None:
+        """Reads what the leader has written, for readers here.
+
+        Args:
+            leader: its address.
+            reports: of nodes, as Redis has them.
 
         Raises:
             DatabaseUnavailable: PostgreSQL does not answer.
         """
-        fencing = await self.records.take_over()
+        async with self._lock:
+            await self._load()
+            if self.leader != leader:
+                self._log.info("following", leader=leader, generation=self.blueprint.generation)
+            self.leader = leader
+            self.links.overhear(reports)
+            self._state = await asyncio.to_thread(watch, self._state, self._observe(), self._now_s())
+        await self._tell_watchers()
+
+    async def _load(self) -> None:
         stored = await self.records.load()
         self.deployments = {record.deployment_id: record for record in stored.deployments}
         self.blueprint = blueprint_of(stored.blueprint)
         self.draining, self.budgets = stored.draining, dict(stored.budgets)
         self.explanations = stored.explanations
-        self._log.info(
-            "loaded", fencing=fencing, generation=self.blueprint.generation, deployments=len(self.deployments)
-        )
+        self.loaded = True
+
+    def require_loaded(self) -> None:
+        """Refuses while nothing was read yet.
+
+        Raises:
+            ServiceUnavailable: it just started.
+        """
+        if not self.loaded:
+            raise ServiceUnavailable("the orchestrator just started and reads what is stored; retry in a second")
+
+    def depose(self, error: TradewindError) -> None:
+        """Another orchestrator leads: stops acting, sends node agents away."""
+        self._log.warning("another orchestrator leads, this one follows", error=error.message)
+        self.leading, self.leader = False, ""
+        self.links.clear()
 
     def wake(self) -> None:
         """Something may have changed; carries no data."""
@@ -160,11 +229,11 @@ class Control:
         """Nothing is planned or committed by others meanwhile; wakes the loop afterwards.
 
         Raises:
-            StaleGeneration: another orchestrator leads.
+            NotLeader: another orchestrator leads.
         """
         async with self._lock:
-            if self.deposed:
-                raise StaleGeneration("another orchestrator leads; ask that one")
+            if not self.leading:
+                raise NotLeader(self.leader)
             yield
         self.wake()
 
@@ -198,7 +267,7 @@ class Control:
         if findings := check(situation, plan.blueprint, plan.explanations):
             self._log.error("the check refused a plan", findings=findings)
             raise Internal(f"the plan is wrong and was not committed: {'; '.join(findings)}", {"finding": findings[0]})
-        return Proposal(plan, differences(self.blueprint, plan.blueprint, self.variant_names()))
+        return Proposal(plan, differences(self.blueprint, plan.blueprint, self.variant_names()), Asked(situation))
 
     async def commit(self, session: AsyncSession, trigger: str, proposal: Proposal) -> None:
         """Writes a proposal within the caller's transaction; `adopt` it once that is committed."""
@@ -209,15 +278,16 @@ class Control:
         explanations = [explanation_message(e) for e in proposal.plan.explanations]
         words = [e.summary for e in proposal.plan.explanations]
         summary = "\n".join([*words, *(proposal.changes if changed else ())])
-        await add_decision(session, trigger, summary, message if changed else None, explanations)
+        kept = await asyncio.to_thread(kept_inputs, proposal.inputs, proposal.plan)
+        await add_decision(session, trigger, summary, message if changed else None, explanations, kept)
 
-    def adopt(self, plan: Plan) -> None:
-        """A committed plan is in force."""
+    def adopt(self, plan: Plan, *, asked: bool = True) -> None:
+        """A committed plan is in force; `asked` when people asked for it, not the loop itself."""
         if plan.blueprint != self.blueprint:
             self._log.info("blueprint committed", generation=plan.blueprint.generation, id=plan.blueprint.blueprint_id)
         self.blueprint = plan.blueprint
         # The next look finds the same and has no news to write down again.
-        self._state = replace(self._state, explanations=plan.explanations)
+        self._state = replace(self._state, explanations=plan.explanations, asked=asked)
         self.explanations.update({e.deployment_id: explanation_message(e) for e in plan.explanations})
         self._gauges.generation(plan.blueprint.generation)
 
@@ -242,6 +312,7 @@ class Control:
         Raises:
             NotFound: there is none.
         """
+        self.require_loaded()
         for record in self.deployments.values():
             if name in (record.deployment_id, record.name):
                 return record
@@ -285,9 +356,14 @@ class Control:
     # --- one look --------------------------------------------------------------------------------------------------
 
     def _observe(self) -> Observation:
+        wishes = self.wishes()
+        queued = queued_at(self.links.all())
         return Observation(
-            deployments=self.wishes(),
+            deployments=wishes,
             nodes=self.links.sights(),
+            traffic=self._listener.traffic({w.name: w.deployment_id for w in wishes}, queued),
+            power=power_of(self.links.all()),
+            speeds=speeds_of(self.links.all()),
             catalog=self.catalogue.catalog,
             blueprint=self.blueprint,
             budgets=tuple(Budget(scope, float(limit)) for scope, limit in sorted(self.budgets.items())),
@@ -296,13 +372,13 @@ class Control:
         )
 
     async def _look(self) -> None:
-        if self.deposed:
+        if not self.leading:
             return
         now_s = self._now_s()
         if self._retry_at_s is not None and now_s >= self._retry_at_s:
             self._retry_at_s, self._state = None, again(self._state)
-        seen = self._observe()
-        state, effects = await asyncio.to_thread(step, self._state, seen, now_s)
+        seen, before = self._observe(), self._state
+        state, effects = await asyncio.to_thread(step, before, seen, now_s)
         self._state = state
         self._gauges.nodes([node_state for _, node_state in state.nodes])
         for effect in sorted(effects, key=lambda e: isinstance(e, Commit)):
@@ -311,60 +387,60 @@ class Control:
             elif isinstance(effect, Publish):
                 addresses = {link.node.node_id: link.node.address for link in self.links.all()}
                 wishes = self.wishes()
-                self._publisher.routes(routing_table(effect.routes, wishes, addresses, self.catalogue.catalog))
+                self._publisher.routes(routing_table(wishes, addresses, self.catalogue.catalog, effect))
             elif isinstance(effect, Broken):
                 self._log.error("the check refused a plan, nothing was committed", findings=effect.findings)
                 self._gauges.refused()
+            elif isinstance(effect, Note):
+                self._log.info("learnt", words=effect.words)
             else:
-                await self._commit(effect)
+                await self._commit(effect, Look(before, seen, now_s))
         await self._tidy(now_s)
 
-    async def _commit(self, effect: Commit) -> None:
-        proposal = Proposal(effect.plan, differences(effect.parent, effect.plan.blueprint, self.variant_names()))
+    async def _commit(self, effect: Commit, inputs: Look) -> None:
+        changes = differences(effect.parent, effect.plan.blueprint, self.variant_names())
+        proposal = Proposal(effect.plan, changes, inputs)
         try:
             async with self.records.begin() as session:
                 await self.commit(session, effect.trigger, proposal)
         except StaleGeneration as error:
-            self._depose(error)
+            self.depose(error)
             return
         except (TradewindError, GenerationConflict) as error:
             self._log.warning("not committed, trying again", trigger=effect.trigger, error=error.message)
             self._retry_at_s = self._now_s() + RETRY_S
             return
         self._log.info("decided", trigger=effect.trigger, changes=[line for line in proposal.changes if line[0] != "="])
-        self.adopt(effect.plan)
+        self.adopt(effect.plan, asked=self._state.asked)
         self.wake()
 
     async def _tidy(self, now_s: float) -> None:
-        """Forgets deployments that are gone, long lost nodes; renews the lease. Waits for nothing that is away."""
+        """Forgets deployments that are gone and long lost nodes. Waits for nothing that is away."""
         ended = [
             record.deployment_id
             for record in self.deployments.values()
             if record.deleting and self._has_ended(record.deployment_id)
         ]
-        if not ended and now_s < self._renew_at_s:
+        if not ended and now_s < self._tidy_at_s:
             return
-        self._renew_at_s = now_s + RENEW_S
+        self._tidy_at_s = now_s + TIDY_S
         self.links.forget(frozenset({r.node_id for r in (*self.blueprint.replicas, *self.blueprint.leaving)}))
+        if not ended:
+            return
         try:
-            if ended:
-                async with self.records.begin() as session:
-                    await forget_deployments(session, ended)
-                for deployment_id in ended:
-                    del self.deployments[deployment_id]
-                    self.explanations.pop(deployment_id, None)
-            await self.records.renew()
+            async with self.records.begin() as session:
+                await forget_deployments(session, ended)
         except StaleGeneration as error:
-            self._depose(error)
+            self.depose(error)
+            return
+        for deployment_id in ended:
+            del self.deployments[deployment_id]
+            self.explanations.pop(deployment_id, None)
 
     def _has_ended(self, deployment_id: str) -> bool:
         gone = self._state.rollout.gone
         leaving = [r for r in self.blueprint.leaving_of(deployment_id) if r.replica_id not in gone]
         return not self.blueprint.of(deployment_id) and not leaving
-
-    def _depose(self, error: TradewindError) -> None:
-        self._log.error("another orchestrator leads, this one stops acting", error=error.message)
-        self.deposed = True
 
     def _model_id(self, record: DeploymentRecord) -> str:
         with contextlib.suppress(NotFound, ServiceUnavailable):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -121,6 +121,22 @@ class Links:
             link.connected = False
             link.news.set()
             self._log.warning("node disconnected", node=node_id)
+
+    def overhear(self, reports: Sequence[node_pb2.NodeReport]) -> None:
+        """Takes in what others heard of nodes, for showing; a report that is not newer counts for nothing."""
+        for report in reports:
+            link = self._links.get(report.node_id)
+            known = link.report if link else None
+            if known and (report.agent_epoch, report.sequence) <= (known.agent_epoch, known.sequence):
+                continue
+            self._links[report.node_id] = Link(report, node_of(report), self._now_s(), self._unix_s(), connected=True)
+
+    def clear(self) -> None:
+        """Forgets every node and ends its stream: who leads has changed, agents shall connect anew."""
+        for link in self._links.values():
+            link.connected = False
+            link.news.set()
+        self._links = {}
 
     def push(self, targets: tuple[Target, ...], generation: int, fencing: int) -> None:
         """Tells every connected node its target, when it differs from what it was told last."""

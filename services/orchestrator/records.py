@@ -6,8 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import delete, func, select, update
@@ -15,21 +14,19 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tradewind.domain.errors import AlreadyExists, GenerationConflict, StaleGeneration
+from services.orchestrator.core.provision import Provision
+from services.orchestrator.journal import KeptInputs, keep_inputs, newest_provisions
+from services.orchestrator.lease import Lease
+from tradewind.domain.errors import AlreadyExists, GenerationConflict
 from tradewind.store.database import Database
 from tradewind.store.tables import (
     BlueprintRow,
     DecisionRow,
     DeploymentRow,
-    LeaderRow,
     NodePolicyRow,
     PowerBudgetRow,
 )
 from tradewind.v1 import orchestrator_pb2
-
-ROLE: Final = "orchestrator"
-# Only for people who look at the row: what protects against an old leader is the fencing number, not the time.
-LEASE_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +58,21 @@ class Records:
 
     Args:
         database: the metadata database.
-        holder: who we are, for the leader row.
+        lease: what lets us write.
     """
 
-    def __init__(self, database: Database, holder: str) -> None:
-        self._database, self._holder = database, holder
-        self.fencing = 0
+    def __init__(self, database: Database, lease: Lease) -> None:
+        self._database, self._lease = database, lease
 
-    async def take_over(self) -> int:
-        """Becomes the leader: the fencing number grows, an older leader's commits fail from now on."""
-        expires = datetime.now(UTC) + timedelta(seconds=LEASE_S)
-        async with self._database.session() as session:
-            row = insert(LeaderRow).values(role=ROLE, holder=self._holder, fencing=1, expires_at=expires)
-            changes = {"holder": self._holder, "fencing": LeaderRow.fencing + 1, "expires_at": expires}
-            statement = row.on_conflict_do_update(index_elements=["role"], set_=changes).returning(LeaderRow.fencing)
-            self.fencing = (await session.execute(statement)).scalar_one()
-        return self.fencing
+    @property
+    def holder(self) -> str:
+        """Where we answer."""
+        return self._lease.holder
+
+    @property
+    def fencing(self) -> int:
+        """Our fencing number, for targets."""
+        return self._lease.fencing
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncSession]:
@@ -86,15 +82,7 @@ class Records:
             StaleGeneration: another orchestrator took over.
         """
         async with self._database.session() as session:
-            found = await session.execute(
-                select(LeaderRow.fencing).where(LeaderRow.role == ROLE).with_for_update(read=True)
-            )
-            newest = found.scalar_one_or_none()
-            if newest != self.fencing:
-                raise StaleGeneration(
-                    f"another orchestrator leads (fencing number {newest}, ours is {self.fencing}); ask that one",
-                    {"expected": str(self.fencing), "actual": str(newest)},
-                )
+            await self._lease.require(session)
             yield session
 
     @asynccontextmanager
@@ -103,15 +91,10 @@ class Records:
         async with self._database.session() as session:
             yield session
 
-    async def renew(self) -> None:
-        """Pushes the lease's end forward, for people to see.
-
-        Raises:
-            StaleGeneration: another orchestrator took over.
-        """
-        async with self.begin() as session:
-            expires = datetime.now(UTC) + timedelta(seconds=LEASE_S)
-            await session.execute(update(LeaderRow).where(LeaderRow.role == ROLE).values(expires_at=expires))
+    async def provisions(self) -> tuple[Provision, ...]:
+        """What the last leader provisioned for, as far as its last decision tells."""
+        async with self._database.session() as session:
+            return await newest_provisions(session)
 
     async def load(self) -> Stored:
         """Everything needed to go on after a restart."""
@@ -231,8 +214,9 @@ async def add_decision(
     summary: str,
     blueprint: orchestrator_pb2.Blueprint | None,
     explanations: Sequence[orchestrator_pb2.Explanation],
+    kept: KeptInputs | None = None,
 ) -> orchestrator_pb2.Decision:
-    """Appends to the journal."""
+    """Appends to the journal, with what the decision was made from."""
     now = datetime.now(UTC)
     decision = orchestrator_pb2.Decision(
         decision_id=uuid.uuid4().hex,
@@ -254,6 +238,8 @@ async def add_decision(
         )
     )
     await session.flush()
+    if kept is not None:
+        await keep_inputs(session, decision.decision_id, last + 1, kept)
     return decision
 
 

@@ -46,4 +46,6 @@ def _metadata(explanation: Explanation) -> dict[str, str]:
         metadata.update({name: f"{value:g}" for name, value in figures.items() if value is not None})
     if explanation.nearest_demand_requests_per_s is not None:
         metadata["nearest_requests_per_s"] = f"{explanation.nearest_demand_requests_per_s:g}"
+    if explanation.nearest_hardware:
+        metadata["nearest_hardware"] = ", ".join(explanation.nearest_hardware)
     return metadata

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from services.orchestrator.core.blueprint import Replica
 from services.orchestrator.core.catalog import Catalog
-from services.orchestrator.core.wish import Deployment
+from services.orchestrator.core.step import Publish
+from services.orchestrator.core.wish import Deployment, Metric
 from tradewind.domain.routes import DeploymentRoute, ReplicaRoute
 
 
 def routing_table(
-    routed: Sequence[tuple[str, tuple[Replica, ...]]],
     wishes: Sequence[Deployment],
     addresses: Mapping[str, str],
     catalog: Catalog,
+    published: Publish,
 ) -> list[DeploymentRoute]:
     """Routes by deployment name; a wish without a ready replica has an empty one.
 
     Args:
-        routed: ready replicas by deployment id.
         wishes: deployments in force.
         addresses: of node agents by node id.
         catalog: for names and context lengths of variants.
+        published: what the core routes.
     """
-    by_id, variants = dict(routed), {v.variant_id: v for v in catalog.variants}
+    weights, limits = dict(published.weights), dict(published.limits)
+    by_id, variants = dict(published.routes), {v.variant_id: v for v in catalog.variants}
     routes: list[DeploymentRoute] = []
     for wish in sorted(wishes, key=lambda w: w.name):
         replicas = by_id.get(wish.deployment_id, ())
@@ -43,9 +44,20 @@ def routing_table(
                         variant_id=r.variant_id,
                         variant_name=variants[r.variant_id].name if r.variant_id in variants else r.variant_id,
                         batch_limit=r.batch_limit,
+                        weight=weights.get(r.replica_id, 1.0),
+                        sequences_limit=limits.get(r.replica_id, 0),
                     )
                     for r in replicas
                 ),
+                asleep=wish.deployment_id in published.asleep,
+                ttft_limit_ms=_limit_ms(wish, Metric.TTFT),
+                tpot_limit_ms=_limit_ms(wish, Metric.TPOT),
             )
         )
     return routes
+
+
+def _limit_ms(wish: Deployment, metric: Metric) -> float:
+    """The limit at the highest percentile, which is what attainment is judged by; 0 when there is none."""
+    limits = [(limit.percentile, limit.limit_ms) for limit in wish.slo.latency if limit.metric is metric]
+    return max(limits)[1] if limits else 0.0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from services.orchestrator.control import Control
@@ -12,7 +13,8 @@ from services.orchestrator.links import Link, Links
 from services.orchestrator.node_view import node_message
 from services.orchestrator.node_writes import NodeWrites
 from services.orchestrator.records import decisions, newest_explanation
-from tradewind.domain.errors import InvalidField, NotFound
+from services.orchestrator.replays import Replays
+from tradewind.domain.errors import InvalidField, NotFound, NotLeader
 from tradewind.rpc.service import end_task
 from tradewind.v1 import node_pb2, node_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc
 
@@ -29,34 +31,48 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     Args:
         control: the control loop.
+        forward: calls a method of the leader; used while another orchestrator leads.
     """
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    def __init__(self, control: Control, forward: Callable[[str, Any, Any], Awaitable[Any]]) -> None:
+        self._control, self._forward = control, forward
         self._deployments, self._nodes = DeploymentWrites(control), NodeWrites(control)
+        self._replays = Replays(control.records, time.monotonic)
 
-    async def CreateDeployment(self, request: Any, context: Any) -> orchestrator_pb2.CreateDeploymentResponse:
+    async def CreateDeployment(self, request: Any, context: Any) -> Any:
         """See the contract, for every method here."""
+        if not self._control.leading:
+            return await self._forward("CreateDeployment", request, context)
         return await self._deployments.create(request, context.time_remaining())
 
-    async def UpdateDeployment(self, request: Any, context: Any) -> orchestrator_pb2.UpdateDeploymentResponse:
+    async def UpdateDeployment(self, request: Any, context: Any) -> Any:
         """Compare-and-set on the generation."""
+        if not self._control.leading:
+            return await self._forward("UpdateDeployment", request, context)
         return await self._deployments.update(request, context.time_remaining())
 
-    async def DeleteDeployment(self, request: Any, context: Any) -> orchestrator_pb2.DeleteDeploymentResponse:
+    async def DeleteDeployment(self, request: Any, context: Any) -> Any:
         """Drains and stops."""
+        if not self._control.leading:
+            return await self._forward("DeleteDeployment", request, context)
         return await self._deployments.delete(request, context.time_remaining())
 
-    async def PreviewPlan(self, request: Any, context: Any) -> orchestrator_pb2.PreviewPlanResponse:
+    async def PreviewPlan(self, request: Any, context: Any) -> Any:
         """Plans and commits nothing."""
+        if not self._control.leading:
+            return await self._forward("PreviewPlan", request, context)
         return await self._deployments.preview(request, context.time_remaining())
 
-    async def DrainNode(self, request: Any, context: Any) -> orchestrator_pb2.DrainNodeResponse:
+    async def DrainNode(self, request: Any, context: Any) -> Any:
         """Make-before-break."""
+        if not self._control.leading:
+            return await self._forward("DrainNode", request, context)
         return await self._nodes.drain(request, context.time_remaining())
 
-    async def SetPowerBudget(self, request: Any, context: Any) -> orchestrator_pb2.SetPowerBudgetResponse:
+    async def SetPowerBudget(self, request: Any, context: Any) -> Any:
         """Stored, and kept when work is placed."""
+        if not self._control.leading:
+            return await self._forward("SetPowerBudget", request, context)
         return await self._nodes.budget(request)
 
     async def GetDeployment(self, request: Any, context: Any) -> orchestrator_pb2.GetDeploymentResponse:
@@ -66,6 +82,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     async def ListDeployments(self, request: Any, context: Any) -> orchestrator_pb2.ListDeploymentsResponse:
         """By name."""
+        self._control.require_loaded()
         shown = [d for d in self._control.show_all() if d.name > request.page_token]
         page, token = _page(shown, request.page_size, [d.name for d in shown])
         return orchestrator_pb2.ListDeploymentsResponse(deployments=page, next_page_token=token)
@@ -94,13 +111,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     async def ListDecisions(self, request: Any, context: Any) -> orchestrator_pb2.ListDecisionsResponse:
         """Newest first."""
-        deployment_id = ""
-        if request.deployment:
-            # Decisions outlive deployments: an id that is not known any more is searched for as it is.
-            try:
-                deployment_id = self._control.find(request.deployment).deployment_id
-            except NotFound:
-                deployment_id = request.deployment
+        deployment_id = self._deployment_id(request.deployment)
         if request.page_token and not request.page_token.isdigit():
             raise InvalidField("page_token", "it is not one that this method gave")
         before = int(request.page_token) if request.page_token else None
@@ -112,12 +123,25 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             decisions=[decision for _, decision in found[:size]], next_page_token=token
         )
 
+    async def ReplayDecisions(self, request: Any, context: Any) -> orchestrator_pb2.ReplayDecisionsResponse:
+        """Newest first; ends in time for the caller's deadline with what was done by then."""
+        deployment_id = self._deployment_id(request.deployment)
+        return await self._replays.replay(deployment_id, _size(request.page_size), context.time_remaining())
+
     async def ListNodes(self, request: Any, context: Any) -> orchestrator_pb2.ListNodesResponse:
         """By id."""
+        self._control.require_loaded()
         nodes = [n for n in self._control.nodes() if n.node_id > request.page_token]
         page, token = _page(nodes, request.page_size, [n.node_id for n in nodes])
         messages = [node_message(node, self._control.links.get(node.node_id)) for node in page]
         return orchestrator_pb2.ListNodesResponse(nodes=messages, next_page_token=token)
+
+    def _deployment_id(self, name: str) -> str:
+        """Decisions outlive deployments: an id that is not known any more is searched for as it is."""
+        try:
+            return self._control.find(name).deployment_id if name else ""
+        except NotFound:
+            return name
 
 
 class NodeLinkServicer(node_pb2_grpc.NodeLinkServiceServicer):
@@ -125,13 +149,21 @@ class NodeLinkServicer(node_pb2_grpc.NodeLinkServiceServicer):
 
     Args:
         links: nodes and their streams.
+        leader: where the leader answers; None while that is here.
     """
 
-    def __init__(self, links: Links) -> None:
-        self._links = links
+    def __init__(self, links: Links, leader: Callable[[], str | None]) -> None:
+        self._links, self._leader = links, leader
 
     async def Connect(self, request_iterator: Any, context: Any) -> AsyncIterator[node_pb2.ConnectResponse]:
-        """Whole reports up, whole targets down, until either side ends."""
+        """Whole reports up, whole targets down, until either side ends or another orchestrator leads.
+
+        Raises:
+            NotLeader: another orchestrator leads; agents connect to that one.
+        """
+        leader = self._leader()
+        if leader is not None:
+            raise NotLeader(leader)
         stream, link = self._links.open(), None
         async for first in request_iterator:
             link = self._links.hear(stream, first.report)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from services.orchestrator.core.policy import POLICIES
 from tradewind.settings import ServiceSettings
 
 
@@ -12,18 +13,32 @@ class OrchestratorSettings(ServiceSettings):
     """What the orchestrator needs to know.
 
     Attributes:
+        advertise_address: "host:port" where agents and other orchestrators reach this one; "" for its own listen, or
+            the host's name when it listens on every interface.
         compiler_address: "host:port" of the compiler.
         profiler_address: "host:port" of the profiler.
         suspect_after_s: silence after which a node gets no new work.
         lost_after_s: silence after which its work is placed elsewhere.
+        policy: how it goes about its work: energy, latency, static, … (`core/policy.py`); evaluations compare them.
         catalog_poll_s: how often models, variants and profiles are read.
     """
 
     model_config = SettingsConfigDict(env_prefix="TRADEWIND_ORCHESTRATOR_")
 
     listen: str = "127.0.0.1:7401"
+    advertise_address: str = ""
     compiler_address: str = "127.0.0.1:7402"
     profiler_address: str = "127.0.0.1:7403"
     suspect_after_s: float = Field(default=6.0, gt=0)
     lost_after_s: float = Field(default=20.0, gt=0)
+    policy: str = "energy"
     catalog_poll_s: float = Field(default=3.0, gt=0)
+
+    @field_validator("policy")
+    @classmethod
+    def _known_policy(cls, name: str) -> str:
+        # The oracle knows the future, which only a simulation has.
+        known = [policy.name for policy in POLICIES.values() if not policy.foresees]
+        if name not in known:
+            raise ValueError(f"{name!r} is none of {', '.join(known)}")
+        return name

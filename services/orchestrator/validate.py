@@ -17,7 +17,11 @@ MOST_TOKENS: Final = 10_000_000
 MOST_REPLICAS: Final = 1_000
 MOST_LIMITS: Final = 32
 MOST_LABELS: Final = 32
+# As many failure domains as a plan tells apart.
+MOST_DOMAINS: Final = 32
 MOST_TEXT: Final = 256
+# Gateways hold a request for a sleeping deployment no longer.
+MOST_COLD_START_S: Final = 180.0
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -40,6 +44,7 @@ def check_spec(spec: orchestrator_pb2.DeploymentSpec) -> None:
     if spec.objective not in common_pb2.Objective.values():
         raise InvalidField("spec.objective", f"{spec.objective} is none of energy, latency, cost")
     _check_slo(spec.slo)
+    _check_spread(spec)
     _check_demand(spec.demand)
     for field in ("min_replicas", "max_replicas"):
         if getattr(spec, field) > MOST_REPLICAS:
@@ -51,11 +56,39 @@ def check_spec(spec: orchestrator_pb2.DeploymentSpec) -> None:
             "spec.min_replicas",
             f"at least {spec.min_replicas} and at most {spec.max_replicas} replicas cannot both hold",
         )
+    _check_sleep(spec)
     if len(spec.node_selector) > MOST_LABELS:
         raise InvalidField("spec.node_selector", f"at most {MOST_LABELS} labels are possible")
     for key, value in spec.node_selector.items():
         if not key or len(key) > MOST_TEXT or len(value) > MOST_TEXT:
             raise InvalidField("spec.node_selector", f"labels have 1 to {MOST_TEXT} characters")
+
+
+def _check_spread(spec: orchestrator_pb2.DeploymentSpec) -> None:
+    if len(spec.trust_level) > MOST_TEXT:
+        raise InvalidField("spec.trust_level", f"at most {MOST_TEXT} characters are possible")
+    if not spec.HasField("spread"):
+        return
+    domains = spec.spread.domains
+    if not 2 <= domains <= MOST_DOMAINS:
+        raise InvalidField("spec.spread.domains", f"{domains} is not between 2 and {MOST_DOMAINS}")
+    if spec.max_replicas and spec.max_replicas < domains:
+        raise InvalidField(
+            "spec.spread.domains", f"{domains} domains need as many replicas, at most {spec.max_replicas} are allowed"
+        )
+
+
+def _check_sleep(spec: orchestrator_pb2.DeploymentSpec) -> None:
+    if not 0.0 <= spec.cold_start_s <= MOST_COLD_START_S:
+        raise InvalidField(
+            "spec.cold_start_s", f"{spec.cold_start_s:g} s is not between 0 (any) and {MOST_COLD_START_S:g} s"
+        )
+    if spec.cold_start_s and not spec.scale_to_zero:
+        raise InvalidField("spec.cold_start_s", "it only matters with scale_to_zero; set that, or leave it out")
+    if spec.scale_to_zero and spec.min_replicas:
+        raise InvalidField(
+            "spec.scale_to_zero", f"at least {spec.min_replicas} replicas and none at all cannot both hold; drop one"
+        )
 
 
 def check_scope(scope: str) -> tuple[str, str]:
@@ -127,7 +160,14 @@ def _check_demand(demand: common_pb2.Demand) -> None:
     rate = demand.requests_per_s
     if not 0.0 <= rate <= MOST_REQUESTS_PER_S:
         raise InvalidField("spec.demand.requests_per_s", f"{rate:g} is not between 0 and {MOST_REQUESTS_PER_S:g}")
-    for field in ("prompt_tokens", "output_tokens"):
+    mean = demand.mean_requests_per_s
+    if not 0.0 <= mean <= MOST_REQUESTS_PER_S or (rate > 0.0 and mean > rate):
+        raise InvalidField("spec.demand.mean_requests_per_s", f"{mean:g} is not between 0 and requests_per_s, {rate:g}")
+    for typical in ("prompt_tokens", "output_tokens"):
+        p95 = getattr(demand, f"{typical}_p95")
+        if p95 and p95 < getattr(demand, typical):
+            raise InvalidField(f"spec.demand.{typical}_p95", f"{p95} is below the typical {getattr(demand, typical)}")
+    for field in ("prompt_tokens", "output_tokens", "prompt_tokens_p95", "output_tokens_p95"):
         if getattr(demand, field) > MOST_TOKENS:
             raise InvalidField(
                 f"spec.demand.{field}", f"{getattr(demand, field)} tokens; at most {MOST_TOKENS} make sense"

@@ -94,6 +94,7 @@ async def test_json_is_pure_and_has_the_contracts_names(stage: Stage, gguf: str)
         ("nodes", "drain", "n1"): "node",
         ("top",): "nodes",
         ("decisions",): "decisions",
+        ("replay",): "replays",
         ("targets",): "targets",
         ("operation", "show", "operations/compiler-0"): "operation",
         ("chat", "chat", "Hi"): "content",
@@ -121,6 +122,7 @@ async def test_lists_are_readable(stage: Stage, gguf: str) -> None:
         ("nodes", "undrain", "n1"): "active",
         ("top",): "42%",
         ("decisions", "chat"): "placed chat [1 replica]",
+        ("replay", "chat"): "same",
         ("targets",): "znver3",
         ("operation", "show", "operations/profiler-0"): "done",
     }.items():
@@ -234,3 +236,8 @@ async def test_apply_changes_what_the_file_changed(stage: Stage) -> None:
 async def test_text_comes_from_stdin_too(stage: Stage) -> None:
     said = await stage.cli("chat", "chat", stdin="Grüße aus Köln".encode())
     assert (said.code, said.out) == (0, "It is Grüße aus Köln.\n")
+
+
+async def test_a_replay_that_comes_out_otherwise_fails(stage: Stage) -> None:
+    ran = await stage.cli.inside("replay", "other")
+    assert (ran.code, "nothing would be decided" in ran.out) == (1, True)

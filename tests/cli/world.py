@@ -286,6 +286,15 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         decision.create_time.GetCurrentTime()
         return orchestrator_pb2.ListDecisionsResponse(decisions=[decision])
 
+    async def ReplayDecisions(self, request: Any, context: Any) -> orchestrator_pb2.ReplayDecisionsResponse:
+        replay = orchestrator_pb2.Replay(decision_id="x1", trigger="deployment chat created")
+        replay.outcome = orchestrator_pb2.REPLAY_OUTCOME_SAME
+        if request.deployment == "other":
+            replay.outcome = orchestrator_pb2.REPLAY_OUTCOME_DIFFERENT
+            replay.differences.append("nothing would be decided")
+        replay.create_time.GetCurrentTime()
+        return orchestrator_pb2.ReplayDecisionsResponse(replays=[replay])
+
     async def ListNodes(self, request: Any, context: Any) -> orchestrator_pb2.ListNodesResponse:
         return orchestrator_pb2.ListNodesResponse(nodes=[self._node()])
 

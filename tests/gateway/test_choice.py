@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gateway.core.choice import capacity, choose
+from services.gateway.core.room import full
 from tradewind.domain.routes import ReplicaRoute
 
 
@@ -24,6 +25,19 @@ def test_requests_are_shared_by_batch_limit() -> None:
         assert chosen is not None
         outstanding[chosen.replica_id] += 1
     assert outstanding == {"small": 20, "large": 60}
+
+
+def test_a_weight_makes_a_replica_smaller_and_a_limit_makes_it_full() -> None:
+    replicas = [replace(replica("slow", 4), weight=0.5), replica("fast", 4)]
+    outstanding: Counter[str] = Counter()
+    for turn in range(60):
+        chosen = choose(replicas, outstanding, turn)
+        assert chosen is not None
+        outstanding[chosen.replica_id] += 1
+    assert outstanding == {"slow": 20, "fast": 40}
+    limited = [replace(replica("a", 4), sequences_limit=3), replica("b", 4)]
+    assert full(limited, {"a": 2, "b": 99}) == frozenset()
+    assert full(limited, {"a": 3, "b": 99}) == {"a"}
 
 
 def test_equal_replicas_take_turns() -> None:

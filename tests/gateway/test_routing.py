@@ -164,6 +164,29 @@ async def test_no_ready_replica_says_so_after_a_while(world: World, gateway_sett
     assert caught.value.response.headers["retry-after"] == "1"
 
 
+@pytest.mark.parametrize("gateway_settings", [{"wait_ready_s": 0.1}])
+async def test_a_request_for_a_sleeping_deployment_waits_and_is_told_of(
+    world: World, gateway_settings: dict[str, object]
+) -> None:
+    await world.serve("hello")
+    awake = world.routes["chat"]
+    world.routes["chat"] = replace(awake, replicas=(), asleep=True)
+    await world.publish()
+    asking = asyncio.create_task(world.client().chat.completions.create(model="chat", messages=ASK))
+
+    async def counted() -> bool:
+        return any(d.queued == 1 for g in await world.live.traffic() for d in g.deployments if d.name == "chat")
+
+    async with asyncio.timeout(10.0):
+        while not await counted():
+            assert not asking.done(), "it waits far beyond wait_ready_s"
+            await asyncio.sleep(0.05)
+    world.routes["chat"] = awake
+    await world.publish()
+    answer = await asking
+    assert answer.choices[0].message.content == "hello"
+
+
 async def test_too_many_requests_are_told_to_come_later(world: World) -> None:
     script = await world.serve("x", hold_at=0)
     # The name of the variant tells `deploy` that the new table has arrived.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 from services.gateway.http.probes import Probes
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.routing.table import RouteTable
+from services.gateway.traffic import TrafficCount
 from tests.gateway.conftest import VARIANT_ID, World
 from tests.gateway.fake_node import ENERGY_PER_TOKEN_MJ
 from tradewind.metrics import Registry
@@ -103,7 +105,7 @@ async def test_metrics_count_requests_tokens_and_energy(world: World) -> None:
 
 def test_labels_are_bounded() -> None:
     registry = Registry()
-    metrics = GatewayMetrics(registry, lambda _: True)
+    metrics = GatewayMetrics(registry, lambda _: True, TrafficCount(time.time, dict))
     for number in range(1_000):
         metrics.begun(f"d{number}")
         metrics.ended("chat", f"d{number}", "OK")

@@ -16,7 +16,7 @@ from services.node_agent.replica.spec import ProcessSpec
 from services.node_agent.supervision.process import ReplicaProcess
 from tests.node_agent.wait import until
 from tests.tiny_variant import TinyVariant
-from tradewind.domain.errors import ReplicaLost
+from tradewind.domain.errors import RemoteError, ReplicaLost, reason_of
 from tradewind.domain.figures import FigureSource
 from tradewind.rpc.errors import translated
 from tradewind.v1 import inference_pb2
@@ -35,7 +35,7 @@ async def start(tiny: TinyVariant, tmp_path: Path) -> AsyncIterator[Start]:
     envelope.write_bytes(tiny.envelope)
     processes: list[ReplicaProcess] = []
 
-    async def begin(silence_limit_s: float = 60) -> ReplicaProcess:
+    async def begin(silence_limit_s: float = 60, gpu_uuid: str = "") -> ReplicaProcess:
         spec = ProcessSpec(
             replica_id="r1",
             variant_id=tiny.variant.variant_id,
@@ -47,6 +47,7 @@ async def start(tiny: TinyVariant, tmp_path: Path) -> AsyncIterator[Start]:
             batch_limit=0,
             parent=os.getpid(),
             rate=Rate(1000.0, FigureSource.MODELLED, "test@1"),
+            gpu_uuid=gpu_uuid,
         )
         assert ProcessSpec.from_json(spec.to_json()) == spec
         process = await ReplicaProcess.start(spec, silence_limit_s)
@@ -75,6 +76,7 @@ async def energy_of(process: ReplicaProcess) -> inference_pb2.Usage:
 async def test_it_stays_on_its_cores_and_takes_new_rates(start: Start) -> None:
     process = await start()
     assert psutil.Process(process.pid).cpu_affinity() == [0]
+    assert psutil.Process(process.pid).environ()["CUDA_VISIBLE_DEVICES"] == "", "on a CPU no board is seen"
     assert (await energy_of(process)).energy.method == "test@1"
     process.tell_rate(Rate(5.0, FigureSource.ATTRIBUTED, "other@2"))
     async with asyncio.timeout(10):
@@ -129,3 +131,9 @@ async def test_one_whose_parent_is_another_leaves_at_once(start: Start, tmp_path
     with pytest.raises(ReplicaLost, match="code 3"):
         await orphan.ready(LOAD_LIMIT_S)
     await orphan.stop()
+
+
+async def test_a_variant_placed_on_the_wrong_kind_of_device_says_so(start: Start) -> None:
+    with pytest.raises(RemoteError, match=r"runs on the CPU .* placed on MIG-1") as raised:
+        await start(gpu_uuid="MIG-1")
+    assert reason_of(raised.value) == "DEVICE_FAULT"

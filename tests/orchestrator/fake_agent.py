@@ -10,11 +10,11 @@ import contextlib
 import time
 from typing import Any
 
-import grpc
-
+from services.node_agent.orchestrators import Orchestrators
 from tests.orchestrator.neighbours import CPU
-from tradewind.rpc.client import open_channel
-from tradewind.v1 import node_pb2, node_pb2_grpc
+from tradewind.domain.errors import TradewindError
+from tradewind.rpc.errors import translated
+from tradewind.v1 import node_pb2
 
 PERIOD_S = 0.2
 _S = node_pb2
@@ -76,17 +76,20 @@ class FakeAgent:
         }
 
     async def _run(self) -> None:
-        while True:
-            channel = open_channel(self.address)
-            stub: Any = node_pb2_grpc.NodeLinkServiceStub(channel)
-            try:
-                call = stub.Connect(self._reports())
-                async for response in call:
-                    self._obey(response.target)
-            except grpc.aio.AioRpcError:
+        orchestrators = Orchestrators(self.address)
+        try:
+            while True:
+                stub: Any = await orchestrators.stub()
+                try:
+                    with translated("orchestrator"):
+                        async for response in stub.Connect(self._reports()):
+                            self._obey(response.target)
+                    orchestrators.ended()
+                except TradewindError as error:
+                    orchestrators.failed(error)
                 await asyncio.sleep(PERIOD_S / 2)
-            finally:
-                await channel.close(None)
+        finally:
+            await orchestrators.close()
 
     async def _reports(self) -> Any:
         while True:

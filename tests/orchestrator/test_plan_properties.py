@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from services.orchestrator.core.catalog import Catalog
 from services.orchestrator.core.check import check
 from services.orchestrator.core.fleet import Node, NodeState, ReplicaReport, ReplicaState, cores_of
+from services.orchestrator.core.ground import ground_of
+from services.orchestrator.core.offer import offer_of
 from services.orchestrator.core.plan import make_plan
 from services.orchestrator.core.points import points_of
 from services.orchestrator.core.situation import Situation
@@ -93,7 +95,7 @@ def test_least_power_of_all_that_fit_as_brute_force_finds_it(
     plan = make_plan(situation)
     menus = []
     for deployment in deployments:
-        points, _ = points_of(deployment, catalog, nodes, ())
+        points, _ = points_of(deployment, offer_of(situation, ground_of(situation)))
         menus.append([o for p in points if isinstance(o := weigh(deployment, p), Option)])
     best = min(
         (

@@ -72,6 +72,7 @@ async def test_it_says_why_it_cannot_start(database_url: str, redis_url: str) ->
             (await begin(database_url, redis_url, lissten=listen), 2, "did you mean TRADEWIND_ORCHESTRATOR_LISTEN?"),
             (await begin("postgresql:///none?host=/nowhere", redis_url), 1, "PostgreSQL does not answer"),
             (await begin(database_url, redis_url, lost_after_s="-1"), 2, "LOST_AFTER_S"),
+            (await begin(database_url, redis_url, policy="oracle"), 2, "'oracle' is none of energy, latency, static"),
         ]
         for process, code, words in cases:
             got, err = await finish(process)

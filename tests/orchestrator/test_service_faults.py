@@ -230,18 +230,6 @@ async def test_a_drained_node_is_left_make_before_break(stand: Stand) -> None:
             assert (await stand.call("DrainNode", undo)).node.state == ACTIVE
 
 
-async def test_a_second_leader_deposes_the_first(stand: Stand) -> None:
-    other = Stand(stand.shelf, stand.neighbours, stand.database_url, stand.redis_url)
-    await other.up()
-    try:
-        with pytest.raises(RemoteError) as refused:
-            await stand.deploy(allow_infeasible=True)
-        assert refused.value.remote_reason == "STALE_GENERATION"
-        await other.deploy(allow_infeasible=True)
-    finally:
-        await other.down()
-
-
 async def test_neighbours_away_the_last_known_goes_on(stand: Stand) -> None:
     async with FakeAgent(stand.address) as agent:
         await stand.until_node("n1", ACTIVE)

@@ -89,6 +89,8 @@ class DeploymentPart(_Part):
     variant: Annotated[str, Field(description="Use this one whatever the objective says.")] = ""
     min_replicas: Count = 0
     max_replicas: Count = 0
+    scale_to_zero: Annotated[bool, Field(description="Run nothing after ten minutes without a request.")] = False
+    cold_start: Annotated[str, Field(description="Longest start accepted for that.", examples=["30s"])] = ""
     node_labels: dict[str, str] = {}
     allow_infeasible: bool = False
 
@@ -141,6 +143,8 @@ def spec_of(declaration: Declaration) -> orchestrator_pb2.DeploymentSpec:
         objective=objective("deployment.objective", part.objective),
         min_replicas=part.min_replicas,
         max_replicas=part.max_replicas,
+        scale_to_zero=part.scale_to_zero,
+        cold_start_s=parsed("deployment.cold_start", part.cold_start, units.duration_s) if part.cold_start else 0.0,
         node_selector=part.node_labels,
     )
     if part.demand != DemandPart():

@@ -16,12 +16,15 @@ from tradewind.cli.commands import (
     chat,
     decisions,
     deployments,
+    evaluate,
     explain,
     models,
     nodes,
     operations,
     pareto,
     profiles,
+    replay,
+    simulate,
     status,
     targets,
     top,
@@ -48,7 +51,8 @@ Every command takes --json. Exit codes: 0 done, 1 failed, 2 misuse. docs/cli.md 
 _PANELS: Final = {
     "The main job": (models, variants, profiles, pareto, deployments, chat),
     "From one file": (apply,),
-    "How things stand": (status, explain, top, nodes, decisions, targets, operations, version),
+    "Without devices": (simulate, evaluate),
+    "How things stand": (status, explain, top, nodes, decisions, replay, targets, operations, version),
 }
 
 

@@ -99,6 +99,11 @@ class OrchestratorClient:
         request = orchestrator_pb2.ListDecisionsRequest(deployment=deployment, page_size=limit)
         return list(self._wire.call(self._stub.ListDecisions, request).decisions)
 
+    def replay(self, deployment: str = "", *, limit: int = 20) -> list[orchestrator_pb2.Replay]:
+        """The newest decisions made again with the orchestrator's code, newest first."""
+        request = orchestrator_pb2.ReplayDecisionsRequest(deployment=deployment, page_size=limit)
+        return list(self._wire.call(self._stub.ReplayDecisions, request, CALL_LIMIT_S).replays)
+
     def nodes(self) -> list[orchestrator_pb2.Node]:
         """All nodes, by id."""
         return self._wire.pages(self._stub.ListNodes, orchestrator_pb2.ListNodesRequest(), "nodes")

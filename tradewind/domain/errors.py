@@ -106,6 +106,12 @@ class NoSpace(TradewindError):
     reason = "NO_SPACE"
 
 
+class DeviceFault(TradewindError):
+    """The device is taken out; another one must do."""
+
+    reason = "DEVICE_FAULT"
+
+
 class Overloaded(TradewindError):
     """A bounded queue is full."""
 
@@ -202,6 +208,16 @@ class ReplicaLost(TradewindError):
     reason = "REPLICA_LOST"
 
 
+class NotLeader(TradewindError):
+    """This orchestrator follows another, which must be asked; metadata names it when it is known."""
+
+    reason = "NOT_LEADER"
+
+    def __init__(self, leader: str) -> None:
+        who = f"the leader is {leader}" if leader else "no leader is known yet; retry in a few seconds"
+        super().__init__(f"this orchestrator does not lead; {who}", {"leader": leader})
+
+
 class InUse(TradewindError):
     """The resource is in use."""
 
@@ -220,6 +236,7 @@ STATUS: Final[dict[str, str]] = {
     "DEADLINE_REQUIRED": "INVALID_ARGUMENT",
     "BAD_MODEL_SOURCE": "INVALID_ARGUMENT",
     "UNSUPPORTED_MODEL": "FAILED_PRECONDITION",
+    "DEVICE_FAULT": "UNAVAILABLE",
     "NOT_FOUND": "NOT_FOUND",
     "ALREADY_EXISTS": "ALREADY_EXISTS",
     "GENERATION_CONFLICT": "ABORTED",
@@ -245,6 +262,7 @@ STATUS: Final[dict[str, str]] = {
     "INTERNAL": "INTERNAL",
     "IN_USE": "FAILED_PRECONDITION",
     "NOT_IMPLEMENTED": "UNIMPLEMENTED",
+    "NOT_LEADER": "UNAVAILABLE",
 }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,8 @@ class ReplicaRoute:
         address: "host:port" of the node agent that proxies it.
         batch_limit: most sequences it decodes together; the weight of its share.
         draining: takes nothing new; here only so that a gateway can tell.
+        weight: share of requests for its size; below 1 for one that is slower than its like.
+        sequences_limit: requests at once that it is given; 0 means no limit but its queue.
     """
 
     replica_id: str
@@ -23,6 +26,8 @@ class ReplicaRoute:
     variant_name: str
     batch_limit: int
     draining: bool = False
+    weight: float = 1.0
+    sequences_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class DeploymentRoute:
 
     Attributes:
         context_tokens: longest sequence that every ready replica takes; 0 when none is ready.
+        asleep: it runs nothing until a request comes; the request waits for it.
+        ttft_limit_ms, tpot_limit_ms: what requests are judged by; 0 means no limit.
     """
 
     deployment_id: str
@@ -38,6 +45,9 @@ class DeploymentRoute:
     model_id: str
     context_tokens: int
     replicas: tuple[ReplicaRoute, ...]
+    asleep: bool = False
+    ttft_limit_ms: float = 0.0
+    tpot_limit_ms: float = 0.0
 
     def to_json(self) -> str:
         """As kept in Redis."""
@@ -45,14 +55,19 @@ class DeploymentRoute:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> DeploymentRoute:
-        """Reads what `to_json` wrote.
+        """Reads what `to_json` wrote; fields of a newer orchestrator are left out.
 
         Raises:
             ValueError: it is something else.
         """
         try:
             raw = json.loads(text)
-            raw["replicas"] = tuple(ReplicaRoute(**replica) for replica in raw["replicas"])
-            return cls(**raw)
+            raw["replicas"] = tuple(ReplicaRoute(**_known(ReplicaRoute, replica)) for replica in raw["replicas"])
+            return cls(**_known(cls, raw))
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a route: {error}") from error
+
+
+def _known(kind: type[Any], raw: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in raw.items() if name in names}

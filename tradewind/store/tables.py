@@ -104,6 +104,18 @@ class DecisionRow(Base):
     created_at: Mapped[datetime] = _created()
 
 
+class DecisionInputsRow(Base):
+    """What a decision was made from, of the newest decisions only. Writer: orchestrator."""
+
+    __tablename__ = "decision_inputs"
+
+    decision_id: Mapped[str] = mapped_column(String, primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger, unique=True)
+    kind: Mapped[str] = mapped_column(String)
+    answer: Mapped[str] = mapped_column(String)  # digest of what was decided
+    inputs: Mapped[bytes] = mapped_column(LargeBinary)  # zlib of core.memo's text
+
+
 class NodePolicyRow(Base):
     """What people decided about a node. Writer: orchestrator."""
 

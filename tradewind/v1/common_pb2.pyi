@@ -187,6 +187,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the resource is in use; metadata names the holder."""
     ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 29
     """UNIMPLEMENTED: the method exists in the contract and not yet in this server."""
+    ERROR_REASON_NOT_LEADER: _ErrorReason.ValueType  # 40
+    """This orchestrator follows another; metadata names the leader's address. UNAVAILABLE."""
+    ERROR_REASON_DEVICE_FAULT: _ErrorReason.ValueType  # 60
+    """The device is taken out: lost, faulty, or its driver does not answer; another one must do. UNAVAILABLE."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The closed list of ErrorInfo reasons, each with the one status code it travels with."""
@@ -251,6 +255,10 @@ ERROR_REASON_IN_USE: ErrorReason.ValueType  # 28
 """FAILED_PRECONDITION: the resource is in use; metadata names the holder."""
 ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 29
 """UNIMPLEMENTED: the method exists in the contract and not yet in this server."""
+ERROR_REASON_NOT_LEADER: ErrorReason.ValueType  # 40
+"""This orchestrator follows another; metadata names the leader's address. UNAVAILABLE."""
+ERROR_REASON_DEVICE_FAULT: ErrorReason.ValueType  # 60
+"""The device is taken out: lost, faulty, or its driver does not answer; another one must do. UNAVAILABLE."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
@@ -391,22 +399,34 @@ class Demand(_message.Message):
     REQUESTS_PER_S_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    MEAN_REQUESTS_PER_S_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_P95_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_P95_FIELD_NUMBER: _builtins.int
     requests_per_s: _builtins.float
     """Mean arrivals per second."""
     prompt_tokens: _builtins.int
     """Typical prompt length in tokens."""
     output_tokens: _builtins.int
     """Typical number of generated tokens."""
+    mean_requests_per_s: _builtins.float
+    """Mean arrivals per second over the coming minutes, which energy is weighed at; 0 means requests_per_s."""
+    prompt_tokens_p95: _builtins.int
+    """Prompt length that 95 % of requests stay within, in tokens; 0 means prompt_tokens."""
+    output_tokens_p95: _builtins.int
+    """Generated tokens that 95 % of requests stay within; 0 means output_tokens."""
     def __init__(
         self,
         *,
         requests_per_s: _builtins.float = ...,
         prompt_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
+        mean_requests_per_s: _builtins.float = ...,
+        prompt_tokens_p95: _builtins.int = ...,
+        output_tokens_p95: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "requests_per_s", b"requests_per_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean_requests_per_s", b"mean_requests_per_s", "output_tokens", b"output_tokens", "output_tokens_p95", b"output_tokens_p95", "prompt_tokens", b"prompt_tokens", "prompt_tokens_p95", b"prompt_tokens_p95", "requests_per_s", b"requests_per_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -132,6 +132,130 @@ REPLICA_STATE_STOPPING: ReplicaState.ValueType  # 7
 """On its way out."""
 Global___ReplicaState: _TypeAlias = ReplicaState  # noqa: Y015
 
+class _LayoutActivity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LayoutActivityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LayoutActivity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LAYOUT_ACTIVITY_UNSPECIFIED: _LayoutActivity.ValueType  # 0
+    """Not set; never sent."""
+    LAYOUT_ACTIVITY_NOTHING: _LayoutActivity.ValueType  # 1
+    """Nothing."""
+    LAYOUT_ACTIVITY_CHANGING: _LayoutActivity.ValueType  # 2
+    """A change is under way."""
+    LAYOUT_ACTIVITY_WAITING: _LayoutActivity.ValueType  # 3
+    """A change waits for work to leave a slice."""
+    LAYOUT_ACTIVITY_GOING_BACK: _LayoutActivity.ValueType  # 4
+    """A change failed, and the earlier layout is being restored."""
+    LAYOUT_ACTIVITY_AWAY: _LayoutActivity.ValueType  # 5
+    """The board, its driver or the privileged helper does not answer."""
+
+class LayoutActivity(_LayoutActivity, metaclass=_LayoutActivityEnumTypeWrapper):
+    """What goes on with a board's layout."""
+
+LAYOUT_ACTIVITY_UNSPECIFIED: LayoutActivity.ValueType  # 0
+"""Not set; never sent."""
+LAYOUT_ACTIVITY_NOTHING: LayoutActivity.ValueType  # 1
+"""Nothing."""
+LAYOUT_ACTIVITY_CHANGING: LayoutActivity.ValueType  # 2
+"""A change is under way."""
+LAYOUT_ACTIVITY_WAITING: LayoutActivity.ValueType  # 3
+"""A change waits for work to leave a slice."""
+LAYOUT_ACTIVITY_GOING_BACK: LayoutActivity.ValueType  # 4
+"""A change failed, and the earlier layout is being restored."""
+LAYOUT_ACTIVITY_AWAY: LayoutActivity.ValueType  # 5
+"""The board, its driver or the privileged helper does not answer."""
+Global___LayoutActivity: _TypeAlias = LayoutActivity  # noqa: Y015
+
+class _LayoutOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LayoutOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LayoutOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LAYOUT_OUTCOME_UNSPECIFIED: _LayoutOutcome.ValueType  # 0
+    """None has ended yet."""
+    LAYOUT_OUTCOME_REACHED: _LayoutOutcome.ValueType  # 1
+    """What was wanted stands."""
+    LAYOUT_OUTCOME_REFUSED: _LayoutOutcome.ValueType  # 2
+    """It was not begun: it cannot be, or not beside what must stay."""
+    LAYOUT_OUTCOME_RESTORED: _LayoutOutcome.ValueType  # 3
+    """It failed, and the earlier layout stands again."""
+    LAYOUT_OUTCOME_BLOCKED: _LayoutOutcome.ValueType  # 4
+    """Something outside has to act (a holder that nobody sees, a reset); the earlier layout stands again."""
+    LAYOUT_OUTCOME_DEGRADED: _LayoutOutcome.ValueType  # 5
+    """It failed, and so did the way back: the board takes no new work until another layout succeeds."""
+
+class LayoutOutcome(_LayoutOutcome, metaclass=_LayoutOutcomeEnumTypeWrapper):
+    """How a change of a board's layout ended."""
+
+LAYOUT_OUTCOME_UNSPECIFIED: LayoutOutcome.ValueType  # 0
+"""None has ended yet."""
+LAYOUT_OUTCOME_REACHED: LayoutOutcome.ValueType  # 1
+"""What was wanted stands."""
+LAYOUT_OUTCOME_REFUSED: LayoutOutcome.ValueType  # 2
+"""It was not begun: it cannot be, or not beside what must stay."""
+LAYOUT_OUTCOME_RESTORED: LayoutOutcome.ValueType  # 3
+"""It failed, and the earlier layout stands again."""
+LAYOUT_OUTCOME_BLOCKED: LayoutOutcome.ValueType  # 4
+"""Something outside has to act (a holder that nobody sees, a reset); the earlier layout stands again."""
+LAYOUT_OUTCOME_DEGRADED: LayoutOutcome.ValueType  # 5
+"""It failed, and so did the way back: the board takes no new work until another layout succeeds."""
+Global___LayoutOutcome: _TypeAlias = LayoutOutcome  # noqa: Y015
+
+@_typing.final
+class SliceKind(_message.Message):
+    """A profile of slices that a board offers, as the board itself reports it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    COMPUTE_SLICES_FIELD_NUMBER: _builtins.int
+    MEMORY_SLICES_FIELD_NUMBER: _builtins.int
+    STARTS_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    EXTRA_ENGINE_FIELD_NUMBER: _builtins.int
+    profile_id: _builtins.int
+    """The board's number for it."""
+    kind: _builtins.str
+    """Partition kind, for instance "mig/3g.40gb"."""
+    memory_bytes: _builtins.int
+    """Memory that one slice can use, in bytes."""
+    compute_slices: _builtins.int
+    """What one slice takes of the board's compute slices."""
+    memory_slices: _builtins.int
+    """What one slice takes of the board's memory slices."""
+    most: _builtins.int
+    """Most slices of this profile at one time."""
+    extra_engine: _builtins.bool
+    """Whether it takes an engine of which the board has one ("+me")."""
+    @_builtins.property
+    def starts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Memory slices it can begin at."""
+
+    def __init__(
+        self,
+        *,
+        profile_id: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
+        compute_slices: _builtins.int = ...,
+        memory_slices: _builtins.int = ...,
+        starts: _abc.Iterable[_builtins.int] | None = ...,
+        most: _builtins.int = ...,
+        extra_engine: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_slices", b"compute_slices", "extra_engine", b"extra_engine", "kind", b"kind", "memory_bytes", b"memory_bytes", "memory_slices", b"memory_slices", "most", b"most", "profile_id", b"profile_id", "starts", b"starts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SliceKind: _TypeAlias = SliceKind  # noqa: Y015
+
 @_typing.final
 class Device(_message.Message):
     """A device as a node found it."""
@@ -151,6 +275,12 @@ class Device(_message.Message):
     ENERGY_SOURCE_FIELD_NUMBER: _builtins.int
     ENERGY_METHOD_FIELD_NUMBER: _builtins.int
     IDLE_POWER_MW_FIELD_NUMBER: _builtins.int
+    SLICE_KINDS_FIELD_NUMBER: _builtins.int
+    POWER_SETTINGS_FIELD_NUMBER: _builtins.int
+    SLEEP_POWER_MW_FIELD_NUMBER: _builtins.int
+    ASLEEP_FIELD_NUMBER: _builtins.int
+    WAKE_S_FIELD_NUMBER: _builtins.int
+    PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """Identity, stable over restarts, for instance "cpu0" or "GPU-…"."""
     kind: Global___DeviceKind.ValueType
@@ -171,6 +301,14 @@ class Device(_message.Message):
     """Method of its energy figures, for instance "cpu-linear@1(…)"."""
     idle_power_mw: _builtins.float
     """Power drawn when idle, in milliwatts, with the source above."""
+    sleep_power_mw: _builtins.float
+    """Power drawn when nothing is on it and it sleeps, in milliwatts; unset means that it cannot."""
+    asleep: _builtins.bool
+    """Whether it sleeps now."""
+    wake_s: _builtins.float
+    """Seconds from sleep to work."""
+    price_per_hour: _builtins.float
+    """Price by the hour, in the operator's currency; 0 means not known."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Targets whose variants it runs, best first."""
@@ -182,6 +320,14 @@ class Device(_message.Message):
     @_builtins.property
     def partition_kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Partition kinds it can be cut into, for instance "cpu/1", "cpu/2", "mig/1g.10gb"."""
+
+    @_builtins.property
+    def slice_kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___SliceKind]:
+        """Slices that it can be cut into; none means that its partitions stay as they are."""
+
+    @_builtins.property
+    def power_settings(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.PowerSetting]:
+        """Power settings that it may be given besides its default."""
 
     def __init__(
         self,
@@ -199,14 +345,101 @@ class Device(_message.Message):
         energy_source: _common_pb2.FigureSource.ValueType = ...,
         energy_method: _builtins.str = ...,
         idle_power_mw: _builtins.float = ...,
+        slice_kinds: _abc.Iterable[Global___SliceKind] | None = ...,
+        power_settings: _abc.Iterable[_common_pb2.PowerSetting] | None = ...,
+        sleep_power_mw: _builtins.float | None = ...,
+        asleep: _builtins.bool = ...,
+        wake_s: _builtins.float = ...,
+        price_per_hour: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sleep_power_mw", b"_sleep_power_mw", "sleep_power_mw", b"sleep_power_mw"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sleep_power_mw", b"_sleep_power_mw", "asleep", b"asleep", "can_partition", b"can_partition", "can_set_power", b"can_set_power", "cpu_ids", b"cpu_ids", "device_class", b"device_class", "device_id", b"device_id", "energy_method", b"energy_method", "energy_source", b"energy_source", "idle_power_mw", b"idle_power_mw", "kind", b"kind", "memory_bytes", b"memory_bytes", "partition_kinds", b"partition_kinds", "power_settings", b"power_settings", "price_per_hour", b"price_per_hour", "product_name", b"product_name", "sleep_power_mw", b"sleep_power_mw", "slice_kinds", b"slice_kinds", "targets", b"targets", "wake_s", b"wake_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__sleep_power_mw: _TypeAlias = _typing.Literal["sleep_power_mw"]  # noqa: Y015
+    _WhichOneofArgType__sleep_power_mw: _TypeAlias = _typing.Literal["_sleep_power_mw", b"_sleep_power_mw"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sleep_power_mw) -> _WhichOneofReturnType__sleep_power_mw | None: ...
+
+Global___Device: _TypeAlias = Device  # noqa: Y015
+
+@_typing.final
+class SliceReading(_message.Message):
+    """Readings of a slice of a GPU. Shares are unset where the board does not tell them (before Hopper)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    SM_ACTIVITY_FIELD_NUMBER: _builtins.int
+    DRAM_ACTIVITY_FIELD_NUMBER: _builtins.int
+    ENERGY_FIELD_NUMBER: _builtins.int
+    POWER_MW_FIELD_NUMBER: _builtins.int
+    memory_used_bytes: _builtins.int
+    """Memory in use, in bytes."""
+    sm_activity: _builtins.float
+    """Share of its multiprocessors at work, in [0, 1]."""
+    dram_activity: _builtins.float
+    """Share of its memory bandwidth in use, in [0, 1]."""
+    power_mw: _builtins.float
+    """Attributed to it over the last second, in milliwatts."""
+    @_builtins.property
+    def partition(self) -> _common_pb2.Partition:
+        """The slice."""
+
+    @_builtins.property
+    def energy(self) -> _common_pb2.Energy:
+        """Attributed to it since the agent first saw it."""
+
+    def __init__(
+        self,
+        *,
+        partition: _common_pb2.Partition | None = ...,
+        memory_used_bytes: _builtins.int = ...,
+        sm_activity: _builtins.float | None = ...,
+        dram_activity: _builtins.float | None = ...,
+        energy: _common_pb2.Energy | None = ...,
+        power_mw: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dram_activity", b"_dram_activity", "_sm_activity", b"_sm_activity", "dram_activity", b"dram_activity", "energy", b"energy", "partition", b"partition", "sm_activity", b"sm_activity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dram_activity", b"_dram_activity", "_sm_activity", b"_sm_activity", "dram_activity", b"dram_activity", "energy", b"energy", "memory_used_bytes", b"memory_used_bytes", "partition", b"partition", "power_mw", b"power_mw", "sm_activity", b"sm_activity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dram_activity: _TypeAlias = _typing.Literal["dram_activity"]  # noqa: Y015
+    _WhichOneofArgType__dram_activity: _TypeAlias = _typing.Literal["_dram_activity", b"_dram_activity"]  # noqa: Y015
+    _WhichOneofReturnType__sm_activity: _TypeAlias = _typing.Literal["sm_activity"]  # noqa: Y015
+    _WhichOneofArgType__sm_activity: _TypeAlias = _typing.Literal["_sm_activity", b"_sm_activity"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dram_activity) -> _WhichOneofReturnType__dram_activity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sm_activity) -> _WhichOneofReturnType__sm_activity | None: ...
+
+Global___SliceReading: _TypeAlias = SliceReading  # noqa: Y015
+
+@_typing.final
+class DeviceEventCount(_message.Message):
+    """How often a board told of something since the agent started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """What, for instance "xid 31" or "mig_changed"."""
+    count: _builtins.int
+    """How often."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_partition", b"can_partition", "can_set_power", b"can_set_power", "cpu_ids", b"cpu_ids", "device_class", b"device_class", "device_id", b"device_id", "energy_method", b"energy_method", "energy_source", b"energy_source", "idle_power_mw", b"idle_power_mw", "kind", b"kind", "memory_bytes", b"memory_bytes", "partition_kinds", b"partition_kinds", "product_name", b"product_name", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "kind", b"kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Device: _TypeAlias = Device  # noqa: Y015
+Global___DeviceEventCount: _TypeAlias = DeviceEventCount  # noqa: Y015
 
 @_typing.final
 class DeviceReading(_message.Message):
@@ -221,6 +454,16 @@ class DeviceReading(_message.Message):
     MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
     FAULT_FIELD_NUMBER: _builtins.int
     POWER_SETTING_FIELD_NUMBER: _builtins.int
+    POWER_SOURCE_FIELD_NUMBER: _builtins.int
+    POWER_CAP_MW_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_C_FIELD_NUMBER: _builtins.int
+    SM_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
+    MEMORY_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
+    CLOCK_REASONS_FIELD_NUMBER: _builtins.int
+    ECC_UNCORRECTED_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    UNALLOCATED_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """The device."""
     power_mw: _builtins.float
@@ -231,6 +474,18 @@ class DeviceReading(_message.Message):
     """Memory in use, in bytes."""
     fault: _builtins.str
     """Health in words; empty when well."""
+    power_source: _common_pb2.FigureSource.ValueType
+    """Source of power_mw: figures over less than five seconds are no measurement; not set means that of energy."""
+    power_cap_mw: _builtins.float
+    """Power cap in force, the least of all limiters, in milliwatts."""
+    temperature_c: _builtins.int
+    """Temperature in degrees Celsius."""
+    sm_clock_mhz: _builtins.int
+    """Clock of the multiprocessors now, in MHz."""
+    memory_clock_mhz: _builtins.int
+    """Clock of the memory now, in MHz."""
+    ecc_uncorrected: _builtins.int
+    """Uncorrected memory errors since the driver was loaded."""
     @_builtins.property
     def energy(self) -> _common_pb2.Energy:
         """Energy since the agent started, growing; never falls within one agent epoch."""
@@ -238,6 +493,22 @@ class DeviceReading(_message.Message):
     @_builtins.property
     def power_setting(self) -> _common_pb2.PowerSetting:
         """Setting in force, as read back."""
+
+    @_builtins.property
+    def clock_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why clocks are held down, in NVML's words, for instance "sw_power_cap"."""
+
+    @_builtins.property
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___SliceReading]:
+        """Slices that stand, by start."""
+
+    @_builtins.property
+    def unallocated(self) -> _common_pb2.Energy:
+        """Energy of no slice since the agent started; set while the board is cut."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceEventCount]:
+        """Events since the agent started."""
 
     def __init__(
         self,
@@ -249,12 +520,41 @@ class DeviceReading(_message.Message):
         memory_used_bytes: _builtins.int = ...,
         fault: _builtins.str = ...,
         power_setting: _common_pb2.PowerSetting | None = ...,
+        power_source: _common_pb2.FigureSource.ValueType = ...,
+        power_cap_mw: _builtins.float | None = ...,
+        temperature_c: _builtins.int | None = ...,
+        sm_clock_mhz: _builtins.int | None = ...,
+        memory_clock_mhz: _builtins.int | None = ...,
+        clock_reasons: _abc.Iterable[_builtins.str] | None = ...,
+        ecc_uncorrected: _builtins.int | None = ...,
+        slices: _abc.Iterable[Global___SliceReading] | None = ...,
+        unallocated: _common_pb2.Energy | None = ...,
+        events: _abc.Iterable[Global___DeviceEventCount] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "power_setting", b"power_setting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ecc_uncorrected", b"_ecc_uncorrected", "_memory_clock_mhz", b"_memory_clock_mhz", "_power_cap_mw", b"_power_cap_mw", "_sm_clock_mhz", b"_sm_clock_mhz", "_temperature_c", b"_temperature_c", "ecc_uncorrected", b"ecc_uncorrected", "energy", b"energy", "memory_clock_mhz", b"memory_clock_mhz", "power_cap_mw", b"power_cap_mw", "power_setting", b"power_setting", "sm_clock_mhz", b"sm_clock_mhz", "temperature_c", b"temperature_c", "unallocated", b"unallocated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "energy", b"energy", "fault", b"fault", "memory_used_bytes", b"memory_used_bytes", "power_mw", b"power_mw", "power_setting", b"power_setting", "utilization", b"utilization"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ecc_uncorrected", b"_ecc_uncorrected", "_memory_clock_mhz", b"_memory_clock_mhz", "_power_cap_mw", b"_power_cap_mw", "_sm_clock_mhz", b"_sm_clock_mhz", "_temperature_c", b"_temperature_c", "clock_reasons", b"clock_reasons", "device_id", b"device_id", "ecc_uncorrected", b"ecc_uncorrected", "energy", b"energy", "events", b"events", "fault", b"fault", "memory_clock_mhz", b"memory_clock_mhz", "memory_used_bytes", b"memory_used_bytes", "power_cap_mw", b"power_cap_mw", "power_mw", b"power_mw", "power_setting", b"power_setting", "power_source", b"power_source", "slices", b"slices", "sm_clock_mhz", b"sm_clock_mhz", "temperature_c", b"temperature_c", "unallocated", b"unallocated", "utilization", b"utilization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__ecc_uncorrected: _TypeAlias = _typing.Literal["ecc_uncorrected"]  # noqa: Y015
+    _WhichOneofArgType__ecc_uncorrected: _TypeAlias = _typing.Literal["_ecc_uncorrected", b"_ecc_uncorrected"]  # noqa: Y015
+    _WhichOneofReturnType__memory_clock_mhz: _TypeAlias = _typing.Literal["memory_clock_mhz"]  # noqa: Y015
+    _WhichOneofArgType__memory_clock_mhz: _TypeAlias = _typing.Literal["_memory_clock_mhz", b"_memory_clock_mhz"]  # noqa: Y015
+    _WhichOneofReturnType__power_cap_mw: _TypeAlias = _typing.Literal["power_cap_mw"]  # noqa: Y015
+    _WhichOneofArgType__power_cap_mw: _TypeAlias = _typing.Literal["_power_cap_mw", b"_power_cap_mw"]  # noqa: Y015
+    _WhichOneofReturnType__sm_clock_mhz: _TypeAlias = _typing.Literal["sm_clock_mhz"]  # noqa: Y015
+    _WhichOneofArgType__sm_clock_mhz: _TypeAlias = _typing.Literal["_sm_clock_mhz", b"_sm_clock_mhz"]  # noqa: Y015
+    _WhichOneofReturnType__temperature_c: _TypeAlias = _typing.Literal["temperature_c"]  # noqa: Y015
+    _WhichOneofArgType__temperature_c: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ecc_uncorrected) -> _WhichOneofReturnType__ecc_uncorrected | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_clock_mhz) -> _WhichOneofReturnType__memory_clock_mhz | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_cap_mw) -> _WhichOneofReturnType__power_cap_mw | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sm_clock_mhz) -> _WhichOneofReturnType__sm_clock_mhz | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_c) -> _WhichOneofReturnType__temperature_c | None: ...
 
 Global___DeviceReading: _TypeAlias = DeviceReading  # noqa: Y015
 
@@ -432,6 +732,9 @@ class NodeReport(_message.Message):
     REPORT_TIME_FIELD_NUMBER: _builtins.int
     REPORT_PERIOD_FIELD_NUMBER: _builtins.int
     CACHED_DIGESTS_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
+    LAYOUTS_FIELD_NUMBER: _builtins.int
+    POWER_STATES_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Identity of the node; the same over restarts."""
     boot_id: _builtins.str
@@ -480,6 +783,18 @@ class NodeReport(_message.Message):
     def cached_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Digests of artifacts the node holds, verified."""
 
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is wrong with the node itself, in words, for instance a driver that cannot be used."""
+
+    @_builtins.property
+    def layouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayoutStatus]:
+        """Layouts of boards that this agent cuts."""
+
+    @_builtins.property
+    def power_states(self) -> _containers.RepeatedCompositeFieldContainer[Global___PowerStatus]:
+        """Power of boards that this agent sets."""
+
     def __init__(
         self,
         *,
@@ -499,14 +814,146 @@ class NodeReport(_message.Message):
         report_time: _timestamp_pb2.Timestamp | None = ...,
         report_period: _duration_pb2.Duration | None = ...,
         cached_digests: _abc.Iterable[_builtins.str] | None = ...,
+        faults: _abc.Iterable[_builtins.str] | None = ...,
+        layouts: _abc.Iterable[Global___LayoutStatus] | None = ...,
+        power_states: _abc.Iterable[Global___PowerStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report_period", b"report_period", "report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_epoch", b"agent_epoch", "agent_version", b"agent_version", "boot_id", b"boot_id", "cached_digests", b"cached_digests", "devices", b"devices", "labels", b"labels", "node_id", b"node_id", "observed_fencing", b"observed_fencing", "observed_generation", b"observed_generation", "partitions", b"partitions", "readings", b"readings", "replicas", b"replicas", "report_period", b"report_period", "report_time", b"report_time", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent_epoch", b"agent_epoch", "agent_version", b"agent_version", "boot_id", b"boot_id", "cached_digests", b"cached_digests", "devices", b"devices", "faults", b"faults", "labels", b"labels", "layouts", b"layouts", "node_id", b"node_id", "observed_fencing", b"observed_fencing", "observed_generation", b"observed_generation", "partitions", b"partitions", "power_states", b"power_states", "readings", b"readings", "replicas", b"replicas", "report_period", b"report_period", "report_time", b"report_time", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeReport: _TypeAlias = NodeReport  # noqa: Y015
+
+@_typing.final
+class LayoutStatus(_message.Message):
+    """A board's layout: what goes on, and how the last change ended. Which partitions stand is in NodeReport.partitions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    FENCING_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    OUTCOME_WORDS_FIELD_NUMBER: _builtins.int
+    FOREIGN_SLICES_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """The board."""
+    activity: Global___LayoutActivity.ValueType
+    """What goes on."""
+    words: _builtins.str
+    """What it waits for, why it goes back, what others changed; empty when there is nothing to say."""
+    fencing: _builtins.int
+    """Fencing number of the newest target whose layout was taken."""
+    generation: _builtins.int
+    """Its generation."""
+    step: _builtins.int
+    """Its step."""
+    outcome: Global___LayoutOutcome.ValueType
+    """How the last change ended; a change under way says so in activity."""
+    code: _builtins.str
+    """Short reason of the outcome, for instance "holder_unknown" or "does_not_fit"; empty when reached."""
+    outcome_words: _builtins.str
+    """The reason in words, with the board's own figures and what to do."""
+    @_builtins.property
+    def foreign_slices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Kinds of slices that somebody else made; they are left alone and not offered."""
+
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.str = ...,
+        activity: Global___LayoutActivity.ValueType = ...,
+        words: _builtins.str = ...,
+        fencing: _builtins.int = ...,
+        generation: _builtins.int = ...,
+        step: _builtins.int = ...,
+        outcome: Global___LayoutOutcome.ValueType = ...,
+        code: _builtins.str = ...,
+        outcome_words: _builtins.str = ...,
+        foreign_slices: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "code", b"code", "device_id", b"device_id", "fencing", b"fencing", "foreign_slices", b"foreign_slices", "generation", b"generation", "outcome", b"outcome", "outcome_words", b"outcome_words", "step", b"step", "words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayoutStatus: _TypeAlias = LayoutStatus  # noqa: Y015
+
+@_typing.final
+class PowerStatus(_message.Message):
+    """A board's power: what was requested, admitted, is enforced and observed. Acts on all its slices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_FIELD_NUMBER: _builtins.int
+    ADMITTED_FIELD_NUMBER: _builtins.int
+    ENFORCED_CAP_MW_FIELD_NUMBER: _builtins.int
+    POWER_MW_FIELD_NUMBER: _builtins.int
+    SM_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    NOT_IN_FORCE_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.str
+    """The board."""
+    enforced_cap_mw: _builtins.int
+    """Cap read back, in milliwatts; unset where the board does not tell."""
+    power_mw: _builtins.int
+    """Power now, in milliwatts; unset where the board does not tell."""
+    sm_clock_mhz: _builtins.int
+    """SM clock now, in MHz; unset where the board does not tell."""
+    refusal: _builtins.str
+    """Why the request was not admitted, with the board's own figures; empty when it was."""
+    not_in_force: _builtins.str
+    """How the board differs from what was admitted; empty when it does not."""
+    slices: _builtins.int
+    """Slices that the setting acts on; 0 for a board that is not cut."""
+    @_builtins.property
+    def requested(self) -> _common_pb2.PowerSetting:
+        """As the target has it."""
+
+    @_builtins.property
+    def admitted(self) -> _common_pb2.PowerSetting:
+        """Within the board's limits and the budgets."""
+
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.str = ...,
+        requested: _common_pb2.PowerSetting | None = ...,
+        admitted: _common_pb2.PowerSetting | None = ...,
+        enforced_cap_mw: _builtins.int | None = ...,
+        power_mw: _builtins.int | None = ...,
+        sm_clock_mhz: _builtins.int | None = ...,
+        refusal: _builtins.str = ...,
+        not_in_force: _builtins.str = ...,
+        slices: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enforced_cap_mw", b"_enforced_cap_mw", "_power_mw", b"_power_mw", "_sm_clock_mhz", b"_sm_clock_mhz", "admitted", b"admitted", "enforced_cap_mw", b"enforced_cap_mw", "power_mw", b"power_mw", "requested", b"requested", "sm_clock_mhz", b"sm_clock_mhz"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enforced_cap_mw", b"_enforced_cap_mw", "_power_mw", b"_power_mw", "_sm_clock_mhz", b"_sm_clock_mhz", "admitted", b"admitted", "device_id", b"device_id", "enforced_cap_mw", b"enforced_cap_mw", "not_in_force", b"not_in_force", "power_mw", b"power_mw", "refusal", b"refusal", "requested", b"requested", "slices", b"slices", "sm_clock_mhz", b"sm_clock_mhz"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__enforced_cap_mw: _TypeAlias = _typing.Literal["enforced_cap_mw"]  # noqa: Y015
+    _WhichOneofArgType__enforced_cap_mw: _TypeAlias = _typing.Literal["_enforced_cap_mw", b"_enforced_cap_mw"]  # noqa: Y015
+    _WhichOneofReturnType__power_mw: _TypeAlias = _typing.Literal["power_mw"]  # noqa: Y015
+    _WhichOneofArgType__power_mw: _TypeAlias = _typing.Literal["_power_mw", b"_power_mw"]  # noqa: Y015
+    _WhichOneofReturnType__sm_clock_mhz: _TypeAlias = _typing.Literal["sm_clock_mhz"]  # noqa: Y015
+    _WhichOneofArgType__sm_clock_mhz: _TypeAlias = _typing.Literal["_sm_clock_mhz", b"_sm_clock_mhz"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enforced_cap_mw) -> _WhichOneofReturnType__enforced_cap_mw | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_mw) -> _WhichOneofReturnType__power_mw | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sm_clock_mhz) -> _WhichOneofReturnType__sm_clock_mhz | None: ...
+
+Global___PowerStatus: _TypeAlias = PowerStatus  # noqa: Y015
 
 @_typing.final
 class NodeTarget(_message.Message):
@@ -556,7 +1003,9 @@ class NodeTarget(_message.Message):
 
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Partition]:
-        """Every partition the node shall have; none means leave the layout as it is."""
+        """Every partition of each device whose layout is managed; a device of which none is named is left as it is. A slice
+        is named by its place, "DEVICE:mig:PROFILE@START", or by its kind alone: the node then chooses the place.
+        """
 
     @_builtins.property
     def power_settings(self) -> _containers.MessageMap[_builtins.str, _common_pb2.PowerSetting]:

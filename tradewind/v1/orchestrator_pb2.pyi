@@ -98,6 +98,60 @@ NODE_STATE_DRAINED: NodeState.ValueType  # 6
 """Drained."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
+class _ReplayOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReplayOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplayOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REPLAY_OUTCOME_UNSPECIFIED: _ReplayOutcome.ValueType  # 0
+    """Not set; never sent."""
+    REPLAY_OUTCOME_SAME: _ReplayOutcome.ValueType  # 1
+    """The same action."""
+    REPLAY_OUTCOME_DIFFERENT: _ReplayOutcome.ValueType  # 2
+    """Another action, or none."""
+    REPLAY_OUTCOME_NOT_POSSIBLE: _ReplayOutcome.ValueType  # 3
+    """Its inputs are not kept (any more), or do not fit this version."""
+
+class ReplayOutcome(_ReplayOutcome, metaclass=_ReplayOutcomeEnumTypeWrapper):
+    """How a replay went."""
+
+REPLAY_OUTCOME_UNSPECIFIED: ReplayOutcome.ValueType  # 0
+"""Not set; never sent."""
+REPLAY_OUTCOME_SAME: ReplayOutcome.ValueType  # 1
+"""The same action."""
+REPLAY_OUTCOME_DIFFERENT: ReplayOutcome.ValueType  # 2
+"""Another action, or none."""
+REPLAY_OUTCOME_NOT_POSSIBLE: ReplayOutcome.ValueType  # 3
+"""Its inputs are not kept (any more), or do not fit this version."""
+Global___ReplayOutcome: _TypeAlias = ReplayOutcome  # noqa: Y015
+
+@_typing.final
+class Spread(_message.Message):
+    """Replicas over failure domains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    DOMAINS_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Node label that names the domain, for instance "rack"; "node" is the node itself. Empty means "rack"."""
+    domains: _builtins.int
+    """Fewest domains, at least 2; no domain holds more than its share of the replicas, rounded up."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        domains: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domains", b"domains", "label", b"label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spread: _TypeAlias = Spread  # noqa: Y015
+
 @_typing.final
 class DeploymentSpec(_message.Message):
     """What a user wishes for."""
@@ -132,6 +186,10 @@ class DeploymentSpec(_message.Message):
     MIN_REPLICAS_FIELD_NUMBER: _builtins.int
     MAX_REPLICAS_FIELD_NUMBER: _builtins.int
     NODE_SELECTOR_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
+    TRUST_LEVEL_FIELD_NUMBER: _builtins.int
+    SCALE_TO_ZERO_FIELD_NUMBER: _builtins.int
+    COLD_START_S_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model name or id."""
     objective: _common_pb2.Objective.ValueType
@@ -142,6 +200,12 @@ class DeploymentSpec(_message.Message):
     """Fewest replicas; 0 means 1."""
     max_replicas: _builtins.int
     """Most replicas; 0 means no limit."""
+    trust_level: _builtins.str
+    """Deployments of different trust levels never share a board; empty is a level like any other."""
+    scale_to_zero: _builtins.bool
+    """With no request for ten minutes it runs nothing; the next request waits for a cold start."""
+    cold_start_s: _builtins.float
+    """The longest cold start accepted for that, in seconds; 0 means any."""
     @_builtins.property
     def slo(self) -> _common_pb2.Slo:
         """What must hold."""
@@ -154,6 +218,10 @@ class DeploymentSpec(_message.Message):
     def node_selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Node labels a replica's node must have."""
 
+    @_builtins.property
+    def spread(self) -> Global___Spread:
+        """Replicas over failure domains; unset means wherever there is room."""
+
     def __init__(
         self,
         *,
@@ -165,10 +233,14 @@ class DeploymentSpec(_message.Message):
         min_replicas: _builtins.int = ...,
         max_replicas: _builtins.int = ...,
         node_selector: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        spread: Global___Spread | None = ...,
+        trust_level: _builtins.str = ...,
+        scale_to_zero: _builtins.bool = ...,
+        cold_start_s: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "slo", b"slo"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "slo", b"slo", "spread", b"spread"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "model", b"model", "node_selector", b"node_selector", "objective", b"objective", "pinned_variant_id", b"pinned_variant_id", "slo", b"slo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold_start_s", b"cold_start_s", "demand", b"demand", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "model", b"model", "node_selector", b"node_selector", "objective", b"objective", "pinned_variant_id", b"pinned_variant_id", "scale_to_zero", b"scale_to_zero", "slo", b"slo", "spread", b"spread", "trust_level", b"trust_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -256,12 +328,15 @@ class PlacedReplica(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     DEVICE_CLASS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    CAPACITY_REQUESTS_PER_S_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node."""
     device_class: _builtins.str
     """Class of the device it is planned for."""
     memory_bytes: _builtins.int
     """Memory it was planned with, in bytes."""
+    capacity_requests_per_s: _builtins.float
+    """Requests per second that it takes within the SLO; replicas of a deployment share its requests in this proportion."""
     @_builtins.property
     def spec(self) -> _node_pb2.ReplicaSpec:
         """The replica; intent SERVE."""
@@ -273,10 +348,11 @@ class PlacedReplica(_message.Message):
         spec: _node_pb2.ReplicaSpec | None = ...,
         device_class: _builtins.str = ...,
         memory_bytes: _builtins.int = ...,
+        capacity_requests_per_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_class", b"device_class", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_requests_per_s", b"capacity_requests_per_s", "device_class", b"device_class", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -386,6 +462,7 @@ class NodeLayout(_message.Message):
 
     PARTITIONS_FIELD_NUMBER: _builtins.int
     POWER_SETTINGS_FIELD_NUMBER: _builtins.int
+    ASLEEP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Partition]:
         """Every partition."""
@@ -394,15 +471,20 @@ class NodeLayout(_message.Message):
     def power_settings(self) -> _containers.MessageMap[_builtins.str, _common_pb2.PowerSetting]:
         """Power settings by device id."""
 
+    @_builtins.property
+    def asleep(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Devices with nothing on them that may sleep."""
+
     def __init__(
         self,
         *,
         partitions: _abc.Iterable[_common_pb2.Partition] | None = ...,
         power_settings: _abc.Mapping[_builtins.str, _common_pb2.PowerSetting] | None = ...,
+        asleep: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["partitions", b"partitions", "power_settings", b"power_settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asleep", b"asleep", "partitions", b"partitions", "power_settings", b"power_settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -427,6 +509,8 @@ class Candidate(_message.Message):
     CAPACITY_REQUESTS_PER_S_FIELD_NUMBER: _builtins.int
     POWER_MW_FIELD_NUMBER: _builtins.int
     E2E_MS_FIELD_NUMBER: _builtins.int
+    ALIKE_FIELD_NUMBER: _builtins.int
+    PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
     variant_name: _builtins.str
     """Name of the variant."""
     chosen: _builtins.bool
@@ -449,6 +533,10 @@ class Candidate(_message.Message):
     """Power of the whole option, idle included, in milliwatts."""
     e2e_ms: _builtins.float
     """End-to-end latency at the SLO's percentile, in milliseconds."""
+    alike: _builtins.int
+    """Options that this line stands for: those of one variant, device and refusal are told together when there are many."""
+    price_per_hour: _builtins.float
+    """Price of the whole option by the hour, in the operator's currency; 0 when prices are not known."""
     @_builtins.property
     def point(self) -> _common_pb2.OperatingPoint:
         """The operating point."""
@@ -473,10 +561,12 @@ class Candidate(_message.Message):
         capacity_requests_per_s: _builtins.float = ...,
         power_mw: _builtins.float = ...,
         e2e_ms: _builtins.float = ...,
+        alike: _builtins.int = ...,
+        price_per_hour: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["energy_per_token", b"energy_per_token", "point", b"point"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_requests_per_s", b"capacity_requests_per_s", "chosen", b"chosen", "e2e_ms", b"e2e_ms", "energy_per_token", b"energy_per_token", "memory_bytes", b"memory_bytes", "point", b"point", "power_mw", b"power_mw", "reason", b"reason", "refusal", b"refusal", "replicas", b"replicas", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms", "variant_name", b"variant_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alike", b"alike", "capacity_requests_per_s", b"capacity_requests_per_s", "chosen", b"chosen", "e2e_ms", b"e2e_ms", "energy_per_token", b"energy_per_token", "memory_bytes", b"memory_bytes", "point", b"point", "power_mw", b"power_mw", "price_per_hour", b"price_per_hour", "reason", b"reason", "refusal", b"refusal", "replicas", b"replicas", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms", "variant_name", b"variant_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -495,6 +585,8 @@ class Explanation(_message.Message):
     BINDING_LIMIT_FIELD_NUMBER: _builtins.int
     NEAREST_SLO_FIELD_NUMBER: _builtins.int
     NEAREST_REQUESTS_PER_S_FIELD_NUMBER: _builtins.int
+    NEAREST_HARDWARE_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     """The deployment."""
     blueprint_id: _builtins.str
@@ -505,6 +597,8 @@ class Explanation(_message.Message):
     """The limit that binds, when infeasible."""
     nearest_requests_per_s: _builtins.float
     """The most requests per second that the SLO as it is allows, when infeasible because of the demand; else 0."""
+    gap: _builtins.float
+    """How far the plan may be from the best one, as a share of its cost; 0 when it is the best."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Every option, the chosen first."""
@@ -512,6 +606,10 @@ class Explanation(_message.Message):
     @_builtins.property
     def nearest_slo(self) -> _common_pb2.Slo:
         """The nearest SLO that would be met, when infeasible."""
+
+    @_builtins.property
+    def nearest_hardware(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to add so that the wish as it is would be met, for instance "+2 gpu:h100-80"; the fewest devices, planned anew."""
 
     def __init__(
         self,
@@ -523,10 +621,12 @@ class Explanation(_message.Message):
         binding_limit: _builtins.str = ...,
         nearest_slo: _common_pb2.Slo | None = ...,
         nearest_requests_per_s: _builtins.float = ...,
+        nearest_hardware: _abc.Iterable[_builtins.str] | None = ...,
+        gap: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["nearest_slo", b"nearest_slo"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_limit", b"binding_limit", "blueprint_id", b"blueprint_id", "candidates", b"candidates", "deployment_id", b"deployment_id", "nearest_requests_per_s", b"nearest_requests_per_s", "nearest_slo", b"nearest_slo", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding_limit", b"binding_limit", "blueprint_id", b"blueprint_id", "candidates", b"candidates", "deployment_id", b"deployment_id", "gap", b"gap", "nearest_hardware", b"nearest_hardware", "nearest_requests_per_s", b"nearest_requests_per_s", "nearest_slo", b"nearest_slo", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1121,6 +1221,98 @@ class ListDecisionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDecisionsResponse: _TypeAlias = ListDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class ReplayDecisionsRequest(_message.Message):
+    """Which decisions to make again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """Only those that concern this deployment (name or id); all when empty."""
+    page_size: _builtins.int
+    """At most this many, newest first; 0 means 100, the most is 1000."""
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayDecisionsRequest: _TypeAlias = ReplayDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class Replay(_message.Message):
+    """One decision made again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """The decision."""
+    trigger: _builtins.str
+    """What set it off."""
+    outcome: Global___ReplayOutcome.ValueType
+    """How it went."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What today's code would do otherwise, a line each, or why a replay is not possible."""
+
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        trigger: _builtins.str = ...,
+        outcome: Global___ReplayOutcome.ValueType = ...,
+        differences: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "decision_id", b"decision_id", "differences", b"differences", "outcome", b"outcome", "trigger", b"trigger"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replay: _TypeAlias = Replay  # noqa: Y015
+
+@_typing.final
+class ReplayDecisionsResponse(_message.Message):
+    """Decisions made again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLAYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def replays(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replay]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        replays: _abc.Iterable[Global___Replay] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replays", b"replays"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayDecisionsResponse: _TypeAlias = ReplayDecisionsResponse  # noqa: Y015
 
 @_typing.final
 class ListNodesRequest(_message.Message):

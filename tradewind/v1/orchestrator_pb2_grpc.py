@@ -80,6 +80,11 @@ class OrchestratorServiceStub:
                 request_serializer=tradewind_dot_v1_dot_orchestrator__pb2.ListDecisionsRequest.SerializeToString,
                 response_deserializer=tradewind_dot_v1_dot_orchestrator__pb2.ListDecisionsResponse.FromString,
                 _registered_method=True)
+        self.ReplayDecisions = channel.unary_unary(
+                '/tradewind.v1.OrchestratorService/ReplayDecisions',
+                request_serializer=tradewind_dot_v1_dot_orchestrator__pb2.ReplayDecisionsRequest.SerializeToString,
+                response_deserializer=tradewind_dot_v1_dot_orchestrator__pb2.ReplayDecisionsResponse.FromString,
+                _registered_method=True)
         self.ListNodes = channel.unary_unary(
                 '/tradewind.v1.OrchestratorService/ListNodes',
                 request_serializer=tradewind_dot_v1_dot_orchestrator__pb2.ListNodesRequest.SerializeToString,
@@ -164,6 +169,13 @@ class OrchestratorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReplayDecisions(self, request, context):
+        """Makes decisions of the journal again with today's code and says which come out otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListNodes(self, request, context):
         """All nodes.
         """
@@ -232,6 +244,11 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     servicer.ListDecisions,
                     request_deserializer=tradewind_dot_v1_dot_orchestrator__pb2.ListDecisionsRequest.FromString,
                     response_serializer=tradewind_dot_v1_dot_orchestrator__pb2.ListDecisionsResponse.SerializeToString,
+            ),
+            'ReplayDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDecisions,
+                    request_deserializer=tradewind_dot_v1_dot_orchestrator__pb2.ReplayDecisionsRequest.FromString,
+                    response_serializer=tradewind_dot_v1_dot_orchestrator__pb2.ReplayDecisionsResponse.SerializeToString,
             ),
             'ListNodes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNodes,
@@ -493,6 +510,33 @@ class OrchestratorService:
             '/tradewind.v1.OrchestratorService/ListDecisions',
             tradewind_dot_v1_dot_orchestrator__pb2.ListDecisionsRequest.SerializeToString,
             tradewind_dot_v1_dot_orchestrator__pb2.ListDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tradewind.v1.OrchestratorService/ReplayDecisions',
+            tradewind_dot_v1_dot_orchestrator__pb2.ReplayDecisionsRequest.SerializeToString,
+            tradewind_dot_v1_dot_orchestrator__pb2.ReplayDecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

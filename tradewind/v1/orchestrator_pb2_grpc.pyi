@@ -51,6 +51,8 @@ class OrchestratorServiceStub:
     """Why a deployment is placed as it is."""
     ListDecisions: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ListDecisionsRequest, _orchestrator_pb2.ListDecisionsResponse]
     """The decision journal, newest first."""
+    ReplayDecisions: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ReplayDecisionsRequest, _orchestrator_pb2.ReplayDecisionsResponse]
+    """Makes decisions of the journal again with today's code and says which come out otherwise."""
     ListNodes: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ListNodesRequest, _orchestrator_pb2.ListNodesResponse]
     """All nodes."""
     DrainNode: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.DrainNodeRequest, _orchestrator_pb2.DrainNodeResponse]
@@ -81,6 +83,8 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     """Why a deployment is placed as it is."""
     ListDecisions: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ListDecisionsRequest, _orchestrator_pb2.ListDecisionsResponse]  # type: ignore[assignment]
     """The decision journal, newest first."""
+    ReplayDecisions: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ReplayDecisionsRequest, _orchestrator_pb2.ReplayDecisionsResponse]  # type: ignore[assignment]
+    """Makes decisions of the journal again with today's code and says which come out otherwise."""
     ListNodes: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ListNodesRequest, _orchestrator_pb2.ListNodesResponse]  # type: ignore[assignment]
     """All nodes."""
     DrainNode: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.DrainNodeRequest, _orchestrator_pb2.DrainNodeResponse]  # type: ignore[assignment]
@@ -162,6 +166,14 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_pb2.ListDecisionsResponse, _abc.Awaitable[_orchestrator_pb2.ListDecisionsResponse]]:
         """The decision journal, newest first."""
+
+    @_abc_1.abstractmethod
+    def ReplayDecisions(
+        self,
+        request: _orchestrator_pb2.ReplayDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.ReplayDecisionsResponse, _abc.Awaitable[_orchestrator_pb2.ReplayDecisionsResponse]]:
+        """Makes decisions of the journal again with today's code and says which come out otherwise."""
 
     @_abc_1.abstractmethod
     def ListNodes(

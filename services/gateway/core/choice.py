@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 from tradewind.domain.routes import ReplicaRoute
+
+# A replica of this weight still gets a request now and then, by which it is seen to be well again.
+LEAST_WEIGHT: Final = 0.05
 
 
 def choose(
@@ -15,8 +19,8 @@ def choose(
 ) -> ReplicaRoute | None:
     """The replica that would be least loaded with one more request.
 
-    Load is (outstanding + 1) / batch limit: a replica that decodes eight sequences together takes eight times as many
-    requests as one that decodes a single one, and of two idle ones the larger goes first.
+    Load is (outstanding + 1) / (batch limit × weight): a replica that decodes eight sequences together takes eight
+    times as many requests as one that decodes a single one, and of two idle ones the larger goes first.
 
     Args:
         replicas: routes of one deployment; draining ones are never chosen.
@@ -38,7 +42,9 @@ def choose(
 
 def load_after(replica: ReplicaRoute, outstanding: Mapping[str, int]) -> float:
     """Requests for each place of the batch, once one more is there."""
-    return (outstanding.get(replica.replica_id, 0) + 1) / max(replica.batch_limit, 1)
+    return (outstanding.get(replica.replica_id, 0) + 1) / (
+        max(replica.batch_limit, 1) * max(replica.weight, LEAST_WEIGHT)
+    )
 
 
 def capacity(replicas: Sequence[ReplicaRoute], queued_per_place: int) -> int:

@@ -11,7 +11,15 @@ import grpc
 import structlog
 
 from services.gateway.core.choice import capacity, choose
-from services.gateway.limits import MAX_ATTEMPTS, MAX_WAITING, QUEUED_PER_PLACE, RETRY_AFTER_S, RETRY_PAUSE_S
+from services.gateway.core.room import full
+from services.gateway.limits import (
+    MAX_ATTEMPTS,
+    MAX_WAITING,
+    QUEUED_PER_PLACE,
+    RETRY_AFTER_S,
+    RETRY_PAUSE_S,
+    WAIT_ASLEEP_S,
+)
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.routing.channels import Channels
 from services.gateway.routing.deadline import Deadline
@@ -101,6 +109,16 @@ class Dispatcher:
         """Requests at work by replica id."""
         return dict(self._by_replica)
 
+    @property
+    def waiting(self) -> dict[str, int]:
+        """Requests that wait for a replica by deployment."""
+        return dict(self._waiting)
+
+    @property
+    def at_work(self) -> dict[str, int]:
+        """Requests at work by deployment."""
+        return dict(self._by_deployment)
+
     async def open(
         self, deployment: str, prompt: Sequence[int], sampling: inference_pb2.Sampling, deadline: Deadline
     ) -> ReplicaStream:
@@ -132,17 +150,25 @@ class Dispatcher:
     async def _attempt(self, deployment: str, deadline: Deadline, start: Callable[[ReplicaRoute], Awaitable[R]]) -> R:
         """What a replica gives, tried on several."""
         self._admit(self._table.find(deployment))
-        give_up_s = time.monotonic() + self._wait_ready_s
+        began_s = time.monotonic()
+        give_up_s = began_s + self._wait_ready_s
         tried: set[str] = set()
         last: TradewindError | None = None
-        for _ in range(MAX_ATTEMPTS):
+        attempts = 0
+        while attempts < MAX_ATTEMPTS:
             route = self._table.find(deployment)
-            replica = choose(route.replicas, self._by_replica, self._turn, tried)
+            if route.asleep:
+                # Not a fault but a wish: the cold start was declared, and this request sets it off.
+                give_up_s = max(give_up_s, began_s + WAIT_ASLEEP_S)
+            replica = choose(
+                route.replicas, self._by_replica, self._turn, tried | full(route.replicas, self._by_replica)
+            )
             if replica is None:
                 await self._wait(deployment, give_up_s, deadline, last)
                 tried.clear()
                 continue
             self._turn += 1
+            attempts += 1
             try:
                 return await start(replica)
             except TradewindError as error:

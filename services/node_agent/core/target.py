@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.node_agent.core.board_wish import WantedPartition
+from services.node_agent.core.power import Setting
 from tradewind.domain.errors import GenerationConflict, InvalidField, StaleGeneration
 from tradewind.domain.manifest import FileRef
 
@@ -17,7 +19,7 @@ INTENT_DRAIN = 2
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSpec:
-    """A replica as wanted; see `tradewind.v1.ReplicaSpec`."""
+    """A replica as wanted; see `tradewind.v1.ReplicaSpec`. `partition_uuid` names a board or slice; "" on a CPU."""
 
     replica_id: str
     deployment_id: str
@@ -30,11 +32,13 @@ class ReplicaSpec:
     batch_limit: int
     model_id: str = ""
     draining: bool = False
+    partition_uuid: str = ""
 
     @property
     def process(self) -> tuple[object, ...]:
         """What its process was started with; a change of it needs another process."""
-        return (self.variant_id, self.manifest.digest, self.device_id, self.cpu_ids, self.batch_limit)
+        place = (self.device_id, self.cpu_ids, self.partition_uuid)
+        return (self.variant_id, self.manifest.digest, *place, self.batch_limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Target:
 
     Attributes:
         content: digest of everything in it, to tell a repeat from another content under the same numbers.
+        partitions: every partition of each device whose layout is managed.
+        power: settings by device id; a device that is not named gets its default.
     """
 
     node_id: str
@@ -51,6 +57,8 @@ class Target:
     step: int
     replicas: tuple[ReplicaSpec, ...]
     content: str
+    partitions: tuple[WantedPartition, ...] = ()
+    power: tuple[tuple[str, Setting], ...] = ()
 
     @property
     def order(self) -> tuple[int, int, int]:

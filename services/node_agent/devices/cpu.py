@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
 from services.node_agent.core.energy import LinearPower, Rate, measured_rate, modelled_rate
+from services.node_agent.core.meter_window import MeterPoint
 from services.node_agent.devices.port import DeviceFacts, DeviceKind, Partition, Reading
 from services.node_agent.meters.port import Meter
 from tradewind.domain.errors import InvalidField
@@ -79,13 +80,17 @@ class CpuDevice:
         """See `Device`."""
         return self._facts
 
-    def cut(self, kind: str, busy: Collection[int] = ()) -> Partition:
+    def partitions(self) -> tuple[Partition, ...]:
+        """See `Device`."""
+        return ()
+
+    def cut(self, kind: str, busy: Collection[int | str] = ()) -> Partition:
         """See `Device`."""
         count = self._count(kind)
         by_use = sorted(self._facts.cpu_ids, key=lambda cpu: (cpu in busy, cpu))
         return self._partition(kind, tuple(sorted(by_use[:count])))
 
-    def check(self, device_id: str, kind: str, cpu_ids: Collection[int]) -> None:
+    def check(self, device_id: str, kind: str, cpu_ids: Collection[int], uuid: str = "") -> None:
         """See `Device`."""
         if device_id not in ("", DEVICE_ID):
             raise InvalidField("partition.device_id", f"this node has no device {device_id!r}, only {DEVICE_ID}")
@@ -113,6 +118,10 @@ class CpuDevice:
         self._last = Reading(energy, power_mw, utilization, self._use.memory_used_bytes())
         self._last_s, self._last_busy_s, self._last_mj = now_s, busy_s, energy.energy_mj
         return self._last
+
+    def meter(self, uuid: str, look: bool = True) -> MeterPoint | None:
+        """See `Device`."""
+        return None
 
     def rate(self) -> Rate:
         """See `Device`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 
 from services.node_agent.core.draws import uniform
 from services.node_agent.core.energy import Rate
+from services.node_agent.core.meter_window import MeterPoint
 from services.node_agent.devices.port import DeviceFacts, DeviceKind, Partition, Reading
 from tradewind.domain.errors import InvalidField
 from tradewind.domain.figures import EnergyFigure, FigureSource
@@ -58,14 +59,18 @@ class SimulatedDevice:
         """See `Device`."""
         return self._facts
 
-    def cut(self, kind: str, busy: Collection[int] = ()) -> Partition:
+    def partitions(self) -> tuple[Partition, ...]:
+        """See `Device`."""
+        return ()
+
+    def cut(self, kind: str, busy: Collection[int | str] = ()) -> Partition:
         """See `Device`."""
         count = self._count(kind)
         cpu_ids = tuple(sorted(sorted(self._facts.cpu_ids, key=lambda c: (c in busy, c))[:count]))
         name = f"{self._facts.device_id}:cores={','.join(map(str, cpu_ids))}"
         return Partition(name, self._facts.device_id, kind, cpu_ids, count << 30)
 
-    def check(self, device_id: str, kind: str, cpu_ids: Collection[int]) -> None:
+    def check(self, device_id: str, kind: str, cpu_ids: Collection[int], uuid: str = "") -> None:
         """See `Device`."""
         if device_id not in ("", self._facts.device_id):
             raise InvalidField("partition.device_id", f"this is {self._facts.device_id}, not {device_id!r}")
@@ -87,6 +92,10 @@ class SimulatedDevice:
             self._last_s = now_s
         energy = EnergyFigure(self._energy_mj, FigureSource.SIMULATED, _METHOD)
         return Reading(energy, self._power_mw, self._utilization, 0)
+
+    def meter(self, uuid: str, look: bool = True) -> MeterPoint | None:
+        """See `Device`."""
+        return None
 
     def rate(self) -> Rate:
         """See `Device`."""

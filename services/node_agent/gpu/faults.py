@@ -10,7 +10,8 @@ GpuError
 ├── ResetRequired     a mode waits for a reset
 ├── BoardLost         fell off the bus: quarantine
 ├── DriverTrouble     time-out or unknown: one retry after reading again, then quarantine
-└── NoDriver          no driver, no library, a mismatch, a missing symbol: the node is not ready, in words
+├── HelperAway        nothing was asked of the device, or nobody heard the answer: wait for the helper, read again
+└── NoDriver          no driver, no library, a mismatch: the node has no GPUs, and says why in words
 """
 
 from __future__ import annotations
@@ -64,6 +65,10 @@ class BoardLost(GpuError):
 
 class DriverTrouble(GpuError):
     """A time-out or an unknown error."""
+
+
+class HelperAway(GpuError):
+    """The privileged helper does not answer."""
 
 
 class NoDriver(GpuError):

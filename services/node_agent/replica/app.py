@@ -83,14 +83,18 @@ def _load(spec: ProcessSpec, threads: int, status: StatusLine) -> _Loaded:
     return _load_generator(spec, manifest, threads, status)
 
 
+def _clocks(spec: ProcessSpec) -> Clocks:
+    """A step on a GPU costs while it lasts, whatever the CPU does meanwhile; one on the CPU what it computes."""
+    return Clocks(time.monotonic, time.monotonic if spec.gpu_uuid else time.process_time)
+
+
 def _load_tensor_model(spec: ProcessSpec, manifest: InferManifest, threads: int, status: StatusLine) -> _Loaded:
     model = IreeInferModel(manifest, spec.artifacts, threads)
     status.stage("warming up and asking the canary")
     check_infer_canary(model, manifest, spec.artifacts)
     batching = Batching(manifest.functions, bool(manifest.mask), spec.batch_limit)
-    clocks = Clocks(time.monotonic, time.process_time)
     specs = (manifest.inputs, manifest.outputs)
-    engine = InferEngine(model, specs, batching, clocks, lambda error: _die(status, error))
+    engine = InferEngine(model, specs, batching, _clocks(spec), lambda error: _die(status, error))
     engine.start()
     latencies = Latencies(time.monotonic)
     return _Loaded(
@@ -103,8 +107,8 @@ def _load_generator(spec: ProcessSpec, manifest: VariantManifest, threads: int, 
     status.stage("warming up")
     warm(model, manifest)
     status.stage("asking the canary")
-    clocks = Clocks(time.monotonic, time.process_time)
-    engine = Engine(model, shapes_of(manifest, spec.batch_limit), Policy(), clocks, lambda error: _die(status, error))
+    shapes = shapes_of(manifest, spec.batch_limit)
+    engine = Engine(model, shapes, Policy(), _clocks(spec), lambda error: _die(status, error))
     engine.start()
     check_canary(engine, manifest.canary)
     latencies = Latencies(time.monotonic)

@@ -33,7 +33,7 @@ class Clocks:
 
     Attributes:
         now_s: monotonic.
-        cpu_s: CPU time of this process over all its threads.
+        cpu_s: time that energy is charged by: CPU time of this process over all its threads; monotonic on a GPU.
     """
 
     now_s: Callable[[], float]

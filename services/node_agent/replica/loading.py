@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from services.node_agent.replica.device import open_device
 from services.node_agent.replica.verified_files import loader_path, open_checked, seal_checked
 from tradewind.domain.infer_manifest import AnyManifest
 from tradewind.domain.manifest import FileRef
@@ -23,13 +24,13 @@ def load_module(manifest: AnyManifest, artifacts: Path, threads: int) -> Any:
 
     Raises:
         ArtifactRejected: a file is missing or not what the manifest says.
+        DeviceFault: the device that the variant's driver needs cannot be opened.
     """
     import iree.runtime as rt
 
-    rt.flags.parse_flags(f"--task_topology_group_count={threads}")
     # Shapes and types are right by construction here; checking them again costs time in each step.
     rt.flags.FUNCTION_INPUT_VALIDATION = False
-    config = rt.Config(manifest.driver)
+    config = rt.Config(device=open_device(manifest.driver, threads))
     index = rt.ParameterIndex()
     descriptors = []
     for file in manifest.weights:

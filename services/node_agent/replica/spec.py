@@ -22,6 +22,7 @@ class ProcessSpec:
         trusted_keys: folder of public keys in PEM.
         socket: unix socket to serve on.
         cpu_ids: logical CPUs it may use; none for all.
+        gpu_uuid: the one board or slice that it sees; "" for none.
         batch_limit: most sequences decoded together; 0 for as many as the variant can.
         parent: process id of the agent; the replica dies with it.
     """
@@ -38,6 +39,7 @@ class ProcessSpec:
     rate: Rate
     log_format: LogFormat = "text"
     log_level: str = "INFO"
+    gpu_uuid: str = ""
 
     def to_json(self) -> str:
         """One line."""

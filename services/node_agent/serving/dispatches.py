@@ -44,7 +44,7 @@ class DispatchTimer:
                 raise InvalidField("function", f"there is no {request.function!r}, only {', '.join(known)}")
             device = self._bench.inventory.for_target(manifest.target, request.device_id)
             kind = request.partition_kind or device.facts.partition_kinds[-1]
-            partition = device.cut(kind, self._bench.busy_cpus())
+            partition = device.cut(kind, self._bench.busy())
             spec = ReplicaSpec(
                 replica_id="dispatches",
                 deployment_id="",

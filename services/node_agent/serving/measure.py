@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, Final
 
 import grpc
@@ -22,6 +23,7 @@ from services.node_agent.core.measurement import (
     figures_of,
     prompt,
 )
+from services.node_agent.core.meter_window import BY_STEP_TIME, MeterPoint, charge
 from services.node_agent.core.shapes import shapes_of
 from services.node_agent.core.target import ReplicaSpec
 from services.node_agent.devices.port import Device
@@ -78,6 +80,7 @@ class Measurer:
             manifest = await self._bench.fetcher.variant(request.variant_id, envelope)
             check_loads(loads, *_room(manifest, request.batch_limit))
             device = self._bench.inventory.for_target(manifest.target, request.device_id)
+            request.partition_kind = request.partition_kind or _usual_kind(device)
             yield _progress("loading and warming up", _FETCHED)
             process = await self._start(request, envelope, device, stack)
             run = _Run(manifest, device, process)
@@ -89,6 +92,8 @@ class Measurer:
                     points.append(response.load)
                 yield response
             profile = self._profile(request, manifest, device, process, points)
+            if (meter := await run.meter()) is not None:
+                profile.memory_bytes = meter.memory_used_bytes
             yield node_pb2.MeasureResponse(stage="done", progress=1.0, profile=profile)
 
     async def _wait_for_turn(self) -> AsyncIterator[node_pb2.MeasureResponse]:
@@ -106,7 +111,7 @@ class Measurer:
         self, request: node_pb2.MeasureRequest, envelope: FileRef, device: Device, stack: AsyncExitStack
     ) -> ReplicaProcess:
         kind = request.partition_kind or device.facts.partition_kinds[-1]
-        partition = device.cut(kind, self._bench.busy_cpus())
+        partition = device.cut(kind, self._bench.busy())
         number = next(self._numbers)
         spec = ReplicaSpec(
             replica_id=f"measure-{number}",
@@ -118,8 +123,11 @@ class Measurer:
             partition_kind=kind,
             cpu_ids=partition.cpu_ids,
             batch_limit=request.batch_limit,
+            partition_uuid=partition.uuid,
         )
         told = self._bench.process_spec(spec, self._bench.envelope_path(envelope.digest), number)
+        if partition.uuid:
+            told = replace(told, rate=BY_STEP_TIME)
         process = await ReplicaProcess.start(told)
         stack.push_async_callback(process.stop)
         # A call that is cancelled has no time for a friendly end.
@@ -170,6 +178,7 @@ class _Run:
             words = f"{load.prompt_tokens} + {load.output_tokens} tokens × {load.concurrency}"
             samples: list[Sample] = []
             wall_s = 0.0
+            before = await self.meter()
             for repeat in range(load.repeats):
                 began_s = time.monotonic()
                 samples += await self.round(load, next(self._sequences) * MAX_SEQUENCES)
@@ -178,8 +187,16 @@ class _Run:
                 share = _LOADED + (1 - _LOADED) * done / rounds
                 if repeat + 1 < load.repeats:
                     yield _progress(words, share)
+            after = await self.meter()
+            if before is not None and after is not None:
+                samples = charge(samples, before, after)
             figures = figures_of(samples, wall_s, self._device.facts.idle_power_mw)
             yield node_pb2.MeasureResponse(stage=words, progress=share, load=_point(load, samples, figures))
+
+    async def meter(self) -> MeterPoint | None:
+        """The meter of a board or slice, read now; None on a CPU."""
+        uuid = self._process.spec.gpu_uuid
+        return await asyncio.to_thread(self._device.meter, uuid) if uuid else None
 
     async def round(self, load: LoadSpec, first_sequence: int) -> list[Sample]:
         """All sequences of a load together, once."""
@@ -220,6 +237,12 @@ def _room(manifest: AnyManifest, batch_limit: int) -> tuple[int, int]:
     if isinstance(manifest, InferManifest):
         return most_together(manifest, batch_limit), ANY_LENGTH
     return shapes_of(manifest, batch_limit).slots, manifest.context_tokens
+
+
+def _usual_kind(device: Device) -> str:
+    """The largest there is: the whole of a CPU, the slice of a board that has most memory."""
+    standing = sorted(device.partitions(), key=lambda one: one.memory_bytes)
+    return standing[-1].kind if standing else device.facts.partition_kinds[-1]
 
 
 def _phases(metadata: grpc.aio.Metadata | Any) -> dict[str, float]:

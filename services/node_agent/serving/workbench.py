@@ -19,7 +19,7 @@ class Workbench:
     fetcher: Fetcher
     inventory: Inventory
     node_id: str
-    busy_cpus: Callable[[], set[int]]
+    busy: Callable[[], set[int | str]]
     process_spec: Callable[[ReplicaSpec, Path, int], ProcessSpec]
     envelope_path: Callable[[str], Path]
     load_limit_s: float

@@ -77,9 +77,26 @@ class Fleet:
         return set().union(*(replica.digests for replica in self._replicas.values()))
 
     @property
-    def busy_cpus(self) -> set[int]:
-        """CPUs that replicas here run on."""
-        return {cpu for replica in self._replicas.values() for cpu in replica.spec.cpu_ids}
+    def busy(self) -> set[int | str]:
+        """CPUs, and UUIDs of slices, that replicas here have."""
+        specs = [replica.spec for replica in self._replicas.values()]
+        return {cpu for spec in specs for cpu in spec.cpu_ids} | {s.partition_uuid for s in specs if s.partition_uuid}
+
+    @property
+    def held(self) -> dict[str, tuple[str, ...]]:
+        """Replicas here by the partition they have, draining ones included, in words."""
+        held: dict[str, tuple[str, ...]] = {}
+        # Boards are kept on threads of their own: the copy is taken in one step.
+        for replica in list(self._replicas.values()):
+            partition_id = replica.spec.partition_id
+            held[partition_id] = (*held.get(partition_id, ()), f"replica {replica.spec.replica_id}")
+        return held
+
+    def abandon(self, device_id: str) -> None:
+        """Ends every process on a device that cannot be trusted any more; their replicas fail, and say why."""
+        for replica in self._replicas.values():
+            if replica.process is not None and replica.spec.device_id == device_id:
+                replica.process.kill()
 
     def tell_rate(self, device_id: str, rate: Rate) -> None:
         """Says to every process on a device what its busy time costs from now on."""

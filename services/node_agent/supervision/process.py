@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import psutil
 import structlog
 
 from services.node_agent.core.energy import Rate
+from services.node_agent.replica.device import VISIBLE_DEVICES
 from services.node_agent.replica.latencies import Stats
 from services.node_agent.replica.spec import ProcessSpec
 from tradewind.domain.errors import JobTimeout, RemoteError, ReplicaLost, TradewindError
@@ -78,6 +80,7 @@ class ReplicaProcess:
             spec.to_json(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            env=_environment(spec),
             # Ctrl-C in a terminal is for the agent, which stops its replicas in order.
             start_new_session=True,
         )
@@ -207,3 +210,8 @@ class ReplicaProcess:
         code = self._process.returncode
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
         return ReplicaLost(f"the replica process {how} (it was {self.stage}); its log says more")
+
+
+def _environment(spec: ProcessSpec) -> dict[str, str]:
+    """The agent's own, and the one board or slice that the process may see; none for one on a CPU."""
+    return {**os.environ, VISIBLE_DEVICES: spec.gpu_uuid}

@@ -5,12 +5,15 @@ Every finding is a sentence; an empty answer is the only one that lets a plan be
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from itertools import combinations
 
 from services.orchestrator.core.blueprint import Blueprint, Replica
+from services.orchestrator.core.check_layout import layout_findings
+from services.orchestrator.core.check_shared import shared_findings
 from services.orchestrator.core.check_slo import slo_findings
 from services.orchestrator.core.explanation import Explanation
-from services.orchestrator.core.fleet import Device, Node, NodeState, ReplicaState
+from services.orchestrator.core.fleet import NodeState, PowerSetting, ReplicaState
 from services.orchestrator.core.situation import Situation
 from services.orchestrator.core.variant import Admission
 from services.orchestrator.core.wish import Deployment
@@ -24,23 +27,31 @@ def check(situation: Situation, blueprint: Blueprint, explanations: tuple[Explan
         blueprint: the plan.
         explanations: its reports; they say which wishes are met.
     """
-    findings = [*_lineage(situation, blueprint), *_room(situation, blueprint), *_nobody_forgotten(situation, blueprint)]
+    findings = [
+        *_lineage(situation, blueprint),
+        *_room(situation, blueprint),
+        *_nobody_forgotten(situation, blueprint),
+        *layout_findings(situation, blueprint),
+    ]
     wishes = {d.deployment_id: d for d in situation.deployments}
+    power = {(node.node_id, device): setting for node in blueprint.layouts for device, setting in node.power_settings}
+    feasible = frozenset(e.deployment_id for e in explanations if e.feasible)
+    findings += shared_findings(situation, blueprint, feasible, power)
+    look = _Look(situation, blueprint)
     for replica in blueprint.replicas:
         wish = wishes.get(replica.deployment_id)
         if wish is None:
             findings.append(f"{replica.replica_id} serves no deployment that is wished for")
         else:
-            findings += _replica(situation, replica, wish)
+            findings += _replica(look, replica, wish)
     met = {e.deployment_id: e for e in explanations}
     for wish in situation.deployments:
         if wish.deployment_id not in met:
             findings.append(f"{wish.name} has no explanation")
         elif met[wish.deployment_id].feasible:
-            findings += _fulfilled(situation, blueprint, wish)
+            findings += _fulfilled(situation, look.of[wish.deployment_id], wish, power)
         else:
-            known = [r.replica_id for r in (*situation.parent.replicas, *situation.parent.leaving)]
-            new = [r.replica_id for r in blueprint.of(wish.deployment_id) if r.replica_id not in known]
+            new = [r.replica_id for r in look.of[wish.deployment_id] if look.is_new(r)]
             findings += [f"{name} is new though {wish.name} cannot be met" for name in new]
     return tuple(findings)
 
@@ -54,8 +65,8 @@ def _lineage(situation: Situation, blueprint: Blueprint) -> list[str]:
         findings.append(
             f"generation {blueprint.generation} does not follow {parent.generation} ({parent.blueprint_id})"
         )
-    names = [r.replica_id for r in (*blueprint.replicas, *blueprint.leaving)]
-    findings += [f"{name} appears twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    names = Counter(r.replica_id for r in (*blueprint.replicas, *blueprint.leaving))
+    findings += [f"{name} appears twice" for name, count in sorted(names.items()) if count > 1]
     findings += [
         f"{r.replica_id} has ended and is used again" for r in blueprint.replicas if r.replica_id in situation.gone
     ]
@@ -64,21 +75,26 @@ def _lineage(situation: Situation, blueprint: Blueprint) -> list[str]:
 
 def _room(situation: Situation, blueprint: Blueprint) -> list[str]:
     findings = []
-    for a, b in combinations(blueprint.replicas, 2):
-        if _collide(a, b):
-            findings.append(f"{a.replica_id} and {b.replica_id} overlap on {a.node_id} {a.partition.device_id}")
+    serving, leaving = _by_device(blueprint.replicas), _by_device(blueprint.leaving)
+    for here in serving.values():
+        for a, b in combinations(here, 2):
+            if _collide(a, b):
+                findings.append(f"{a.replica_id} and {b.replica_id} overlap on {a.node_id} {a.partition.device_id}")
     waits = {
         (new.deployment_id, old.deployment_id)
-        for new in blueprint.replicas
-        for old in blueprint.leaving
+        for place, here in serving.items()
+        for new in here
+        for old in leaving.get(place, ())
         if new.deployment_id != old.deployment_id and old.hold and _collide(new, old)
     }
     findings += [f"{a} and {b} wait for each other's cores" for a, b in sorted(waits) if _reaches(waits, b, a)]
+    before = {r.replica_id for r in (*situation.parent.replicas, *situation.parent.leaving)}
     for node in situation.nodes:
         for device in node.devices:
-            here = [r for r in (*blueprint.replicas, *blueprint.leaving) if _is_on(r, node, device)]
+            place = (node.node_id, device.device_id)
+            here = [*serving.get(place, ()), *leaving.get(place, ())]
             wanted = sum(r.memory_bytes for r in here)
-            if device.cpu_ids and wanted > device.memory_bytes and any(_is_new(situation, r) for r in here):
+            if wanted > device.memory_bytes and any(r.replica_id not in before for r in here):
                 findings.append(f"{wanted} bytes on {node.node_id} {device.device_id}, it has {device.memory_bytes}")
     return findings
 
@@ -86,11 +102,13 @@ def _room(situation: Situation, blueprint: Blueprint) -> list[str]:
 def _nobody_forgotten(situation: Situation, blueprint: Blueprint) -> list[str]:
     """A replica that answers for a wish may only leave as one that holds until it is replaced."""
     findings = []
-    wishes = [d.deployment_id for d in situation.deployments]
-    ready = [r.replica_id for n in situation.nodes for r in n.replicas if r.state is ReplicaState.READY]
-    held = [r.replica_id for r in blueprint.leaving if r.hold] + [r.replica_id for r in blueprint.replicas]
+    wishes = {d.deployment_id for d in situation.deployments}
+    ready = {r.replica_id for n in situation.nodes for r in n.replicas if r.state is ReplicaState.READY}
+    held = {r.replica_id for r in blueprint.leaving if r.hold} | {r.replica_id for r in blueprint.replicas}
+    lost_nodes = {n.node_id for n in situation.nodes if n.state is NodeState.LOST}
+    known_nodes = {n.node_id for n in situation.nodes}
     for replica in situation.parent.replicas:
-        lost = next((n.state is NodeState.LOST for n in situation.nodes if n.node_id == replica.node_id), True)
+        lost = replica.node_id in lost_nodes or replica.node_id not in known_nodes
         if (
             replica.deployment_id in wishes
             and replica.replica_id in ready
@@ -101,21 +119,42 @@ def _nobody_forgotten(situation: Situation, blueprint: Blueprint) -> list[str]:
     return findings
 
 
-def _replica(situation: Situation, replica: Replica, wish: Deployment) -> list[str]:
+class _Look:
+    """A situation and a plan, indexed."""
+
+    def __init__(self, situation: Situation, blueprint: Blueprint) -> None:
+        self.variants = {variant.variant_id: variant for variant in situation.catalog.variants}
+        self.nodes = {node.node_id: node for node in situation.nodes}
+        self.before = {r.replica_id for r in (*situation.parent.replicas, *situation.parent.leaving)}
+        self.of: dict[str, list[Replica]] = defaultdict(list)
+        for replica in blueprint.replicas:
+            self.of[replica.deployment_id].append(replica)
+        self.partitions = {
+            (layout.node_id, partition.partition_id): partition.kind
+            for layout in blueprint.layouts
+            for partition in layout.partitions
+        }
+
+    def is_new(self, replica: Replica) -> bool:
+        """Whether the plan starts it."""
+        return replica.replica_id not in self.before
+
+
+def _replica(look: _Look, replica: Replica, wish: Deployment) -> list[str]:
     name, findings = replica.replica_id, []
-    variant = next((v for v in situation.catalog.variants if v.variant_id == replica.variant_id), None)
-    if _is_new(situation, replica):
+    variant = look.variants.get(replica.variant_id)
+    if look.is_new(replica):
         if variant is None or variant.model_id != wish.model_id or variant.manifest != replica.manifest:
             return [f"{name} runs {replica.variant_id}, which is no variant of its deployment's model"]
         pinned = wish.pinned_variant_id == variant.variant_id
         if variant.admission is not Admission.ADMITTED and not (pinned and variant.admission is Admission.UNCHECKED):
             findings.append(f"{name} runs {variant.name}, which is {variant.admission}")
-    node = next((n for n in situation.nodes if n.node_id == replica.node_id), None)
+    node = look.nodes.get(replica.node_id)
     if node is None:
         return [*findings, f"{name} is on {replica.node_id}, which is not known"]
     if node.state in (NodeState.LOST, NodeState.DRAINING, NodeState.DRAINED):
         findings.append(f"{name} is on {node.node_id}, which is {node.state}")
-    if _is_new(situation, replica) and node.state is not NodeState.ACTIVE:
+    if look.is_new(replica) and node.state is not NodeState.ACTIVE:
         findings.append(f"{name} is new on {node.node_id}, which is {node.state}")
     labels = dict(node.labels)
     for key, value in wish.node_selector:
@@ -130,13 +169,21 @@ def _replica(situation: Situation, replica: Replica, wish: Deployment) -> list[s
             findings.append(f"{name} has cores {cpu_ids}, the device {device.cpu_ids}")
         if replica.partition.kind != f"cpu/{len(cpu_ids)}":
             findings.append(f"{name} has {len(cpu_ids)} cores, its kind is {replica.partition.kind}")
-    elif all(p.partition_id != replica.partition.partition_id for p in device.partitions):
-        findings.append(f"{name} is on {replica.partition.partition_id}, which does not exist")
+    else:
+        standing = {partition.partition_id: partition.kind for partition in device.partitions}
+        kind = look.partitions.get((node.node_id, replica.partition.partition_id)) or standing.get(
+            replica.partition.partition_id
+        )
+        if kind is None:
+            findings.append(f"{name} is on {replica.partition.partition_id}, which does not exist")
+        elif kind != replica.partition.kind:
+            findings.append(f"{name} is on a {kind}, its kind is {replica.partition.kind}")
     return findings
 
 
-def _fulfilled(situation: Situation, blueprint: Blueprint, wish: Deployment) -> list[str]:
-    replicas = blueprint.of(wish.deployment_id)
+def _fulfilled(
+    situation: Situation, replicas: list[Replica], wish: Deployment, power: dict[tuple[str, str], PowerSetting]
+) -> list[str]:
     findings = []
     if len(replicas) < max(wish.min_replicas, 1):
         findings.append(f"{wish.name} has {len(replicas)} replicas, at least {max(wish.min_replicas, 1)} are wished")
@@ -144,16 +191,14 @@ def _fulfilled(situation: Situation, blueprint: Blueprint, wish: Deployment) -> 
         findings.append(f"{wish.name} has {len(replicas)} replicas, at most {wish.max_replicas} are wished")
     if wish.pinned_variant_id and any(r.variant_id != wish.pinned_variant_id for r in replicas):
         findings.append(f"{wish.name} runs another variant than the pinned one")
-    return [*findings, *slo_findings(situation, wish, replicas)]
+    return [*findings, *slo_findings(situation, wish, tuple(replicas), power)]
 
 
-def _is_new(situation: Situation, replica: Replica) -> bool:
-    before = (*situation.parent.replicas, *situation.parent.leaving)
-    return all(r.replica_id != replica.replica_id for r in before)
-
-
-def _is_on(replica: Replica, node: Node, device: Device) -> bool:
-    return replica.node_id == node.node_id and replica.partition.device_id == device.device_id
+def _by_device(replicas: tuple[Replica, ...]) -> dict[tuple[str, str], list[Replica]]:
+    found: dict[tuple[str, str], list[Replica]] = defaultdict(list)
+    for replica in replicas:
+        found[replica.node_id, replica.partition.device_id].append(replica)
+    return found
 
 
 def _collide(a: Replica, b: Replica) -> bool:

@@ -12,6 +12,7 @@ from statistics import NormalDist
 from typing import Final
 
 from services.orchestrator.core.blueprint import Replica
+from services.orchestrator.core.fleet import DEFAULT_POWER, PowerSetting
 from services.orchestrator.core.profile import Load, Profile
 from services.orchestrator.core.situation import Situation
 from services.orchestrator.core.wish import Deployment, Metric
@@ -22,34 +23,80 @@ _NORMAL: Final = NormalDist()
 _TAIL_STATES: Final = 400
 
 
-def slo_findings(situation: Situation, wish: Deployment, replicas: tuple[Replica, ...]) -> list[str]:
-    """Limits of the SLO that the replicas do not keep at the wished demand."""
-    findings = []
-    for replica in replicas:
-        profile = _profile(situation, replica)
+def slo_findings(
+    situation: Situation, wish: Deployment, replicas: tuple[Replica, ...], power: dict[tuple[str, str], PowerSetting]
+) -> list[str]:
+    """Limits of the SLO that the replicas do not keep at the wished demand.
+
+    Args:
+        power: settings that devices shall have, by node and device; one that is not here has its default.
+    """
+    findings: set[str] = set()
+    parts = _parts(replicas)
+    seen: set[object] = set()
+    shelf = _Shelf(situation)
+    for replica, part in zip(replicas, parts, strict=True):
+        setting = power.get((replica.node_id, replica.partition.device_id), DEFAULT_POWER)
+        alike = (replica.variant_id, replica.device_class, replica.partition.kind, replica.batch_limit, setting, part)
+        if alike in seen:
+            continue
+        seen.add(alike)
+        profile = shelf.profile(replica, setting)
         if profile is None:
-            return [f"{replica.replica_id} runs where {replica.variant_id} was never profiled"]
-        findings += _quality(situation, wish, replica)
-        findings += _latency(wish, profile, replica, wish.demand.requests_per_s / len(replicas))
-        findings += _energy(wish, profile, replica)
-    return sorted(set(findings))
+            return [f"{replica.replica_id} runs where {replica.variant_id} was never profiled (power: {setting})"]
+        findings.update(_quality(shelf, wish, replica))
+        findings.update(_latency(wish, profile, replica, wish.demand.requests_per_s * part))
+        findings.update(_energy(wish, profile, replica))
+    return sorted(findings)
 
 
-def _profile(situation: Situation, replica: Replica) -> Profile | None:
-    fitting = [
-        p
-        for p in situation.catalog.profiles
-        if p.variant_id == replica.variant_id
-        and p.device_class == replica.device_class
-        and p.partition_kind == replica.partition.kind
-        and any(load.concurrency == replica.batch_limit for load in p.loads)
-        and p.batch_limit >= replica.batch_limit
-    ]
-    return min(fitting, key=lambda p: (p.batch_limit, p.profile_id), default=None)
+def least_active_mw(
+    situation: Situation, wish: Deployment, replicas: tuple[Replica, ...], power: dict[tuple[str, str], PowerSetting]
+) -> list[float]:
+    """The least active power that each replica can have at its part of the demand, by its best measured load."""
+    shelf, found = _Shelf(situation), []
+    for replica, part in zip(replicas, _parts(replicas), strict=True):
+        setting = power.get((replica.node_id, replica.partition.device_id), DEFAULT_POWER)
+        profile = shelf.profile(replica, setting)
+        rate = wish.demand.mean_requests_per_s or wish.demand.requests_per_s
+        tokens_per_s = rate * part * max(wish.demand.output_tokens, 1)
+        energies = [_token_energy(load, wish.demand.output_tokens) for load in profile.loads] if profile else [0.0]
+        found.append(tokens_per_s * min(energies))
+    return found
 
 
-def _quality(situation: Situation, wish: Deployment, replica: Replica) -> list[str]:
-    variant = next((v for v in situation.catalog.variants if v.variant_id == replica.variant_id), None)
+def _parts(replicas: tuple[Replica, ...]) -> list[float]:
+    """Each replica's part of the requests: by its capacity, equal where none is given."""
+    capacities = [replica.capacity_requests_per_s for replica in replicas]
+    if not all(capacity > 0.0 for capacity in capacities):
+        return [1.0 / len(replicas)] * len(replicas)
+    return [capacity / sum(capacities) for capacity in capacities]
+
+
+class _Shelf:
+    """Variants and profiles by what they are asked for."""
+
+    def __init__(self, situation: Situation) -> None:
+        self.variants = {variant.variant_id: variant for variant in situation.catalog.variants}
+        self._profiles: dict[tuple[str, str, str, PowerSetting], list[Profile]] = {}
+        for found in situation.catalog.profiles:
+            key = (found.variant_id, found.device_class, found.partition_kind, found.power)
+            self._profiles.setdefault(key, []).append(found)
+
+    def profile(self, replica: Replica, setting: PowerSetting) -> Profile | None:
+        """The profile that the replica's figures come from."""
+        key = (replica.variant_id, replica.device_class, replica.partition.kind, setting)
+        fitting = [
+            found
+            for found in self._profiles.get(key, [])
+            if found.batch_limit >= replica.batch_limit
+            and any(load.concurrency == replica.batch_limit for load in found.loads)
+        ]
+        return min(fitting, key=lambda found: (found.batch_limit, found.profile_id), default=None)
+
+
+def _quality(shelf: _Shelf, wish: Deployment, replica: Replica) -> list[str]:
+    variant = shelf.variants.get(replica.variant_id)
     if variant is None:
         return [f"{replica.variant_id} is not known"]
     floor, ceiling, findings = wish.slo.min_top1_agreement, wish.slo.max_perplexity_increase, []
@@ -82,7 +129,8 @@ def _token_energy(load: Load, output_tokens: int) -> float:
 def _latency(wish: Deployment, profile: Profile, replica: Replica, rate_per_s: float) -> list[str]:
     batch, prompt = replica.batch_limit, wish.demand.prompt_tokens
     steps = max(wish.demand.output_tokens - 1, 0)
-    table = [_Row(profile, prompt, n, steps) for n in range(1, batch + 1)]
+    reader = _Reader(profile.loads, prompt)
+    table = [_Row(reader, n, steps) for n in range(1, batch + 1)]
     if rate_per_s >= table[-1].completions_per_s:
         return [
             f"{replica.replica_id} gets {rate_per_s:.4g} requests/s, it completes {table[-1].completions_per_s:.4g}"
@@ -90,7 +138,9 @@ def _latency(wish: Deployment, profile: Profile, replica: Replica, rate_per_s: f
     present = _presence([row.completions_per_s for row in table], rate_per_s)
     findings = []
     for limit in wish.slo.latency:
-        share = sum(p * _met(table, n, limit.metric, limit.limit_ms) for n, p in enumerate(present))
+        share = sum(
+            p * q for p, q in zip(present, _met(table, limit.metric, limit.limit_ms, len(present)), strict=True)
+        )
         if share < limit.percentile / 100.0 - TOLERANCE:
             findings.append(
                 f"{replica.replica_id}: {limit.metric} within {limit.limit_ms:g} ms for {share:.1%} of requests, "
@@ -99,34 +149,49 @@ def _latency(wish: Deployment, profile: Profile, replica: Replica, rate_per_s: f
     return findings
 
 
-class _Row:
-    """Latencies with n sequences at work, read off the profile."""
-
-    def __init__(self, profile: Profile, prompt: int, n: int, steps: int) -> None:
-        self.ttft = [_read(profile.loads, prompt, n, "ttft", field) for field in _FIELDS]
-        self.tpot = [_read(profile.loads, prompt, n, "tpot", field) for field in _FIELDS]
-        mean_s = (self.ttft[3] + steps * self.tpot[3]) / 1000.0
-        self.completions_per_s = n / max(mean_s, 1e-9)
-        self.e2e = [a + steps * b for a, b in zip(self.ttft, self.tpot, strict=True)]
-
-
 _FIELDS: Final = ("p50_ms", "p95_ms", "p99_ms", "mean_ms")
 
 
-def _read(loads: tuple[Load, ...], prompt: int, n: int, metric: str, field: str) -> float:
-    """A figure at a prompt length and n sequences: TTFT between numbers of sequences, TPOT of the next larger one."""
-    lengths, values = [], []
-    for length in sorted({load.prompt_tokens for load in loads}):
-        here = [load for load in loads if load.prompt_tokens == length]
-        column = sorted((load.concurrency, float(getattr(getattr(load, metric), field))) for load in here)
-        if column[-1][0] < n:
-            continue
-        lengths.append(float(length))
-        if metric == "tpot":
-            values.append(next(value for count, value in column if count >= n))
-        else:
-            values.append(_line([float(count) for count, _ in column], [value for _, value in column], float(n)))
-    return _line(lengths, values, float(prompt), grows=metric == "ttft")
+class _Reader:
+    """Reads figures off a profile at one prompt length."""
+
+    def __init__(self, loads: tuple[Load, ...], prompt: int) -> None:
+        self._prompt = float(prompt)
+        self._columns: dict[tuple[str, str], list[tuple[int, list[float], list[float]]]] = {}
+        for metric in ("ttft", "tpot"):
+            for field in _FIELDS:
+                by_length: dict[int, list[tuple[int, float]]] = {}
+                for load in loads:
+                    value = float(getattr(getattr(load, metric), field))
+                    by_length.setdefault(load.prompt_tokens, []).append((load.concurrency, value))
+                self._columns[metric, field] = [
+                    (length, [float(n) for n, _ in sorted(column)], [value for _, value in sorted(column)])
+                    for length, column in sorted(by_length.items())
+                ]
+
+    def figure(self, metric: str, field: str, n: int) -> float:
+        """A figure with n sequences: TTFT between numbers of sequences, TPOT of the next larger one."""
+        lengths, values = [], []
+        for length, numbers, column in self._columns[metric, field]:
+            if numbers[-1] < n:
+                continue
+            lengths.append(float(length))
+            if metric == "tpot":
+                values.append(column[bisect_left(numbers, float(n))])
+            else:
+                values.append(_line(numbers, column, float(n)))
+        return _line(lengths, values, self._prompt, grows=metric == "ttft")
+
+
+class _Row:
+    """Latencies with n sequences at work."""
+
+    def __init__(self, reader: _Reader, n: int, steps: int) -> None:
+        self.ttft = [reader.figure("ttft", field, n) for field in _FIELDS]
+        self.tpot = [reader.figure("tpot", field, n) for field in _FIELDS]
+        mean_s = (self.ttft[3] + steps * self.tpot[3]) / 1000.0
+        self.completions_per_s = n / max(mean_s, 1e-9)
+        self.e2e = [a + steps * b for a, b in zip(self.ttft, self.tpot, strict=True)]
 
 
 def _line(xs: list[float], ys: list[float], x: float, *, grows: bool = True) -> float:
@@ -149,19 +214,28 @@ def _presence(completions: list[float], rate: float) -> list[float]:
         logs.append(logs[-1] + math.log(rate) - math.log(completions[min(n, len(completions)) - 1]))
     top = max(logs)
     weights = [math.exp(value - top) for value in logs]
-    return [weight / sum(weights) for weight in weights]
+    total = sum(weights)
+    return [weight / total for weight in weights]
 
 
-def _met(table: list[_Row], present: int, metric: Metric, limit_ms: float) -> float:
-    """Probability that an arrival that finds so many requests keeps the limit."""
+def _met(table: list[_Row], metric: Metric, limit_ms: float, states: int) -> list[float]:
+    """Probabilities that an arrival keeps the limit, by how many requests it finds."""
     batch = len(table)
-    row = table[min(present, batch - 1)]
-    values = {Metric.TTFT: row.ttft, Metric.TPOT: row.tpot, Metric.E2E: row.e2e}[metric]
-    if present < batch or metric is Metric.TPOT:
-        return _lognormal(values, limit_ms)
-    spare_s = (limit_ms - _p95(values)) / 1000.0
-    departures = present - batch + 1
-    return _erlang(departures, row.completions_per_s, spare_s) if spare_s > 0 else 0.0
+    met: list[float] = []
+    for row in table:
+        met.append(_lognormal({Metric.TTFT: row.ttft, Metric.TPOT: row.tpot, Metric.E2E: row.e2e}[metric], limit_ms))
+    last = table[-1]
+    if metric is Metric.TPOT:
+        return (met + [met[-1]] * max(states - batch, 0))[:states]
+    spare_s = (limit_ms - _p95(last.ttft if metric is Metric.TTFT else last.e2e)) / 1000.0
+    if spare_s <= 0.0:
+        return (met + [0.0] * max(states - batch, 0))[:states]
+    mean, fewer = last.completions_per_s * spare_s, 0.0
+    for departures in range(1, states - batch + 1):
+        # At least so many departures in time is one less the chance of each smaller number.
+        fewer += math.exp((departures - 1) * math.log(mean) - mean - math.lgamma(departures))
+        met.append(max(1.0 - fewer, 0.0))
+    return met[:states]
 
 
 def _width(values: list[float]) -> float:
@@ -180,8 +254,3 @@ def _lognormal(values: list[float], limit_ms: float) -> float:
     if width == 0:
         return 1.0 if values[0] <= limit_ms else 0.0
     return _NORMAL.cdf(math.log(limit_ms / values[0]) / width)
-
-
-def _erlang(shape: int, rate: float, t: float) -> float:
-    mean = rate * t
-    return 1.0 - sum(math.exp(i * math.log(mean) - mean - math.lgamma(i + 1)) for i in range(shape))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from services.orchestrator.core.fleet import DEFAULT_POWER, PowerSetting
 from services.orchestrator.core.wish import Slo
 from tradewind.domain.figures import FigureSource
 
@@ -31,7 +32,12 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One option with its figures at the planned load; latencies at the SLO's percentile, all of them modelled."""
+    """One option with its figures at the planned load; latencies at the SLO's percentile, all of them modelled.
+
+    Attributes:
+        power: setting of the device.
+        alike: options that this line stands for, when many are told together.
+    """
 
     variant_id: str
     variant_name: str
@@ -51,11 +57,24 @@ class Candidate:
     replicas: int = 0
     capacity_requests_per_s: float = 0.0
     power_mw: float = 0.0
+    power: PowerSetting = DEFAULT_POWER
+    price_per_hour: float = 0.0
+    alike: int = 1
+
+    @property
+    def key(self) -> tuple[str, str, str, int, tuple[int, int]]:
+        """Variant, device class, partition kind, batch limit, power setting."""
+        return (self.variant_id, self.device_class, self.partition_kind, self.batch_limit, self.power.order)
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The report on one deployment. `binding_limit` is empty when a plan was found."""
+    """The report on one deployment. `binding_limit` is empty when a plan was found.
+
+    Attributes:
+        nearest_hardware: what to add so that the wish as it is would be met, for instance "+2 gpu:h100-80".
+        gap: how far the whole plan may be from the best, as a share of its cost.
+    """
 
     deployment_id: str
     summary: str
@@ -64,6 +83,8 @@ class Explanation:
     binding_limit: str = ""
     nearest_slo: Slo | None = None
     nearest_demand_requests_per_s: float | None = None
+    nearest_hardware: tuple[str, ...] = ()
+    gap: float = 0.0
 
     @property
     def feasible(self) -> bool:

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 CPU_KIND_PREFIX = "cpu/"
+# The whole board as one partition; slices of a board are "mig/PROFILE".
+WHOLE_KIND: Final = "gpu/whole"
+MIG_KIND_PREFIX: Final = "mig/"
+
+
+class DeviceKind(StrEnum):
+    """What can be cut, and how: a CPU into sets of cores, a GPU into slices of its table or not at all."""
+
+    CPU = "cpu"
+    GPU = "gpu"
 
 
 class NodeState(StrEnum):
@@ -44,8 +55,65 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
+class PowerSetting:
+    """Clock and cap of a whole device; None leaves the device's default."""
+
+    sm_clock_mhz: int | None = None
+    power_cap_mw: int | None = None
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """For sorting: the default first."""
+        return (self.sm_clock_mhz or 0, self.power_cap_mw or 0)
+
+    def __str__(self) -> str:
+        clock = f"{self.sm_clock_mhz} MHz" if self.sm_clock_mhz is not None else ""
+        cap = f"{self.power_cap_mw / 1000:g} W" if self.power_cap_mw is not None else ""
+        return ", ".join(filter(None, (clock, cap))) or "default"
+
+
+DEFAULT_POWER: Final = PowerSetting()
+
+
+@dataclass(frozen=True, slots=True)
+class SliceKind:
+    """A profile of slices that a board offers, as the board itself reports it.
+
+    Attributes:
+        profile_id: the board's number for it; part of a slice's identity.
+        kind: partition kind, for instance "mig/3g.40gb".
+        memory_bytes: memory that one slice can use.
+        compute_slices: what one slice takes of the board's compute slices.
+        memory_slices: what one slice takes of the board's memory slices.
+        starts: memory slices it can begin at.
+        most: most slices of this profile at one time.
+        extra_engine: whether it takes an engine of which a board has one for one slice only ("+me").
+    """
+
+    profile_id: int
+    kind: str
+    memory_bytes: int
+    compute_slices: int
+    memory_slices: int
+    starts: tuple[int, ...]
+    most: int
+    extra_engine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
-    """A device. `partitions` are those that exist; a CPU's are cut from `cpu_ids` as needed."""
+    """A device. `partitions` are those that exist; a CPU's are cut from `cpu_ids` as needed.
+
+    Attributes:
+        kind: how it is cut.
+        power_settings: settings it may be given besides its default; none means that power is left alone.
+        setting: the setting in force, as read back.
+        table: slices a board can be cut into; none means that its partitions are left as they are.
+        sleep_power_mw: what it draws when nothing is on it and it may sleep; None means that it cannot.
+        asleep: whether it sleeps now.
+        wake_s: time from sleep to work.
+        price_per_hour: in the operator's currency; 0 means not known.
+    """
 
     device_id: str
     device_class: str
@@ -53,6 +121,24 @@ class Device:
     cpu_ids: tuple[int, ...] = ()
     partitions: tuple[Partition, ...] = ()
     idle_power_mw: float = 0.0
+    kind: DeviceKind = DeviceKind.CPU
+    power_settings: tuple[PowerSetting, ...] = ()
+    setting: PowerSetting = DEFAULT_POWER
+    table: tuple[SliceKind, ...] = ()
+    sleep_power_mw: float | None = None
+    asleep: bool = False
+    wake_s: float = 0.0
+    price_per_hour: float = 0.0
+
+    @property
+    def least_power_mw(self) -> float:
+        """What it draws when nothing is on it."""
+        return self.idle_power_mw if self.sleep_power_mw is None else min(self.sleep_power_mw, self.idle_power_mw)
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether it draws less when nothing is on it."""
+        return self.least_power_mw < self.idle_power_mw
 
 
 @dataclass(frozen=True, slots=True)

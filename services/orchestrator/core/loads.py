@@ -12,14 +12,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
+
+import numpy
+from numpy.typing import NDArray
 
 from services.orchestrator.core.profile import Latency, Load, Profile
 
 # Prefill work is linear in the prompt with a small quadratic part; up to twice the longest measured prompt the linear
 # continuation stays within measurement noise for the model sizes at hand, beyond it does not.
 MOST_EXTRAPOLATION: Final = 2.0
+# Profiles whose tables are kept, some kilobytes each: those of a large catalogue.
+_KEPT_PROFILES: Final = 8_192
 # z-values of the normal distribution at 95 % and 99 %.
 _Z95: Final = 1.6449
 _Z99: Final = 2.3263
@@ -78,43 +85,82 @@ def longest_prompt(profile: Profile, concurrency: int) -> float:
     return MOST_EXTRAPOLATION * max(reaching, default=0)
 
 
+Table = NDArray[numpy.float64]
+
+
+class COLUMNS(IntEnum):
+    """Columns of a table."""
+
+    TTFT_P50 = 0
+    TTFT_P95 = 1
+    TTFT_P99 = 2
+    TTFT_MEAN = 3
+    TPOT_P50 = 4
+    TPOT_P95 = 5
+    TPOT_P99 = 6
+    TPOT_MEAN = 7
+    ENERGY_PER_TOKEN = 8
+    ENERGY_PER_PREFILL = 9
+    POWER = 10
+    OUTPUT_TOKENS = 11
+
+
 def figures_at(profile: Profile, prompt_tokens: int, concurrency: int) -> Figures:
     """Interpolated figures.
 
     Raises:
         ValueError: the prompt is beyond `longest_prompt`.
     """
-    if prompt_tokens > longest_prompt(profile, concurrency):
+    return _figures(table_at(profile, prompt_tokens, concurrency)[concurrency - 1])
+
+
+def table_at(profile: Profile, prompt_tokens: int, most: int) -> Table:
+    """Interpolated figures of 1 to `most` sequences together, a row each; columns as in `COLUMNS`.
+
+    Raises:
+        ValueError: the prompt is beyond `longest_prompt` for that many.
+    """
+    if prompt_tokens > longest_prompt(profile, most):
         raise ValueError(f"profile {profile.profile_id} does not reach {prompt_tokens} prompt tokens")
+    columns = _columns(profile)
+    # Between two of these numbers of sequences the same prompt lengths take part.
+    ends = sorted({min(len(table), most) for table in columns.values()})
+    parts, begin = list[Table](), 0
+    for end in ends:
+        rows = [(float(prompt), table[begin:end]) for prompt, table in columns.items() if len(table) >= end]
+        parts.append(_at_prompt(rows, float(prompt_tokens)))
+        begin = end
+    return numpy.concatenate(parts)
+
+
+@lru_cache(maxsize=_KEPT_PROFILES)
+def _columns(profile: Profile) -> dict[int, Table]:
+    """A table for each prompt length that was measured; remembered, for every wish starts from it."""
     by_prompt: dict[int, list[Load]] = {}
-    for load in profile.loads:
+    for load in sorted(profile.loads, key=lambda load: (load.prompt_tokens, load.concurrency)):
         by_prompt.setdefault(load.prompt_tokens, []).append(load)
-    rows = [
-        (float(prompt), _at_concurrency(loads, concurrency))
-        for prompt, loads in sorted(by_prompt.items())
-        if max(load.concurrency for load in loads) >= concurrency
-    ]
-    return _figures(_at_prompt(rows, float(prompt_tokens)))
+    return {prompt: _by_concurrency(loads) for prompt, loads in by_prompt.items()}
 
 
-_Row = tuple[float, ...]
+def _by_concurrency(loads: list[Load]) -> Table:
+    """Rows for 1, 2, … sequences, as far as loads of this prompt length go."""
+    measured = numpy.array([load.concurrency for load in loads])
+    rows = numpy.array([_row(load) for load in loads])
+    numbers = numpy.arange(1, int(measured[-1]) + 1)
+    above = numpy.searchsorted(measured, numbers)
+    below = numpy.maximum(above - 1, 0)
+    upper, lower = rows[above], rows[below]
+    exact = (measured[above] == numbers) | (above == 0)
+    share = numpy.where(exact, 1.0, (numbers - measured[below]) / numpy.maximum(measured[above] - measured[below], 1))
+    table: Table = lower + (upper - lower) * share[:, None]
+    table[:, 4:8] = upper[:, 4:8]
+    column = COLUMNS.ENERGY_PER_TOKEN
+    shared = numpy.minimum(upper[:, column] * measured[above] / numbers, lower[:, column])
+    table[:, column] = numpy.where(exact, upper[:, column], numpy.maximum(shared, upper[:, column]))
+    return table
 
 
-def _at_concurrency(loads: list[Load], concurrency: int) -> _Row:
-    """A row for so many sequences; some load has at least as many."""
-    ordered = sorted(loads, key=lambda load: load.concurrency)
-    above = next(load for load in ordered if load.concurrency >= concurrency)
-    below = next((load for load in reversed(ordered) if load.concurrency < concurrency), None)
-    upper = _row(above)
-    if below is None or above.concurrency == concurrency:
-        return upper
-    lower = _row(below)
-    mixed = _mix(lower, upper, (concurrency - below.concurrency) / (above.concurrency - below.concurrency))
-    energy_mj = min(above.energy_per_token_mj * above.concurrency / concurrency, below.energy_per_token_mj)
-    return (*mixed[0:4], *upper[4:8], max(energy_mj, above.energy_per_token_mj), *mixed[9:])
-
-
-def _row(load: Load) -> _Row:
+def _row(load: Load) -> tuple[float, ...]:
     ttft, tpot = load.ttft, load.tpot
     return (
         *(ttft.p50_ms, max(ttft.p95_ms, ttft.p50_ms), max(ttft.p99_ms, ttft.p95_ms), ttft.mean_ms or ttft.p50_ms),
@@ -123,27 +169,27 @@ def _row(load: Load) -> _Row:
     )
 
 
-def _figures(row: _Row) -> Figures:
-    return Figures(Latency(*row[0:4]), Latency(*row[4:8]), row[8], row[9], row[10], row[11])
+def _figures(row: Table) -> Figures:
+    values = [float(value) for value in row]
+    return Figures(Latency(*values[0:4]), Latency(*values[4:8]), values[8], values[9], values[10], values[11])
 
 
-def _at_prompt(rows: list[tuple[float, _Row]], x: float) -> _Row:
+def _at_prompt(rows: list[tuple[float, Table]], x: float) -> Table:
     """Linear between the two neighbours of x; outside see the module header."""
     if x <= rows[0][0]:
         return rows[0][1]
     for (x0, row0), (x1, row1) in pairwise(rows):
         if x <= x1:
-            return _mix(row0, row1, (x - x0) / (x1 - x0))
+            return row0 + (row1 - row0) * ((x - x0) / (x1 - x0))
     last_x, last = rows[-1]
     if len(rows) == 1:
         # A single prompt length: latency in proportion, which is no less than the truth for work with a fixed part.
-        scale = x / last_x
-        return (*(v * scale for v in last[0:4]), *last[4:9], last[9] * scale, *last[10:])
+        table = last.copy()
+        table[:, [*range(4), COLUMNS.ENERGY_PER_PREFILL]] *= x / last_x
+        return table
     x0, row0 = rows[-2]
-    mixed = _mix(row0, last, (x - x0) / (last_x - x0))
+    table = row0 + (last - row0) * ((x - x0) / (last_x - x0))
     # Noise may make a slope negative; a longer prompt is never promised to be cheaper.
-    return (*(max(new, old) for new, old in zip(mixed[:11], last[:11], strict=True)), last[11])
-
-
-def _mix(a: _Row, b: _Row, share: float) -> _Row:
-    return tuple(x + (y - x) * share for x, y in zip(a, b, strict=True))
+    table = numpy.maximum(table, last)
+    table[:, COLUMNS.OUTPUT_TOKENS] = last[:, COLUMNS.OUTPUT_TOKENS]
+    return table

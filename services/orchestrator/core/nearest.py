@@ -28,8 +28,9 @@ from services.orchestrator.core.wish import Demand, Deployment, LatencyLimit, Sl
 _ROUNDING: Final = 0.01
 # Numbers of replicas tried for a point: its most, and halves of it.
 _HALVES: Final = 4
-# Relaxed wishes tried again before giving up.
-_TRIES: Final = 40
+# Relaxed wishes tried again before giving up, in a small fleet and in a large one, where each try is a program.
+TRIES: Final = 40
+TRIES_OF_MANY: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +50,22 @@ class Nearest:
 
 
 def nearest(
-    deployment: Deployment, points: tuple[Point, ...], fits: Callable[[Deployment, Option], bool]
+    deployment: Deployment, points: tuple[Point, ...], fits: Callable[[Deployment, Option], bool], tries: int = TRIES
 ) -> Nearest | None:
     """The nearest feasible wish; None when there is no point at all, or none has room.
 
     Args:
         points: what the deployment could use.
         fits: whether an option has room beside everything else.
+        tries: how many relaxed wishes are tried.
     """
     relaxed = [r for point in points for count in _counts(deployment, point) if (r := _relax(deployment, point, count))]
-    for stretch, binding, slo, point in sorted(relaxed, key=lambda r: (r[0], r[3].variant.name, r[1]))[:_TRIES]:
+    for stretch, binding, slo, point in sorted(relaxed, key=lambda r: (r[0], r[3].variant.name, r[1]))[:tries]:
         wish = replace(deployment, slo=slo)
         option = weigh(wish, point)
-        if isinstance(option, Option) and fits(wish, option):
+        if isinstance(option, Option) and not option.short and fits(wish, option):
             return Nearest(binding, slo, stretch, option)
-    return _nearest_demand(deployment, points, fits)
+    return _nearest_demand(deployment, points, fits, tries)
 
 
 _Relaxed = tuple[float, str, Slo, Point]
@@ -127,22 +129,23 @@ def _lift(limit: LatencyLimit, station: Station, each: float, stretches: list[tu
 
 
 def _nearest_demand(
-    deployment: Deployment, points: tuple[Point, ...], fits: Callable[[Deployment, Option], bool]
+    deployment: Deployment, points: tuple[Point, ...], fits: Callable[[Deployment, Option], bool], tries: int
 ) -> Nearest | None:
     """The greatest demand that fits with the SLO as it is, or any demand at all that shows what binds."""
-    best: tuple[float, Option] | None = None
+    offers: list[tuple[float, Point]] = []
     for point in points:
         station = station_of(point.profile, deployment.demand, point.batch_limit)
         capacity = capacity_per_s(station, deployment.slo.latency)
         for count in _counts(deployment, point) if capacity > 0.0 else ():
             rate = _down(min(capacity * count, deployment.demand.requests_per_s))
-            if rate <= 0.0 or (best and rate <= best[0]):
-                continue
-            wish = replace(deployment, demand=replace(deployment.demand, requests_per_s=rate))
-            option = weigh(wish, point)
-            if isinstance(option, Option) and fits(wish, option):
-                best = (rate, option)
-    return Nearest("CAPACITY", None, 0.0, best[1], best[0]) if best else None
+            if rate > 0.0:
+                offers.append((rate, point))
+    for rate, point in sorted(offers, key=lambda offer: (-offer[0], offer[1].variant.name))[:tries]:
+        wish = replace(deployment, demand=replace(deployment.demand, requests_per_s=rate))
+        option = weigh(wish, point)
+        if isinstance(option, Option) and not option.short and fits(wish, option):
+            return Nearest("CAPACITY", None, 0.0, option, rate)
+    return None
 
 
 def _counts(deployment: Deployment, point: Point) -> tuple[int, ...]:

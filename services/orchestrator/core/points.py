@@ -6,18 +6,15 @@ Everything that is not possible at all comes back as a refused candidate with it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
-from services.orchestrator.core.catalog import Catalog, Quarantine
 from services.orchestrator.core.explanation import Candidate, Refusal
-from services.orchestrator.core.fleet import Device, Node, cores_of
-from services.orchestrator.core.loads import longest_prompt, most_concurrency
+from services.orchestrator.core.fleet import DEFAULT_POWER, Device, PowerSetting
+from services.orchestrator.core.levers import Levers
+from services.orchestrator.core.loads import figures_at, longest_prompt, most_concurrency
+from services.orchestrator.core.offer import USABLE_MEMORY_SHARE, Offer, Shape
 from services.orchestrator.core.profile import Profile
 from services.orchestrator.core.variant import Admission, Variant
 from services.orchestrator.core.wish import Deployment
-
-# Share of a device's memory that replicas may fill; the rest is for the system, for buffers and for a measuring run.
-USABLE_MEMORY_SHARE: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +22,20 @@ class Point:
     """An operating point that a deployment could use.
 
     Attributes:
-        device: one device of its class, for idle power and size.
+        shape: one kind of device that it fits on, for idle power, size and price.
         places: replicas that would fit on all matching nodes if nothing else ran there.
     """
 
     variant: Variant
     profile: Profile
     batch_limit: int
-    device: Device
+    shape: Shape
     places: int
+
+    @property
+    def device(self) -> Device:
+        """One device that it fits on."""
+        return self.shape.device
 
     @property
     def memory_bytes(self) -> int:
@@ -43,58 +45,63 @@ class Point:
     @property
     def device_share(self) -> float:
         """Share of a device that one replica holds, in (0, 1]."""
-        return share_of(self.device, self.profile.partition_kind)
+        return self.shape.share_of(self.profile.partition_kind)
 
     def candidate(self, refusal: Refusal | None = None, reason: str = "") -> Candidate:
         """As an option of the explanation, without figures."""
         return _candidate(self.variant, self.profile, self.batch_limit, refusal, reason, self.memory_bytes)
 
 
-def points_of(
-    deployment: Deployment, catalog: Catalog, nodes: tuple[Node, ...], quarantined: tuple[Quarantine, ...]
-) -> tuple[tuple[Point, ...], tuple[Candidate, ...]]:
-    """Every point, and every refusal of what is no point."""
+def points_of(deployment: Deployment, offer: Offer) -> tuple[tuple[Point, ...], tuple[Candidate, ...]]:
+    """Every point that the levers allow, and every refusal of what is no point."""
     points: list[Point] = []
     refused: list[Candidate] = []
-    for variant in sorted(catalog.variants_of(deployment.model_id), key=lambda v: (v.name, v.variant_id)):
+    for variant in offer.variants.get(deployment.model_id, ()):
         if refusal := _variant_refusal(deployment, variant):
             refused.append(Candidate(variant.variant_id, variant.name, refusal=refusal[0], reason=refusal[1]))
             continue
-        profiles = catalog.profiles_of(variant.variant_id)
+        profiles = offer.profiles.get(variant.variant_id, ())
         if not profiles:
             reason = f"{variant.name} was never profiled; run `tradewind profile run` for its model"
             refused.append(Candidate(variant.variant_id, variant.name, refusal=Refusal.NO_PROFILE, reason=reason))
-        for (_, _, batch), profile in sorted(_settings(variant, profiles).items()):
-            point = _point(deployment, variant, profile, batch, nodes, quarantined)
+        for (_, _, batch, _), profile in sorted(_settings(variant, profiles).items()):
+            if profile.power != DEFAULT_POWER and not offer.levers.power:
+                continue
+            point = _point(deployment, variant, profile, batch, offer)
             (points if isinstance(point, Point) else refused).append(point)  # type: ignore[arg-type]
-    return tuple(points), tuple(refused)
+    return _allowed(deployment, points, offer.levers), tuple(refused)
 
 
-def share_of(device: Device, kind: str) -> float:
-    """Share of a device that a partition of this kind is."""
-    if cores := cores_of(kind):
-        return min(cores / max(len(device.cpu_ids), 1), 1.0)
-    return 1.0 / max(sum(p.kind == kind for p in device.partitions), 1)
+def _allowed(deployment: Deployment, points: list[Point], levers: Levers) -> tuple[Point, ...]:
+    """Points that are left when a lever is missing: of each device class the fastest variant, the largest partition."""
+    left = points
+    if not levers.variants:
+        fastest: dict[str, tuple[float, str]] = {}
+        for point in left:
+            figures = figures_at(point.profile, deployment.demand.prompt_tokens, 1)
+            time_ms = figures.ttft.mean_ms + deployment.demand.output_tokens * figures.tpot.mean_ms
+            rank, name = (time_ms, point.variant.variant_id), point.profile.device_class
+            fastest[name] = min(fastest.get(name, rank), rank)
+        left = [p for p in left if fastest[p.profile.device_class][1] == p.variant.variant_id]
+    if not levers.partitions:
+        largest: dict[str, float] = {}
+        for point in left:
+            name = point.profile.device_class
+            largest[name] = max(largest.get(name, 0.0), point.device_share)
+        left = [p for p in left if p.device_share == largest[p.profile.device_class]]
+    return tuple(left)
 
 
-def places_on(device: Device, kind: str, memory_bytes: int) -> int:
-    """Replicas of this size that an empty device takes."""
-    cores = cores_of(kind)
-    by_units = len(device.cpu_ids) // cores if cores else sum(p.kind == kind for p in device.partitions)
-    if memory_bytes <= 0 or not cores:
-        return by_units
-    return min(by_units, int(device.memory_bytes * USABLE_MEMORY_SHARE) // memory_bytes)
-
-
-def _settings(variant: Variant, profiles: tuple[Profile, ...]) -> dict[tuple[str, str, int], Profile]:
+def _settings(variant: Variant, profiles: tuple[Profile, ...]) -> dict[tuple[str, str, int, tuple[int, int]], Profile]:
     """Batch limits worth weighing: the measured ones; each with the profile whose own limit is nearest above."""
-    best: dict[tuple[str, str, int], Profile] = {}
-    for profile in sorted(profiles, key=lambda p: (p.batch_limit, p.profile_id)):
+    best: dict[tuple[str, str, int, tuple[int, int]], Profile] = {}
+    for profile in profiles:
         most = most_concurrency(profile)
         if variant.slots:
             most = min(most, variant.slots)
         for batch in sorted({load.concurrency for load in profile.loads if 0 < load.concurrency <= most}):
-            best.setdefault((profile.device_class, profile.partition_kind, batch), profile)
+            key = (profile.device_class, profile.partition_kind, batch, profile.power.order)
+            best.setdefault(key, profile)
     return best
 
 
@@ -106,45 +113,47 @@ def _variant_refusal(deployment: Deployment, variant: Variant) -> tuple[Refusal,
         return Refusal.VARIANT_REJECTED, variant.admission_reason or f"the variant is {variant.admission}"
     if variant.admission is Admission.UNCHECKED and not pinned:
         return Refusal.VARIANT_REJECTED, "its quality was never checked; pin it to use it all the same"
-    tokens = deployment.demand.prompt_tokens + deployment.demand.output_tokens
+    tokens = deployment.demand.longest_tokens
     if variant.context_tokens and tokens > variant.context_tokens:
         return Refusal.CONTEXT, f"prompt and output are {tokens} tokens, its context is {variant.context_tokens}"
     return None
 
 
-def _point(
-    deployment: Deployment,
-    variant: Variant,
-    profile: Profile,
-    batch: int,
-    nodes: tuple[Node, ...],
-    quarantined: tuple[Quarantine, ...],
-) -> Point | Candidate:
-    memory = profile.memory_bytes or variant.memory_bytes
+def _point(deployment: Deployment, variant: Variant, profile: Profile, batch: int, offer: Offer) -> Point | Candidate:
+    memory, kind = profile.memory_bytes or variant.memory_bytes, profile.partition_kind
 
     def refuse(refusal: Refusal, reason: str) -> Candidate:
         return _candidate(variant, profile, batch, refusal, reason, memory)
 
-    for entry in quarantined:
+    for entry in offer.quarantined:
         key = (entry.deployment_id, entry.variant_id, entry.device_class)
         if key == (deployment.deployment_id, variant.variant_id, profile.device_class):
             return refuse(Refusal.QUARANTINED, f"failed to start here lately: {entry.reason}")
-    if deployment.demand.prompt_tokens > longest_prompt(profile, batch):
-        wanted, reach = deployment.demand.prompt_tokens, int(longest_prompt(profile, batch))
-        return refuse(Refusal.NO_PROFILE, f"measured prompts reach to {reach} tokens, {wanted} are asked for")
-    matching = [n for n in nodes if n.keeps_work and n.matches(deployment.node_selector)]
-    devices = [d for n in matching for d in n.devices if d.device_class == profile.device_class]
-    if not devices:
+    wanted = max(deployment.demand.prompt_tokens, deployment.demand.prompt_tokens_p95)
+    if wanted > (reach := longest_prompt(profile, batch)):
+        return refuse(Refusal.NO_PROFILE, f"measured prompts reach to {int(reach)} tokens, {wanted} are asked for")
+    shapes = offer.shapes_for(deployment, profile.device_class)
+    if not shapes:
         where = "with the labels asked for " if deployment.node_selector else ""
         return refuse(Refusal.NO_DEVICE, f"no node {where}that takes work has a {profile.device_class}")
-    fitting = [d for d in devices if places_on(d, profile.partition_kind, 0)]
+    fitting = [s for s in shapes if s.most_of(kind) and _can_be_set(s.device, profile.power)]
     if not fitting:
-        return refuse(Refusal.NO_DEVICE, f"no {profile.device_class} can be cut into {profile.partition_kind}")
-    places = sum(places_on(d, profile.partition_kind, memory) for d in fitting)
+        how = f"cut into {kind}" if not any(s.most_of(kind) for s in shapes) else f"set to {profile.power}"
+        return refuse(Refusal.NO_DEVICE, f"no {profile.device_class} can be {how}")
+    places = sum(s.count * s.places(kind, memory) for s in fitting)
     if not places:
-        most = max(int(d.memory_bytes * USABLE_MEMORY_SHARE) for d in fitting)
-        return refuse(Refusal.MEMORY, f"a replica needs {memory} bytes, at most {most} can be used on a device")
-    return Point(variant, profile, batch, min(fitting, key=lambda d: d.device_id), places)
+        most = max(int(s.device.memory_bytes * USABLE_MEMORY_SHARE) for s in fitting)
+        room = max(
+            (seat.memory_bytes for s in fitting if s.board for seat in s.board.seats if seat.kind == kind), default=0
+        )
+        most = min(most, room) if room else most
+        return refuse(Refusal.MEMORY, f"a replica needs {memory} bytes, at most {most} can be used on a {kind}")
+    taking = [s for s in fitting if s.places(kind, memory)]
+    return Point(variant, profile, batch, min(taking, key=lambda s: s.device.device_id), places)
+
+
+def _can_be_set(device: Device, power: PowerSetting) -> bool:
+    return power == DEFAULT_POWER or power in device.power_settings
 
 
 def _candidate(
@@ -156,6 +165,7 @@ def _candidate(
         device_class=profile.device_class,
         partition_kind=profile.partition_kind,
         batch_limit=batch,
+        power=profile.power,
         refusal=refusal or "",
         reason=reason,
         memory_bytes=memory,

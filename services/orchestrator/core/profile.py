@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.orchestrator.core.fleet import DEFAULT_POWER, PowerSetting
 from tradewind.domain.figures import FigureSource
 
 
@@ -41,7 +42,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Everything measured of one operating point on one device class."""
+    """Everything measured of one operating point on one device class, at one power setting."""
 
     profile_id: str
     variant_id: str
@@ -52,3 +53,4 @@ class Profile:
     memory_bytes: int = 0
     load_s: float = 0.0
     idle_power_mw: float = 0.0
+    power: PowerSetting = DEFAULT_POWER

@@ -4,35 +4,93 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 from services.orchestrator.core.blueprint import Blueprint, Replica
-from services.orchestrator.core.choose import Choice
+from services.orchestrator.core.capacity import station_of
 from services.orchestrator.core.explanation import Candidate, Explanation, Refusal
+from services.orchestrator.core.fleet import DEFAULT_POWER
+from services.orchestrator.core.grouping import grouped
 from services.orchestrator.core.nearest import Nearest
-from services.orchestrator.core.weigh import Option
+from services.orchestrator.core.scores import Item
+from services.orchestrator.core.weigh import Option, figures, with_latencies
 from services.orchestrator.core.wish import Deployment, LatencyLimit, Metric, Objective, Slo
 
 _NO_VARIANT = "NO_VARIANT"
+# Options that are told with latencies, beside those chosen: the best of them; working them out takes most of a report.
+MOST_LATENCIES: Final = 6
+# A smaller gap than this is the solver's tolerance and nobody's concern.
+_SHOWN_GAP: Final = 0.0025
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was chosen for a deployment: replicas by option, and how sure the choice is."""
+
+    chosen: tuple[tuple[Item, int], ...]
+    settled: bool
+    gap: float
 
 
 def explain_chosen(
     deployment: Deployment,
-    chosen: Choice,
+    verdict: Verdict,
     options: tuple[Option, ...],
     refused: tuple[Candidate, ...],
     blueprint: Blueprint,
-    *,
-    settled: bool,
 ) -> Explanation:
     """The report on a deployment that is placed."""
-    best = replace(chosen.option.candidate, chosen=True, reason=_why_chosen(deployment, chosen.option))
-    others = [o for o in options if o.key != chosen.option.key]
-    dearer = [replace(o.candidate, reason=_why_not(deployment, o, chosen.option)) for o in sorted(others, key=_by_cost)]
-    held = " It was swapped lately and is kept for now." if settled else ""
-    summary = f"{deployment.name}: {_place(best)}. {_sentence(best.reason)}. {_weighed(len(options), refused)}{held}"
-    candidates = (best, *dearer, *refused)
-    return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, candidates)
+    first = verdict.chosen[0][0].option
+    keys = [item.option.key for item, _ in verdict.chosen]
+    best = [
+        replace(shown, chosen=True, reason=_why_chosen(deployment, shown))
+        for shown in as_placed(deployment, verdict.chosen)
+    ]
+    others = sorted((o for o in options if o.key not in keys), key=_by_cost)
+    dearer = [replace(o.candidate, reason=_why_not(deployment, o, first)) for o in others if not o.short]
+    short = [replace(o.candidate, refusal=Refusal.CAPACITY, reason=o.short) for o in others if o.short]
+    held = " It was swapped lately and is kept for now." if verdict.settled else ""
+    apart = f" The plan is within {verdict.gap:.2%} of the least cost." if verdict.gap > _SHOWN_GAP else ""
+    places = " and ".join(_place(shown) for shown in best)
+    count = _weighed(len(options) - len(short), (*short, *refused))
+    summary = f"{deployment.name}: {places}. {_sentence(best[0].reason)}. {count}{held}{apart}"
+    candidates = (*best, *_told(deployment, options, (*dearer, *short, *refused)))
+    return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, candidates, gap=verdict.gap)
+
+
+def as_placed(deployment: Deployment, chosen: tuple[tuple[Item, int], ...]) -> list[Candidate]:
+    """Figures of what was chosen, each option with its share of the demand: in proportion to capacities."""
+    total = sum(item.option.capacity * count for item, count in chosen)
+    shown = []
+    for item, count in chosen:
+        option = item.option
+        if len(chosen) == 1 and count == option.replicas:
+            shown.append(with_latencies(deployment, option, option.candidate))
+            continue
+        part = option.capacity * count / total if len(chosen) > 1 else 1.0
+        demand = deployment.demand
+        mine = replace(
+            demand,
+            requests_per_s=demand.requests_per_s * part,
+            mean_requests_per_s=demand.compared_requests_per_s * part,
+        )
+        station = station_of(option.point.profile, demand, option.point.batch_limit)
+        wish = replace(deployment, demand=mine)
+        shown.append(with_latencies(wish, option, figures(wish, option.point, station, count, option.capacity)))
+    return shown
+
+
+def _told(
+    deployment: Deployment, options: tuple[Option, ...], candidates: tuple[Candidate, ...]
+) -> tuple[Candidate, ...]:
+    by_key = {option.key: option for option in options}
+    lines = grouped(candidates)
+    first = [
+        with_latencies(deployment, by_key[shown.key], shown) if shown.key in by_key else shown
+        for shown in lines[:MOST_LATENCIES]
+    ]
+    return (*first, *lines[MOST_LATENCIES:])
 
 
 def explain_infeasible(
@@ -47,20 +105,20 @@ def explain_infeasible(
     if over_budget:
         binding, reason = Refusal.POWER_BUDGET.value, "a power budget leaves no room for it"
     elif options:
-        binding, reason = Refusal.CAPACITY.value, "the nodes have no room for it beside the other deployments"
+        alone = next((o.short for o in options if not o.short), min(o.short for o in options))
+        binding = Refusal.CAPACITY.value
+        reason = alone or "the nodes have no room for it beside the other deployments"
     else:
         binding, reason = _furthest(refused)
     if near and not over_budget and not options:
         binding, reason = near.binding, _reason_of(near, refused) or reason
-    crowded = [
-        replace(o.candidate, refusal=Refusal.POWER_BUDGET if over_budget else Refusal.CAPACITY, reason=reason)
-        for o in sorted(options, key=_by_cost)
-    ]
+    crowding = Refusal.POWER_BUDGET if over_budget else Refusal.CAPACITY
+    crowded = [replace(o.candidate, refusal=crowding, reason=o.short or reason) for o in sorted(options, key=_by_cost)]
     summary = f"{deployment.name}: nothing meets it; {binding} binds: {reason}. {_nearest_words(near)}"
     return Explanation(
         deployment_id=deployment.deployment_id,
         summary=f"{summary} {_weighed(len(options), refused)}",
-        candidates=(*crowded, *refused),
+        candidates=_told(deployment, options, (*crowded, *refused)),
         binding_limit=binding,
         nearest_slo=near.slo if near and not over_budget else None,
         nearest_demand_requests_per_s=near.requests_per_s if near else None,
@@ -117,11 +175,14 @@ def _replica(replica: Replica, names: dict[str, str]) -> str:
 
 def _place(best: Candidate) -> str:
     count = f"{best.replicas} replica" + ("s" if best.replicas != 1 else "")
-    return f"{count} of {best.variant_name} on {best.device_class} {best.partition_kind}, batch {best.batch_limit}"
+    power = f" at {best.power}" if best.power != DEFAULT_POWER else ""
+    return (
+        f"{count} of {best.variant_name} on {best.device_class} {best.partition_kind}, batch {best.batch_limit}{power}"
+    )
 
 
-def _why_chosen(deployment: Deployment, option: Option) -> str:
-    shown, slo = option.candidate, deployment.slo
+def _why_chosen(deployment: Deployment, shown: Candidate) -> str:
+    slo = deployment.slo
     parts = [_latency(limit, shown) for limit in slo.latency if _is_shown(limit, slo)]
     if not parts:
         parts = [f"TTFT p95 {shown.ttft_ms:.4g} ms, TPOT p95 {shown.tpot_ms:.4g} ms"]
@@ -130,7 +191,7 @@ def _why_chosen(deployment: Deployment, option: Option) -> str:
     return f"least {_OBJECTIVE[deployment.objective]} that meets the SLO: {', '.join(parts)}"
 
 
-_OBJECTIVE = {Objective.ENERGY: "energy", Objective.LATENCY: "latency", Objective.COST: "device share"}
+_OBJECTIVE = {Objective.ENERGY: "energy", Objective.LATENCY: "latency", Objective.COST: "cost"}
 
 
 def _is_shown(limit: LatencyLimit, slo: Slo) -> bool:
@@ -184,9 +245,8 @@ def _reason_of(near: Nearest, refused: tuple[Candidate, ...]) -> str:
     if near.option is None:
         return ""
     shown = near.option.candidate
-    key = (shown.variant_id, shown.device_class, shown.partition_kind, shown.batch_limit)
     for c in refused:
-        if (c.variant_id, c.device_class, c.partition_kind, c.batch_limit) == key:
+        if c.key == shown.key:
             return f"{c.variant_name} on {c.device_class} {c.partition_kind}: {c.reason}"
     return ""
 

@@ -1,18 +1,21 @@
-"""Scores options of one deployment in milliwatts, so that options of several deployments can be added up.
+"""One replica of an option as numbers for the choice, in milliwatts so that deployments can be added up.
 
-- energy: the option's power;
-- latency, cost: regret against the deployment's best option, scaled with its least power;
-- what leaves the incumbent must beat it by `HYSTERESIS_SHARE`, and pays its change: the energy of loading each new
-  replica, spread over `PAYBACK_S`.
+- energy: what the replica draws beyond what its device draws anyhow;
+- latency, cost: regret against the deployment's best option, scaled so that it outweighs energy;
+- what leaves the incumbents must beat them by `HYSTERESIS_SHARE`, and every new replica pays its change: loading,
+  draining its predecessor, and the partition that meanwhile serves nobody, spread over `PAYBACK_S`.
+
+Of options that take the same room, those that another beats in everything are left out.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
-from services.orchestrator.core.blueprint import Replica
-from services.orchestrator.core.choose import Choice
-from services.orchestrator.core.weigh import Option
+from services.orchestrator.core.fleet import PowerSetting, cores_of
+from services.orchestrator.core.ground import Base, base_of
+from services.orchestrator.core.weigh import Option, idle_mw
 from services.orchestrator.core.wish import Deployment, Objective
 from tradewind.domain.figures import FigureSource
 
@@ -20,48 +23,122 @@ from tradewind.domain.figures import FigureSource
 HYSTERESIS_SHARE: Final = 0.05
 # A swap must earn back its energy within this time; load changes on about this scale.
 PAYBACK_S: Final = 600.0
-# An option whose energy is not known comes after every one whose energy is.
-_UNKNOWN_ENERGY_MW: Final = 1e12
+# An option whose energy is not known comes after every one whose energy is: more than a board draws, not so much that
+# the solver's arithmetic suffers.
+UNKNOWN_ENERGY_MW: Final = 1e8
+# A share of a latency or a price outweighs so many times the power that is at stake.
+REGRET_WEIGHT: Final = 10.0
+# Energy decides between options of equal latency or price.
+_ENERGY_TIE: Final = 1e-3
+# Options of one deployment for one kind of partition at one power setting; beyond it the dearest are left out.
+MOST_ALIKE: Final = 4
+
+key_of = base_of
 
 
-def menu_of(deployment: Deployment, options: tuple[Option, ...], incumbents: tuple[Replica, ...]) -> tuple[Choice, ...]:
-    """Choices with scores; of options that take the same room only the best is kept."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One replica of an option; compared by identity, for it is made once for a plan.
+
+    Attributes:
+        units: cores, or 1 for a slice.
+        capacity: share of the wish's provisioned demand that it takes, at most 1; 1 without demand.
+        cost_mw: what it costs as long as it stands.
+        change_mw: what it costs when it is not there yet.
+        incumbent: whether some running replica is of its base.
+    """
+
+    deployment_id: str
+    option: Option
+    base: Base
+    kind: str
+    units: int
+    memory_bytes: int
+    capacity: float
+    cost_mw: float
+    change_mw: float
+    power: PowerSetting
+    incumbent: bool
+
+
+def items_of(deployment: Deployment, options: tuple[Option, ...], bases: frozenset[Base]) -> tuple[Item, ...]:
+    """Items worth choosing from.
+
+    Args:
+        bases: of the replicas that the deployment has and may keep.
+    """
     if not options:
         return ()
-    least_cost = min(option.cost for option in options)
-    least_mw = min(option.power_mw for option in options)
-    choices: dict[tuple[object, ...], Choice] = {}
+    unit = _unit_mw(deployment, options)
+    rooms: dict[tuple[object, ...], list[Item]] = {}
     for option in options:
-        new = option.replicas - min(sum(key_of(r) == option.key for r in incumbents), option.replicas)
-        leaves = bool(incumbents) and not any(key_of(r) == option.key for r in incumbents)
-        cost = option.cost * (1.0 + HYSTERESIS_SHARE) if leaves else option.cost
-        change = change_mw(option, new) if incumbents else 0.0
-        if deployment.objective is Objective.ENERGY:
-            score = cost + change
-            if option.candidate.energy_source in (FigureSource.UNAVAILABLE, FigureSource.UNSPECIFIED):
-                score += _UNKNOWN_ENERGY_MW
-        else:
-            score = (cost / max(least_cost, 1e-9) - 1.0) * max(least_mw, 1.0) + change
-        profile = option.point.profile
-        room = (profile.device_class, profile.partition_kind, option.replicas, new, option.point.memory_bytes)
-        choice, other = Choice(deployment.deployment_id, option, score), choices.get(room)
-        if other is None or _rank(choice) < _rank(other):
-            choices[room] = choice
-    return tuple(choices.values())
+        item = _item(deployment, option, bases, unit)
+        rooms.setdefault((option.point.profile.device_class, item.kind, item.power), []).append(item)
+    return tuple(item for items in rooms.values() for item in _undominated(items))
 
 
-def change_mw(option: Option, new_replicas: int) -> float:
-    """Power that loading new replicas amounts to when spread over `PAYBACK_S`."""
+def _unit_mw(deployment: Deployment, options: tuple[Option, ...]) -> float:
+    """What the objective's own unit is worth."""
+    if deployment.objective is Objective.ENERGY:
+        return 1.0
+    devices = [option.point.device for option in options]
+    stake = max(max(d.idle_power_mw for d in devices), min(option.power_mw for option in options), 1.0)
+    return REGRET_WEIGHT * stake / max(min(option.cost for option in options), 1e-9)
+
+
+def _item(deployment: Deployment, option: Option, bases: frozenset[Base], unit: float) -> Item:
+    profile = option.point.profile
+    cost = option.cost * unit / option.replicas
+    if deployment.objective is not Objective.ENERGY:
+        cost += option.power_mw / option.replicas * _ENERGY_TIE
+    elif option.candidate.energy_source in (FigureSource.UNAVAILABLE, FigureSource.UNSPECIFIED):
+        cost += UNKNOWN_ENERGY_MW
+    incumbent = option.base in bases
+    rate = deployment.demand.requests_per_s
+    return Item(
+        deployment_id=deployment.deployment_id,
+        option=option,
+        base=option.base,
+        kind=profile.partition_kind,
+        units=cores_of(profile.partition_kind) or 1,
+        memory_bytes=option.point.memory_bytes,
+        capacity=min(option.capacity / rate * (1 + 1e-9), 1.0) if rate > 0.0 else 1.0,
+        cost_mw=cost * (1.0 + HYSTERESIS_SHARE) if bases and not incumbent else cost,
+        change_mw=change_mw(option) if bases else 0.0,
+        power=profile.power,
+        incumbent=incumbent,
+    )
+
+
+def change_mw(option: Option) -> float:
+    """Power that one new replica amounts to when its change is spread over `PAYBACK_S`.
+
+    Loading takes `load_s` at the power of work; for that time and for one request of draining the room is held twice.
+    """
     profile = option.point.profile
     at_work_mw = max((load.power_mw for load in profile.loads), default=0.0)
-    return new_replicas * profile.load_s * at_work_mw / PAYBACK_S
+    return (profile.load_s * at_work_mw + (profile.load_s + option.service_s) * idle_mw(option.point)) / PAYBACK_S
 
 
-def _rank(choice: Choice) -> tuple[float, int]:
-    """Of equal scores the larger batch limit: it costs nothing until it is used, and then shares, not queues."""
-    return (round(choice.score, 6), -choice.option.candidate.batch_limit)
+def _undominated(items: list[Item]) -> list[Item]:
+    kept: list[Item] = []
+    for item in sorted(items, key=_rank):
+        beaten = any(
+            other.capacity >= item.capacity
+            and other.cost_mw + other.change_mw <= item.cost_mw + item.change_mw + 1e-9
+            and other.cost_mw <= item.cost_mw + 1e-9
+            and other.memory_bytes <= item.memory_bytes
+            for other in kept
+        )
+        if item.incumbent or (not beaten and sum(not k.incumbent for k in kept) < MOST_ALIKE):
+            kept.append(item)
+    # Where room is scarce the dearest may be the only one that does.
+    strongest = max(items, key=lambda item: (item.capacity, -item.cost_mw, -item.memory_bytes))
+    return kept if strongest in kept else [*kept, strongest]
 
 
-def key_of(replica: Replica) -> tuple[str, str, str, int]:
-    """What a running replica is compared with options by."""
-    return (replica.variant_id, replica.device_class, replica.partition.kind, replica.batch_limit)
+def _rank(item: Item) -> tuple[object, ...]:
+    """The dearest last; of equal costs the larger batch limit: it costs nothing until used, and then shares."""
+    candidate = item.option.candidate
+    per_request = round(item.cost_mw / max(item.capacity, 1e-9), 6)
+    return (per_request, -candidate.batch_limit, item.option.service_s, candidate.variant_name, item.option.key)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from services.orchestrator.core.blueprint import EMPTY, Blueprint, Replica
 from services.orchestrator.core.catalog import EMPTY_CATALOG, Catalog, Quarantine
 from services.orchestrator.core.fleet import Budget, Node, NodeState, ReplicaReport
+from services.orchestrator.core.levers import ALL_LEVERS, Levers
 from services.orchestrator.core.wish import Deployment
 
 
@@ -19,6 +20,7 @@ class Situation:
         settled: deployments whose variant was swapped lately; they keep it while it meets their SLO.
         quarantined: variants that failed to start.
         gone: leaving replicas that have ended.
+        levers: which means may be used.
     """
 
     deployments: tuple[Deployment, ...] = ()
@@ -29,6 +31,7 @@ class Situation:
     settled: tuple[str, ...] = ()
     quarantined: tuple[Quarantine, ...] = ()
     gone: tuple[str, ...] = ()
+    levers: Levers = ALL_LEVERS
 
     def node(self, node_id: str) -> Node | None:
         """A node by id, None when it was never seen."""

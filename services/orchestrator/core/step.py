@@ -10,18 +10,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from services.orchestrator.core.adapt import Memory, Sense, learn, planned_wishes, watch_swaps
 from services.orchestrator.core.blueprint import EMPTY, Blueprint, Replica
 from services.orchestrator.core.catalog import EMPTY_CATALOG, Catalog, Quarantine
 from services.orchestrator.core.check import check
 from services.orchestrator.core.explanation import Explanation
 from services.orchestrator.core.fleet import Budget, Node, NodeState, ReplicaState
 from services.orchestrator.core.liveness import Patience, next_state
+from services.orchestrator.core.pace import Touch, changed_places, cool_at_s, is_asked, is_urgent, touched
 from services.orchestrator.core.plan import Plan, make_plan
-from services.orchestrator.core.rollout import RolloutMemory, Target, roll_out
+from services.orchestrator.core.policy import ENERGY, Policy
+from services.orchestrator.core.relief import NO_RELIEF, relief_for
+from services.orchestrator.core.rollout import Rollout, RolloutMemory, Target, roll_out
 from services.orchestrator.core.scores import key_of
 from services.orchestrator.core.situation import Situation
+from services.orchestrator.core.traffic import DeploymentTraffic, PowerReading, Speed
 from services.orchestrator.core.trigger import trigger_words
-from services.orchestrator.core.wish import Deployment
+from services.orchestrator.core.weights import weights_of
+from services.orchestrator.core.wish import Demand, Deployment
 
 # A replica that could not start so often is given up for `QUARANTINE_S`; the agent's pauses grow, so the third failure
 # comes well within a minute.
@@ -46,6 +52,10 @@ class Observation:
 
     Attributes:
         catalog_known: False until the catalog was read once; nothing is planned before that.
+        traffic: newest windows of each deployment; none means that no gateway tells, and demand stays as wished.
+        power: of each device; only shown and judged, never needed.
+        speeds: of replicas.
+        foreseen: what is to come, by deployment id; only a policy that foresees looks at it.
     """
 
     deployments: tuple[Deployment, ...] = ()
@@ -55,6 +65,10 @@ class Observation:
     budgets: tuple[Budget, ...] = ()
     draining: tuple[str, ...] = ()
     catalog_known: bool = True
+    traffic: tuple[DeploymentTraffic, ...] = ()
+    power: tuple[PowerReading, ...] = ()
+    speeds: tuple[Speed, ...] = ()
+    foreseen: tuple[tuple[str, Demand], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +82,32 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the orchestrator remembers. `planned` is the situation that was planned last."""
+    """What the orchestrator remembers.
+
+    Attributes:
+        learnt: from traffic, speed and power; empty with a policy that does not adapt.
+        blueprint: in force at the last look.
+        planned: the situation that was planned last; `acted` the last one whose plan was not put off.
+        deferred_s: when a plan that only saves may be made, because devices it would change are cool again.
+        asked: whether the last plan was asked for by people, nodes or faults; what is, starts no cool-down.
+        touches: when devices were changed last without being asked for.
+    """
 
     started_s: float
     patience: Patience = field(default_factory=Patience)
+    policy: Policy = ENERGY
     nodes: tuple[tuple[str, NodeState], ...] = ()
     rollout: RolloutMemory = field(default_factory=RolloutMemory)
     quarantined: tuple[Quarantine, ...] = ()
     swaps: tuple[Swap, ...] = ()
-    blueprint_id: str = ""
+    blueprint: Blueprint = EMPTY
     planned: Situation | None = None
+    acted: Situation | None = None
     explanations: tuple[Explanation, ...] = ()
+    learnt: Memory = field(default_factory=Memory)
+    deferred_s: float | None = None
+    asked: bool = True
+    touches: tuple[Touch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +136,29 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """The whole routing table."""
+    """The whole routing table.
+
+    Attributes:
+        routes: ready replicas by deployment id.
+        weights: share of requests for its size that a replica is given, where that is not 1, by replica id.
+        limits: sequences together that a replica is given, where that is less than its batch limit, by replica id.
+        asleep: deployments that run nothing until a request comes; gateways hold requests for them.
+    """
 
     routes: tuple[tuple[str, tuple[Replica, ...]], ...]
+    weights: tuple[tuple[str, float], ...] = ()
+    limits: tuple[tuple[str, int], ...] = ()
+    asleep: tuple[str, ...] = ()
 
 
-Effect = Commit | Broken | Push | Publish
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something learnt, in words with figures; for the log. Nothing follows from it but what other effects say."""
+
+    words: str
+
+
+Effect = Commit | Broken | Push | Publish | Note
 
 
 def step(state: State, seen: Observation, now_s: float) -> tuple[State, tuple[Effect, ...]]:
@@ -120,27 +166,68 @@ def step(state: State, seen: Observation, now_s: float) -> tuple[State, tuple[Ef
     nodes = _nodes(state, seen, now_s)
     state = replace(state, nodes=tuple((n.node_id, n.state) for n in nodes))
     state = _remember(state, seen, nodes, now_s)
+    effects: list[Effect] = [Note(words) for words in state.learnt.notes]
     situation = situation_of(state, seen, nodes, now_s)
-    effects: list[Effect] = []
-    if seen.catalog_known and _settled_in(seen.blueprint, nodes) and _outline(situation) != _outline(state.planned):
-        plan = make_plan(situation)
-        findings = check(situation, plan.blueprint, plan.explanations)
-        trigger = trigger_words(state.planned, situation)
-        news = plan.blueprint != seen.blueprint or _verdicts(plan.explanations) != _verdicts(state.explanations)
-        state = replace(state, planned=situation, explanations=plan.explanations)
-        if findings:
-            effects.append(Broken(findings))
-        elif news:
-            effects.append(Commit(plan, seen.blueprint, trigger))
-    rollout = roll_out(seen.blueprint, nodes, state.rollout, now_s)
+    if _is_due(state, seen, nodes, situation, now_s):
+        state, proposed = _plan(state, seen, situation, now_s)
+        effects += proposed
+    relief = relief_for(state.learnt.alarms, state.learnt.on_trial) if state.policy.adaptive else NO_RELIEF
+    rollout = roll_out(seen.blueprint, nodes, state.rollout, now_s, relief)
     state = replace(state, rollout=rollout.memory)
-    effects += [Push(seen.blueprint.generation, rollout.targets), Publish(rollout.routes)]
+    effects += [Push(seen.blueprint.generation, rollout.targets), _publish(state, seen, rollout)]
     return state, tuple(effects)
+
+
+def _is_due(state: State, seen: Observation, nodes: tuple[Node, ...], situation: Situation, now_s: float) -> bool:
+    if not seen.catalog_known or not _settled_in(seen.blueprint, nodes):
+        return False
+    if state.deferred_s is not None and now_s >= state.deferred_s:
+        return True
+    return _outline(situation) != _outline(state.planned)
+
+
+def _plan(state: State, seen: Observation, situation: Situation, now_s: float) -> tuple[State, list[Effect]]:
+    plan = make_plan(situation)
+    findings = check(situation, plan.blueprint, plan.explanations)
+    if findings:
+        return replace(state, planned=situation, deferred_s=None), [Broken(findings)]
+    if state.policy.adaptive and not is_urgent(state.acted, situation):
+        places = changed_places(seen.blueprint, plan.blueprint)
+        cool_s = cool_at_s(state.touches, places, now_s)
+        if cool_s is not None:
+            words = f"a saving waits {cool_s - now_s:.0f} s: {len(places)} devices would change, some did lately"
+            return replace(state, planned=situation, deferred_s=cool_s), [Note(words)]
+    trigger = trigger_words(state.acted, situation, state.learnt.asleep)
+    news = plan.blueprint != seen.blueprint or _verdicts(plan.explanations) != _verdicts(state.explanations)
+    asked = is_asked(state.acted, situation)
+    state = replace(
+        state,
+        planned=situation,
+        acted=situation,
+        explanations=plan.explanations,
+        deferred_s=None,
+        asked=asked,
+    )
+    return state, [Commit(plan, seen.blueprint, trigger)] if news else []
+
+
+def _publish(state: State, seen: Observation, rollout: Rollout) -> Publish:
+    if not state.policy.adaptive:
+        return Publish(rollout.routes, weights_of(rollout.routes, ()))
+    weights = weights_of(rollout.routes, seen.speeds)
+    return Publish(rollout.routes, weights, rollout.limits, state.learnt.asleep)
+
+
+def watch(state: State, seen: Observation, now_s: float) -> State:
+    """One look of a follower: learns and decides nothing, so that it knows the load when it has to lead."""
+    nodes = _nodes(state, seen, now_s)
+    state = replace(state, nodes=tuple((n.node_id, n.state) for n in nodes), blueprint=seen.blueprint)
+    return _remember(state, seen, nodes, now_s)
 
 
 def again(state: State) -> State:
     """After a commit that did not go through: the next step plans anew."""
-    return replace(state, planned=None)
+    return replace(state, planned=None, acted=None)
 
 
 def nodes_now(state: State, seen: Observation, now_s: float) -> tuple[Node, ...]:
@@ -161,15 +248,18 @@ def situation_of(state: State, seen: Observation, nodes: tuple[Node, ...], now_s
         for s in state.swaps
         if now_s - s.at_s < COOL_DOWN_S and generations.get(s.deployment_id) == s.generation
     ]
+    learnt, policy = state.learnt, state.policy
+    quarantined = (*state.quarantined, *learnt.rolled_back)
     return Situation(
-        deployments=seen.deployments,
+        deployments=planned_wishes(learnt, seen.deployments, policy, seen.foreseen),
         nodes=nodes,
-        catalog=seen.catalog,
+        catalog=learnt.catalog if policy.adaptive and learnt.source == seen.catalog else seen.catalog,
         parent=seen.blueprint,
         budgets=seen.budgets,
         settled=tuple(sorted(settled)),
-        quarantined=tuple(q for q in state.quarantined if q.until_s > now_s),
+        quarantined=tuple(q for q in quarantined if q.until_s > now_s),
         gone=state.rollout.gone,
+        levers=policy.levers,
     )
 
 
@@ -206,10 +296,28 @@ def _remember(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: f
             key = (replica.deployment_id, replica.variant_id, replica.device_class)
             if all((q.deployment_id, q.variant_id, q.device_class) != key for q in quarantined):
                 quarantined.append(Quarantine(*key, report.reason, now_s + QUARANTINE_S))
-    swaps = state.swaps
-    if state.planned and seen.blueprint.blueprint_id != state.blueprint_id:
-        swaps = _swaps(state, seen, now_s)
-    return replace(state, quarantined=tuple(quarantined), swaps=swaps, blueprint_id=seen.blueprint.blueprint_id)
+    state = replace(state, quarantined=tuple(quarantined))
+    if seen.blueprint.blueprint_id != state.blueprint.blueprint_id:
+        state = _in_force(state, seen, now_s)
+    if state.policy.adaptive:
+        sense = Sense(seen.traffic, seen.power, seen.speeds)
+        learnt = learn(state.learnt, seen.deployments, sense, seen.blueprint, seen.catalog, nodes, now_s)
+        state = replace(state, learnt=learnt)
+    return state
+
+
+def _in_force(state: State, seen: Observation, now_s: float) -> State:
+    """A new blueprint is in force: notes what it changed, and puts its swaps on trial."""
+    before = state.blueprint
+    if not state.planned:
+        return replace(state, blueprint=seen.blueprint)
+    places = () if state.asked else changed_places(before, seen.blueprint)
+    touches = touched(state.touches, places, now_s)
+    learnt = state.learnt
+    if state.policy.adaptive:
+        learnt = watch_swaps(learnt, seen.deployments, before, seen.blueprint, state.explanations, seen.traffic, now_s)
+    swaps = _swaps(state, seen, now_s)
+    return replace(state, blueprint=seen.blueprint, swaps=swaps, touches=touches, learnt=learnt)
 
 
 def _swaps(state: State, seen: Observation, now_s: float) -> tuple[Swap, ...]:

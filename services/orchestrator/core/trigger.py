@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from services.orchestrator.core.situation import Situation
+from services.orchestrator.core.wish import Deployment
 
 
-def trigger_words(before: Situation | None, after: Situation) -> str:
-    """What changed, for the decision journal."""
+def trigger_words(before: Situation | None, after: Situation, asleep: tuple[str, ...] = ()) -> str:
+    """What changed, for the decision journal.
+
+    Args:
+        asleep: deployments that are left out of `after` because they sleep.
+    """
     if before is None:
         return "start"
-    words = [*_deployments(before, after), *_nodes(before, after)]
+    words = [*_deployments(before, after, asleep), *_nodes(before, after)]
     if before.catalog.variants != after.catalog.variants:
         words.append("variants changed")
     if before.catalog.profiles != after.catalog.profiles:
@@ -29,12 +34,32 @@ def trigger_words(before: Situation | None, after: Situation) -> str:
     return "; ".join(words) or "blueprint committed"
 
 
-def _deployments(before: Situation, after: Situation) -> list[str]:
+def _deployments(before: Situation, after: Situation, asleep: tuple[str, ...]) -> list[str]:
     old = {d.deployment_id: d for d in before.deployments}
     new = {d.deployment_id: d for d in after.deployments}
-    words = [f"deployment {d.name} created" for name, d in new.items() if name not in old]
-    words += [f"deployment {d.name} deleted" for name, d in old.items() if name not in new]
-    words += [f"deployment {d.name} changed" for name, d in new.items() if name in old and old[name] != d]
+    placed = {r.deployment_id for r in (*after.parent.replicas, *after.parent.leaving)}
+    words = []
+    for name, wish in new.items():
+        if name not in old:
+            woken = wish.generation > 1 or name in placed
+            words.append(f"deployment {wish.name} {'is back' if woken else 'created'}")
+        elif old[name] != wish:
+            words.append(_change(old[name], wish))
+    words += [
+        f"deployment {d.name} {'sleeps' if name in asleep else 'deleted'}" for name, d in old.items() if name not in new
+    ]
+    return words
+
+
+def _change(before: Deployment, after: Deployment) -> str:
+    if before.generation != after.generation:
+        return f"deployment {after.name} changed"
+    old, new = before.demand, after.demand
+    words = f"demand of {after.name} {old.requests_per_s:.3g} → {new.requests_per_s:.3g} requests/s"
+    if (old.prompt_tokens, old.output_tokens) != (new.prompt_tokens, new.output_tokens):
+        words += (
+            f", {old.prompt_tokens} + {old.output_tokens} → {new.prompt_tokens} + {new.output_tokens} tokens a request"
+        )
     return words
 
 

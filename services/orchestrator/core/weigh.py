@@ -15,12 +15,13 @@ from typing import Final
 from services.orchestrator.core.capacity import (
     Station,
     broken_limit,
-    capacity_per_s,
+    capacity_at,
     energy_per_token_mj,
     percentile_ms,
     station_of,
 )
 from services.orchestrator.core.explanation import Candidate, Refusal
+from services.orchestrator.core.ground import Base
 from services.orchestrator.core.points import Point
 from services.orchestrator.core.profile import Profile
 from services.orchestrator.core.wish import Deployment, LatencyLimit, Metric, Objective
@@ -34,26 +35,38 @@ _SLACK: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A point that meets the SLO with so many replicas.
+    """A point that keeps the SLO.
 
     Attributes:
         candidate: figures at the planned load, for the explanation.
+        replicas: what the demand takes when every replica is of this point.
+        capacity: requests a second that one replica takes.
         active_mw: active power of one replica at its share of the demand.
-        cost: what the objective makes least of, in its own unit.
+        cost: what the objective makes least of, in its own unit, of all replicas.
+        service_s: mean time of a request when the batch is full.
+        short: why it cannot do alone and may only take part; empty when it can.
     """
 
     point: Point
     candidate: Candidate
     replicas: int
+    capacity: float
     active_mw: float
     power_mw: float
     cost: float
+    service_s: float
+    short: str = ""
 
     @property
-    def key(self) -> tuple[str, str, str, int]:
+    def base(self) -> Base:
         """Variant, device class, partition kind, batch limit: what a running replica is compared by."""
         profile = self.point.profile
         return (self.point.variant.variant_id, profile.device_class, profile.partition_kind, self.point.batch_limit)
+
+    @property
+    def key(self) -> tuple[str, str, str, int, tuple[int, int]]:
+        """The base with its power setting."""
+        return (*self.base, self.point.profile.power.order)
 
 
 def weigh(deployment: Deployment, point: Point) -> Option | Candidate:
@@ -63,20 +76,22 @@ def weigh(deployment: Deployment, point: Point) -> Option | Candidate:
     station = station_of(point.profile, deployment.demand, point.batch_limit)
     broken = broken_limit(station, deployment.slo.latency, 0.0)
     if broken:
-        shown = figures(deployment, point, station, 1, 0.0)
+        shown = _latencies(deployment, station, figures(deployment, point, station, 1, 0.0), 0.0)
         return replace(shown, refusal=Refusal(f"{broken.metric}_LIMIT"), reason=_broken(station, broken))
-    capacity = capacity_per_s(station, deployment.slo.latency)
+    capacity = capacity_at(point.profile, deployment.demand, point.batch_limit, deployment.slo.latency)
     wanted = replicas_wanted(deployment, capacity)
     most = most_replicas(deployment, point)
-    if wanted > most:
-        shown = figures(deployment, point, station, most, capacity)
-        limit = "the wish allows" if deployment.max_replicas and most == deployment.max_replicas else "the nodes take"
-        rate = deployment.demand.requests_per_s
-        need = f"{wanted} replicas would be needed for {rate:.4g} requests/s at {capacity:.4g} each"
-        reason = f"{need}, {limit} at most {most}"
-        return replace(shown, refusal=Refusal.CAPACITY, reason=reason)
+    rate = deployment.demand.requests_per_s
+    if wanted <= most:
+        shown = figures(deployment, point, station, wanted, capacity)
+        return _against_energy(deployment, shown) or _option(deployment, point, station, shown)
+    limit = "the wish allows" if deployment.max_replicas and most == deployment.max_replicas else "the nodes take"
+    need = f"{wanted} replicas would be needed for {rate:.4g} requests/s at {capacity:.4g} each"
+    short = f"{need}, {limit} at most {most}"
     shown = figures(deployment, point, station, wanted, capacity)
-    return _against_energy(deployment, shown) or _option(deployment, point, shown)
+    if refused := _against_energy(replace(deployment, slo=replace(deployment.slo, power_mw=None)), shown):
+        return refused
+    return replace(_option(deployment, point, station, shown), short=short)
 
 
 def quality_reason(deployment: Deployment, point: Point) -> str:
@@ -96,12 +111,9 @@ def quality_reason(deployment: Deployment, point: Point) -> str:
     return ""
 
 
-def replicas_wanted(deployment: Deployment, capacity_requests_per_s: float) -> int:
-    """Replicas for the demand, the wish's minimum and its availability (replicas fail independently)."""
-    count = max(deployment.min_replicas, 1)
-    rate = deployment.demand.requests_per_s
-    if rate > 0.0:
-        count = max(count, math.ceil(rate / capacity_requests_per_s - _SLACK))
+def replicas_needed(deployment: Deployment) -> int:
+    """Replicas for the wish's minimum, its availability (replicas fail independently) and its failure domains."""
+    count = max(deployment.min_replicas, 1, deployment.spread.domains if deployment.spread else 1)
     availability = deployment.slo.availability
     if availability is not None:
         while 1.0 - (1.0 - SINGLE_AVAILABILITY) ** count < availability - _SLACK:
@@ -109,30 +121,59 @@ def replicas_wanted(deployment: Deployment, capacity_requests_per_s: float) -> i
     return count
 
 
+def replicas_wanted(deployment: Deployment, capacity_requests_per_s: float) -> int:
+    """Replicas that the wish needs, of this capacity each."""
+    count, rate = replicas_needed(deployment), deployment.demand.requests_per_s
+    return max(count, math.ceil(rate / capacity_requests_per_s - _SLACK)) if rate > 0.0 else count
+
+
 def most_replicas(deployment: Deployment, point: Point) -> int:
     """Replicas that the wish and the nodes allow."""
     return min(point.places, deployment.max_replicas or point.places)
 
 
+def with_latencies(deployment: Deployment, option: Option, shown: Candidate) -> Candidate:
+    """A candidate of an option with the latencies that it reaches; they are only worked out for what is told."""
+    if shown.e2e_ms > 0.0:
+        return shown
+    station = station_of(option.point.profile, deployment.demand, option.point.batch_limit)
+    each = min(deployment.demand.requests_per_s / max(shown.replicas, 1), station.most_per_s)
+    return _latencies(deployment, station, shown, each)
+
+
+def _latencies(deployment: Deployment, station: Station, shown: Candidate, each_per_s: float) -> Candidate:
+    slo = deployment.slo
+    return replace(
+        shown,
+        ttft_ms=percentile_ms(station, Metric.TTFT, slo.percentile_of(Metric.TTFT), each_per_s),
+        tpot_ms=percentile_ms(station, Metric.TPOT, slo.percentile_of(Metric.TPOT), each_per_s),
+        e2e_ms=percentile_ms(station, Metric.E2E, slo.percentile_of(Metric.E2E), each_per_s),
+    )
+
+
 def figures(deployment: Deployment, point: Point, station: Station, replicas: int, capacity: float) -> Candidate:
-    """What the point reaches when so many replicas share the demand; beyond their most, at their most."""
-    demand, slo = deployment.demand, deployment.slo
+    """What the point draws when so many replicas share the demand; beyond their most, at their most.
+
+    Latencies are there when they decide or cost nothing: for the latency objective, and without demand.
+    """
+    demand = deployment.demand
     each = min(demand.requests_per_s / max(replicas, 1), station.most_per_s)
     compared = min(demand.compared_requests_per_s / max(replicas, 1), station.most_per_s)
     energy = energy_per_token_mj(station, each)
     active = compared * station.output_tokens * energy
     source, method = _energy_source(point.profile)
+    shown = point.candidate()
+    if deployment.objective is Objective.LATENCY or each <= 0.0:
+        shown = _latencies(deployment, station, shown, each)
     return replace(
-        point.candidate(),
-        ttft_ms=percentile_ms(station, Metric.TTFT, slo.percentile_of(Metric.TTFT), each),
-        tpot_ms=percentile_ms(station, Metric.TPOT, slo.percentile_of(Metric.TPOT), each),
-        e2e_ms=percentile_ms(station, Metric.E2E, slo.percentile_of(Metric.E2E), each),
+        shown,
         energy_per_token_mj=energy,
         energy_source=source,
         energy_method=method,
         replicas=replicas,
         capacity_requests_per_s=capacity,
         power_mw=replicas * (active + idle_mw(point)),
+        price_per_hour=replicas * point.device_share * point.device.price_per_hour,
     )
 
 
@@ -154,16 +195,17 @@ def _against_energy(deployment: Deployment, shown: Candidate) -> Candidate | Non
     return None
 
 
-def _option(deployment: Deployment, point: Point, shown: Candidate) -> Option:
+def _option(deployment: Deployment, point: Point, station: Station, shown: Candidate) -> Option:
     held_mw = point.device.idle_power_mw * point.device_share
     cost = {
         Objective.ENERGY: shown.power_mw - shown.replicas * held_mw,
         Objective.LATENCY: shown.e2e_ms,
-        # Without a price list every device costs the same, so least money is the least share of devices held.
-        Objective.COST: shown.replicas * point.device_share,
+        # Without a price every device costs the same, so least money is the least share of devices held.
+        Objective.COST: shown.replicas * point.device_share * (point.device.price_per_hour or 1.0),
     }[deployment.objective]
     active = shown.power_mw / shown.replicas - idle_mw(point)
-    return Option(point, shown, shown.replicas, active, shown.power_mw, cost)
+    service_s = point.batch_limit / float(station.rates_per_s[-1])
+    return Option(point, shown, shown.replicas, shown.capacity_requests_per_s, active, shown.power_mw, cost, service_s)
 
 
 def _broken(station: Station, limit: LatencyLimit) -> str:

@@ -57,16 +57,45 @@ class Slo:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Expected load. `requests_per_s` 0 means one request at a time, now and then."""
+    """Expected load. `requests_per_s` 0 means one request at a time, now and then.
+
+    Attributes:
+        requests_per_s: what is provisioned for.
+        mean_requests_per_s: what energy is weighed at; 0 means `requests_per_s`.
+        prompt_tokens_p95: prompts that must fit and be within reach of a profile; 0 means `prompt_tokens`.
+        output_tokens_p95: outputs that must fit; 0 means `output_tokens`.
+    """
 
     requests_per_s: float = 0.0
     prompt_tokens: int = DEFAULT_PROMPT_TOKENS
     output_tokens: int = DEFAULT_OUTPUT_TOKENS
+    mean_requests_per_s: float = 0.0
+    prompt_tokens_p95: int = 0
+    output_tokens_p95: int = 0
 
     @property
     def compared_requests_per_s(self) -> float:
         """The rate at which energies are compared."""
-        return self.requests_per_s or NOMINAL_REQUESTS_PER_S
+        return self.mean_requests_per_s or self.requests_per_s or NOMINAL_REQUESTS_PER_S
+
+    @property
+    def longest_tokens(self) -> int:
+        """Prompt and output that a context must hold."""
+        prompt = max(self.prompt_tokens, self.prompt_tokens_p95)
+        return prompt + max(self.output_tokens, self.output_tokens_p95)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Replicas over failure domains: at least `domains` values of the node label, none with more than its share.
+
+    Attributes:
+        label: node label that names the domain, for instance "rack"; "node" stands for the node itself.
+        domains: fewest domains; a domain holds at most ⌈replicas / domains⌉.
+    """
+
+    label: str = "rack"
+    domains: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +107,10 @@ class Deployment:
         pinned_variant_id: empty means the planner's choice.
         max_replicas: 0 means no limit.
         node_selector: labels a replica's node must have.
+        spread: None means wherever there is room.
+        trust_level: deployments of different levels never share a board; empty is a level like any other.
+        scale_to_zero: with no request for long it runs nothing; the next request waits for a cold start.
+        cold_start_s: the longest cold start accepted for that; 0 means any.
     """
 
     deployment_id: str
@@ -91,3 +124,7 @@ class Deployment:
     max_replicas: int = 0
     node_selector: tuple[tuple[str, str], ...] = ()
     generation: int = 1
+    spread: Spread | None = None
+    trust_level: str = ""
+    scale_to_zero: bool = False
+    cold_start_s: float = 0.0

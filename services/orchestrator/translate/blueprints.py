@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from services.orchestrator.core.blueprint import Blueprint, Replica
+from services.orchestrator.core.blueprint import Blueprint, NodeLayout, Replica
 from services.orchestrator.core.explanation import Candidate, Explanation
+from services.orchestrator.core.fleet import DEFAULT_POWER
 from services.orchestrator.core.rollout import Intent, Target
 from services.orchestrator.core.variant import Artifact
-from services.orchestrator.translate.nodes import partition_message, partition_of
+from services.orchestrator.translate.nodes import partition_message, partition_of, power_message, power_of
 from services.orchestrator.translate.wishes import slo_message
 from tradewind.v1 import common_pb2, compiler_pb2, node_pb2, orchestrator_pb2
 
@@ -19,6 +20,16 @@ def blueprint_message(blueprint: Blueprint) -> orchestrator_pb2.Blueprint:
         parent_id=blueprint.parent_id,
         replicas=[_placed(replica, Intent.SERVE) for replica in blueprint.replicas],
         leaving=[_placed(r, Intent.SERVE if r.hold else Intent.DRAIN) for r in blueprint.leaving],
+        layouts={layout.node_id: layout_message(layout) for layout in blueprint.layouts},
+    )
+
+
+def layout_message(layout: NodeLayout) -> orchestrator_pb2.NodeLayout:
+    """A node's layout as stored and sent."""
+    return orchestrator_pb2.NodeLayout(
+        partitions=[partition_message(partition) for partition in layout.partitions],
+        power_settings={device_id: power_message(setting) for device_id, setting in layout.power_settings},
+        asleep=layout.asleep,
     )
 
 
@@ -30,6 +41,7 @@ def blueprint_of(message: orchestrator_pb2.Blueprint) -> Blueprint:
         message.parent_id,
         tuple(_replica(placed, hold=False) for placed in message.replicas),
         tuple(_replica(placed, hold=placed.spec.intent == node_pb2.REPLICA_INTENT_SERVE) for placed in message.leaving),
+        tuple(_layout(node_id, message.layouts[node_id]) for node_id in sorted(message.layouts)),
     )
 
 
@@ -41,6 +53,8 @@ def target_message(target: Target, generation: int, fencing: int, step: int) -> 
         fencing=fencing,
         step=step,
         replicas=[_spec(replica, intent) for replica, intent in target.replicas],
+        partitions=[partition_message(partition) for partition in target.partitions],
+        power_settings={device_id: power_message(setting) for device_id, setting in target.power_settings},
     )
 
 
@@ -53,10 +67,22 @@ def explanation_message(explanation: Explanation) -> orchestrator_pb2.Explanatio
         candidates=[_candidate(candidate) for candidate in explanation.candidates],
         binding_limit=explanation.binding_limit,
         nearest_requests_per_s=explanation.nearest_demand_requests_per_s or 0.0,
+        nearest_hardware=explanation.nearest_hardware,
+        gap=explanation.gap,
     )
     if explanation.nearest_slo is not None:
         message.nearest_slo.CopyFrom(slo_message(explanation.nearest_slo))
     return message
+
+
+def _layout(node_id: str, message: orchestrator_pb2.NodeLayout) -> NodeLayout:
+    settings = {device_id: power_of(setting) for device_id, setting in message.power_settings.items()}
+    return NodeLayout(
+        node_id,
+        tuple(partition_of(partition) for partition in message.partitions),
+        tuple(sorted(settings.items(), key=lambda entry: entry[0])),
+        tuple(message.asleep),
+    )
 
 
 def _placed(replica: Replica, intent: Intent) -> orchestrator_pb2.PlacedReplica:
@@ -65,6 +91,7 @@ def _placed(replica: Replica, intent: Intent) -> orchestrator_pb2.PlacedReplica:
         spec=_spec(replica, intent),
         device_class=replica.device_class,
         memory_bytes=replica.memory_bytes,
+        capacity_requests_per_s=replica.capacity_requests_per_s,
     )
 
 
@@ -96,6 +123,7 @@ def _replica(placed: orchestrator_pb2.PlacedReplica, *, hold: bool) -> Replica:
         device_class=placed.device_class,
         memory_bytes=placed.memory_bytes,
         hold=hold,
+        capacity_requests_per_s=placed.capacity_requests_per_s,
     )
 
 
@@ -106,6 +134,7 @@ def _candidate(candidate: Candidate) -> orchestrator_pb2.Candidate:
             device_class=candidate.device_class,
             partition_kind=candidate.partition_kind,
             batch_limit=candidate.batch_limit,
+            power=power_message(candidate.power) if candidate.power != DEFAULT_POWER else None,
         ),
         variant_name=candidate.variant_name,
         chosen=candidate.chosen,
@@ -123,4 +152,6 @@ def _candidate(candidate: Candidate) -> orchestrator_pb2.Candidate:
         replicas=candidate.replicas,
         capacity_requests_per_s=candidate.capacity_requests_per_s,
         power_mw=candidate.power_mw,
+        alike=candidate.alike,
+        price_per_hour=candidate.price_per_hour,
     )

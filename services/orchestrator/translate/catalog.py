@@ -7,6 +7,7 @@ from typing import Final
 
 from services.orchestrator.core.profile import Latency, Load, Profile
 from services.orchestrator.core.variant import Admission, Artifact, Variant
+from services.orchestrator.translate.nodes import power_of
 from tradewind.domain.figures import checked
 from tradewind.v1 import compiler_pb2, profiler_pb2
 
@@ -43,13 +44,14 @@ def variant_of(variant: compiler_pb2.Variant) -> Variant:
 
 
 def profiles_of(profiles: Iterable[profiler_pb2.Profile]) -> tuple[Profile, ...]:
-    """Profiles that can be planned with: the newest of each operating point, at default clocks and power."""
-    newest: dict[tuple[str, str, str, int], profiler_pb2.Profile] = {}
+    """Profiles that can be planned with: the newest of each operating point."""
+    newest: dict[tuple[str, str, str, int, tuple[int, int]], profiler_pb2.Profile] = {}
     for profile in profiles:
         point = profile.point
-        if point.power.HasField("sm_clock_mhz") or point.power.HasField("power_cap_mw") or not profile.loads:
+        if not profile.loads:
             continue
-        key = (point.variant_id, point.device_class, point.partition_kind, point.batch_limit)
+        power = power_of(point.power).order
+        key = (point.variant_id, point.device_class, point.partition_kind, point.batch_limit, power)
         if key not in newest or _age(profile) > _age(newest[key]):
             newest[key] = profile
     return tuple(_profile(newest[key]) for key in sorted(newest))
@@ -72,6 +74,7 @@ def _profile(profile: profiler_pb2.Profile) -> Profile:
         memory_bytes=profile.memory_bytes,
         load_s=profile.load_s,
         idle_power_mw=profile.idle_power_mw,
+        power=power_of(profile.point.power),
     )
 
 

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
-from services.orchestrator.core.fleet import Device, Node, NodeState, Partition, ReplicaReport, ReplicaState
+from services.orchestrator.core.fleet import (
+    DEFAULT_POWER,
+    Device,
+    DeviceKind,
+    Node,
+    NodeState,
+    Partition,
+    PowerSetting,
+    ReplicaReport,
+    ReplicaState,
+    SliceKind,
+)
 from tradewind.v1 import common_pb2, node_pb2, orchestrator_pb2
 
+# Node label with the price of the whole node by the hour, for operators whose nodes do not report prices of devices.
+PRICE_LABEL: Final = "price-per-hour"
 _REPLICA_STATES: Final = {
     node_pb2.REPLICA_STATE_FETCHING: ReplicaState.FETCHING,
     node_pb2.REPLICA_STATE_STARTING: ReplicaState.STARTING,
@@ -28,10 +42,13 @@ NODE_STATES: Final = {
 
 def node_of(report: node_pb2.NodeReport) -> Node:
     """A report as a node; its state is left to liveness. Replicas in an unknown state count as starting."""
+    # A device that its agent has taken out is no place for anything; what runs there is placed elsewhere.
+    out = {reading.device_id for reading in report.readings if reading.fault}
+    devices = [device for device in report.devices if device.device_id not in out]
     return Node(
         node_id=report.node_id,
         state=NodeState.JOINING,
-        devices=tuple(_device(device, report) for device in sorted(report.devices, key=lambda d: d.device_id)),
+        devices=tuple(_device(device, report) for device in sorted(devices, key=lambda d: d.device_id)),
         replicas=tuple(
             ReplicaReport(
                 replica_id=status.replica_id,
@@ -72,6 +89,19 @@ def partition_message(partition: Partition) -> common_pb2.Partition:
     )
 
 
+def power_of(setting: common_pb2.PowerSetting) -> PowerSetting:
+    """A power setting."""
+    return PowerSetting(
+        setting.sm_clock_mhz if setting.HasField("sm_clock_mhz") else None,
+        setting.power_cap_mw if setting.HasField("power_cap_mw") else None,
+    )
+
+
+def power_message(setting: PowerSetting) -> common_pb2.PowerSetting:
+    """A power setting as sent."""
+    return common_pb2.PowerSetting(sm_clock_mhz=setting.sm_clock_mhz, power_cap_mw=setting.power_cap_mw)
+
+
 def _device(device: node_pb2.Device, report: node_pb2.NodeReport) -> Device:
     # A CPU's partitions come and go with replicas; only those of other devices are places to choose from.
     mine = [p for p in report.partitions if p.device_id == device.device_id and not device.cpu_ids]
@@ -82,4 +112,45 @@ def _device(device: node_pb2.Device, report: node_pb2.NodeReport) -> Device:
         cpu_ids=tuple(sorted(set(device.cpu_ids))),
         partitions=tuple(partition_of(p) for p in sorted(mine, key=lambda p: p.partition_id)),
         idle_power_mw=device.idle_power_mw,
+        kind=DeviceKind.CPU if device.cpu_ids else DeviceKind.GPU,
+        power_settings=tuple(sorted({power_of(s) for s in device.power_settings} - {DEFAULT_POWER}, key=_order)),
+        setting=next(
+            (power_of(r.power_setting) for r in report.readings if r.device_id == device.device_id), DEFAULT_POWER
+        ),
+        table=tuple(_slice_kind(kind) for kind in sorted(device.slice_kinds, key=lambda k: k.profile_id)),
+        sleep_power_mw=device.sleep_power_mw if device.HasField("sleep_power_mw") else None,
+        asleep=device.asleep,
+        wake_s=device.wake_s,
+        price_per_hour=device.price_per_hour or _labelled_price(report),
     )
+
+
+def _in_force(device_id: str, report: node_pb2.NodeReport) -> PowerSetting:
+    reading = next((r for r in report.readings if r.device_id == device_id), None)
+    return power_of(reading.power_setting) if reading else DEFAULT_POWER
+
+
+def _order(setting: PowerSetting) -> tuple[int, int]:
+    return setting.order
+
+
+def _slice_kind(kind: node_pb2.SliceKind) -> SliceKind:
+    return SliceKind(
+        kind.profile_id,
+        kind.kind,
+        kind.memory_bytes,
+        kind.compute_slices,
+        kind.memory_slices,
+        tuple(sorted(set(kind.starts))),
+        kind.most,
+        kind.extra_engine,
+    )
+
+
+def _labelled_price(report: node_pb2.NodeReport) -> float:
+    """The device's part of a price that the operator gave as a label of the node; 0 when it is no price."""
+    try:
+        price = float(report.labels.get(PRICE_LABEL, "0"))
+    except ValueError:
+        return 0.0
+    return price / len(report.devices) if 0.0 < price < math.inf else 0.0

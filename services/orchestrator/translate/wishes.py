@@ -13,6 +13,7 @@ from services.orchestrator.core.wish import (
     Metric,
     Objective,
     Slo,
+    Spread,
 )
 from tradewind.v1 import common_pb2, orchestrator_pb2
 
@@ -43,12 +44,19 @@ def wish_of(
             spec.demand.requests_per_s,
             spec.demand.prompt_tokens or DEFAULT_PROMPT_TOKENS,
             spec.demand.output_tokens or DEFAULT_OUTPUT_TOKENS,
+            spec.demand.mean_requests_per_s,
+            spec.demand.prompt_tokens_p95,
+            spec.demand.output_tokens_p95,
         ),
         pinned_variant_id=spec.pinned_variant_id,
         min_replicas=spec.min_replicas or 1,
         max_replicas=spec.max_replicas,
         node_selector=tuple(sorted(spec.node_selector.items())),
         generation=generation,
+        scale_to_zero=spec.scale_to_zero,
+        cold_start_s=spec.cold_start_s,
+        spread=Spread(spec.spread.label or "rack", spec.spread.domains) if spec.HasField("spread") else None,
+        trust_level=spec.trust_level,
     )
 
 

@@ -76,6 +76,13 @@ def deploy(
     ] = "",
     min_replicas: Annotated[int, typer.Option("--min-replicas", metavar="N", min=0)] = 0,
     max_replicas: Annotated[int, typer.Option("--max-replicas", metavar="N", min=0, help="0: no limit.")] = 0,
+    scale_to_zero: Annotated[
+        bool, typer.Option("--scale-to-zero", help="Run nothing after ten minutes without a request.")
+    ] = False,
+    cold_start: Annotated[
+        str,
+        typer.Option("--cold-start", metavar="DURATION", help="Longest start accepted for it; left out: any."),
+    ] = "",
     node_label: Annotated[
         list[str] | None,
         typer.Option("--node-label", metavar="KEY=VALUE", help="Only on nodes with key=value; repeatable."),
@@ -103,6 +110,8 @@ def deploy(
         objective=wish.objective("--objective", objective),
         min_replicas=min_replicas,
         max_replicas=max_replicas,
+        scale_to_zero=scale_to_zero,
+        cold_start_s=wish.parsed("--cold-start", cold_start, units.duration_s) if cold_start else 0.0,
         node_selector=wish.labels("--node-label", node_label or ()),
     )
     if rate or prompt_tokens or output_tokens:

@@ -10,9 +10,9 @@ import typer
 from rich.text import Text
 
 from tradewind.cli import words
-from tradewind.cli.output import Cell, Output, lined, to_json, to_json_list
+from tradewind.cli.output import Cell, Output, lined, table_of, to_json, to_json_list
 from tradewind.cli.session import Session, command, with_session
-from tradewind.domain.units import show_bytes, show_mw
+from tradewind.domain.units import show_bytes, show_mj, show_mw
 from tradewind.v1 import node_pb2, orchestrator_pb2
 
 
@@ -47,7 +47,11 @@ def show_nodes(out: Output, found: Sequence[orchestrator_pb2.Node]) -> None:
         return
     columns = ["node", "state", "device", "^load", "^power", "^memory in use", "^seen"]
     out.show(*lined(columns, [_row(*pair) for pair in devices], [_kind(device) for _, device in devices]))
+    if slices := [_slice_row(node, one) for node in found for r in node.report.readings for one in r.slices]:
+        out.show(table_of(["node", "slice", "^load", "^power", "^memory in use", "^energy", "UUID…"], slices))
     for node in found:
+        for fault in node.report.faults:
+            out.show(Text(f"{node.report.node_id}: {fault}", style="red"))
         for reading in node.report.readings:
             if reading.fault:
                 out.show(Text(f"{node.report.node_id} {reading.device_id}: {reading.fault}", style="red"))
@@ -82,6 +86,19 @@ def _row(node: orchestrator_pb2.Node, device: node_pb2.Device) -> list[Cell]:
         show_mw(reading.power_mw) if reading.power_mw else "–",
         f"{show_bytes(reading.memory_used_bytes)} of {show_bytes(device.memory_bytes)}",
         words.age(node.last_seen_time, time.time()),
+    ]
+
+
+def _slice_row(node: orchestrator_pb2.Node, one: node_pb2.SliceReading) -> list[Cell]:
+    """A slice of a board; its power and energy are shares of the board's, not measured."""
+    return [
+        node.report.node_id,
+        one.partition.kind,
+        f"{one.sm_activity:.0%}" if one.HasField("sm_activity") else "–",
+        f"{show_mw(one.power_mw)} ({words.source(one.energy.source)})",
+        f"{show_bytes(one.memory_used_bytes)} of {show_bytes(one.partition.memory_bytes)}",
+        show_mj(one.energy.energy_mj),
+        one.partition.uuid,
     ]
 
 

@@ -44,6 +44,7 @@ class GiProfile:
         placements: every place it can ever have, not the free ones only.
         engines: what one instance takes of engines that instances cannot share, by name. The reader of the device
             says which engines those are; the optical flow engine ("ofa") alone tells the "+me" profiles.
+        multiprocessor_count: of one instance; 0 when not told.
     """
 
     profile_id: int
@@ -53,6 +54,7 @@ class GiProfile:
     instance_limit: int
     placements: tuple[Placement, ...]
     engines: tuple[tuple[str, int], ...] = ()
+    multiprocessor_count: int = 0
 
     def __post_init__(self) -> None:
         if self.compute_slices < 1 or self.instance_limit < 0 or self.memory_bytes < 0:

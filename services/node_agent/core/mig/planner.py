@@ -19,6 +19,8 @@ from .plan import Order, Plan, Policy, Refusal
 from .space import Counts, LayoutSpace, Mask
 
 DEFAULT_POLICY: Final = Policy()
+# No place is given.
+NOWHERE: Final = Layout()
 
 # Live destroyed, slices given up in number, destroyed at all. Less is better.
 _Disturbance = tuple[int, int, int]
@@ -34,13 +36,20 @@ class Planner:
     def __init__(self, table: DeviceTable) -> None:
         self.space: Final = LayoutSpace(table)
 
-    def plan(self, standing: Standing, wanted: Wanted, policy: Policy = DEFAULT_POLICY) -> Plan | Refusal:
+    def plan(
+        self,
+        standing: Standing,
+        wanted: Wanted,
+        policy: Policy = DEFAULT_POLICY,
+        fixed: Layout = NOWHERE,
+    ) -> Plan | Refusal:
         """The way from what stands to exactly the wanted slices.
 
         Args:
             standing: what is on the board.
             wanted: how many slices of each profile id the board shall have in the end; no others.
             policy: limits of what the plan may do.
+            fixed: those of the wanted slices whose place is given.
 
         Returns:
             A plan with the least disturbance there is, or a refusal that says what is in the way. The same
@@ -49,10 +58,12 @@ class Planner:
         refusal = refusals.bad_question(self.space, standing, wanted)
         if refusal:
             return refusal
+        if not self.space.is_legal(fixed):
+            return refusals.bad_places(self.space, fixed)
         exactly = self.space.counts(wanted)
-        gentlest = self._gentlest(standing, exactly, exactly)
+        gentlest = self._gentlest(standing, exactly, exactly, self._mask(fixed))
         if not gentlest:
-            return refusals.no_layout(self.space, standing, wanted)
+            return refusals.no_layout(self.space, standing, wanted, fixed)
         return self._answer(standing, gentlest, policy)
 
     def admit(self, standing: Standing, profile_id: int, policy: Policy = DEFAULT_POLICY) -> Plan | Refusal:
@@ -87,15 +98,16 @@ class Planner:
         free.sort(key=lambda one: (-self._room(mask | self._mask([one])), one))
         return tuple(Placement(one.start, one.size) for one in free)
 
-    def _gentlest(self, standing: Standing, lower: Counts, upper: Counts) -> list[Change]:
-        """Of all layouts between two multisets that leave pinned slices alone, those that disturb least."""
+    def _gentlest(self, standing: Standing, lower: Counts, upper: Counts, fixed: Mask = 0) -> list[Change]:
+        """Of all layouts between two multisets with pinned and fixed slices in place, those that disturb least."""
         before, live, pinned = (self._mask(part) for part in (standing.layout, standing.live, standing.pinned))
+        stays = pinned | fixed
         best: _Disturbance | None = None
         equals: list[Mask] = []
         for counts, masks in self.space.between(lower, upper):
             given_up = sum(upper) - sum(counts)
             for after in masks:
-                if pinned & ~after:
+                if stays & ~after:
                     continue
                 disturbance = (live & ~after).bit_count(), given_up, (before & ~after).bit_count()
                 if best is None or disturbance < best:

@@ -30,11 +30,25 @@ def bad_question(space: LayoutSpace, standing: Standing, wanted: Wanted) -> Refu
     return None
 
 
-def no_layout(space: LayoutSpace, standing: Standing, wanted: Wanted) -> Refusal:
-    """The refusal for a multiset that no legal layout has beside the pinned slices."""
+def no_layout(space: LayoutSpace, standing: Standing, wanted: Wanted, fixed: Layout) -> Refusal:
+    """The refusal for a multiset that no legal layout has beside the pinned slices, with the fixed ones in place."""
     exactly = space.counts(wanted)
     masks = [mask for _, some in space.between(exactly, exactly) for mask in some]
-    return _pinned_in_the_way(space, standing, masks, wanted) if masks else _does_not_fit(space, wanted)
+    if not masks:
+        return _does_not_fit(space, wanted)
+    places = space.encode(fixed) or 0
+    with_places = [mask for mask in masks if not places & ~mask]
+    return _pinned_in_the_way(space, standing, with_places, wanted) if with_places else bad_places(space, fixed, wanted)
+
+
+def bad_places(space: LayoutSpace, fixed: Layout, wanted: Wanted | None = None) -> Refusal:
+    """The refusal for slices at places where they cannot lie, alone or with the other wanted ones."""
+    what = f"{space.table.describe(fixed)} cannot lie there on {space.table.name}"
+    if wanted is None:
+        message = f"{what}: a start that the profile does not have, an overlap, or too many of one kind"
+    else:
+        message = f"{what} when {space.table.describe_counts(wanted)} is wanted in all; leave places open"
+    return Refusal(RefusalReason.DOES_NOT_FIT, message, unplaced=fixed.counts())
 
 
 def not_admitted(space: LayoutSpace, standing: Standing, profile_id: int, least: Counts) -> Refusal:

@@ -1,0 +1,1 @@
+"""What watching GPUs costs, and what to record on a machine that has some."""

@@ -1,0 +1,150 @@
+"""Keeps the clocks and caps that the target names in force, under leases of the helper, within the node's budget.
+
+Every few seconds each board is read, what is due is asked for, and what was set is compared with what the board shows.
+`look` blocks for as long as the helper does: it runs on a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import structlog
+
+from services.node_agent.core.power import Bounds, Observed, OutOfBounds, PowerState, Setting, admit, not_in_force
+from services.node_agent.core.power_budget import Budget, grant, share
+from services.node_agent.core.power_lease import LEASE_S
+from services.node_agent.gpu.bounds import bounds_of
+from services.node_agent.gpu.faults import GpuError
+from services.node_agent.gpu.port import BoardFacts, GpuAdmin, GpuReader
+
+# A third of a lease: two renewals may be lost before it ends.
+PERIOD_S: Final = LEASE_S / 3
+
+
+@dataclass(frozen=True, slots=True)
+class KeptBoard:
+    """A board and what it takes."""
+
+    uuid: str
+    bounds: Bounds
+    slices: Callable[[], int]
+
+
+class Holder(Protocol):
+    """Sets boards under a lease: the helper's client, or a simulated machine of this process."""
+
+    def hold_power(self, uuid: str, setting: Setting, safety_cap_mw: int | None = None) -> None:
+        """Sets a board under a lease, or renews it."""
+
+    def release_power(self, uuid: str) -> None:
+        """Ends the lease: the board goes back to its default."""
+
+
+class OwnHolder:
+    """For a simulated machine that ends with this process: there is nothing for a lease to outlive."""
+
+    def __init__(self, admin: GpuAdmin) -> None:
+        self._admin = admin
+
+    def hold_power(self, uuid: str, setting: Setting, safety_cap_mw: int | None = None) -> None:
+        """See `Holder`."""
+        self._admin.set_power_cap(uuid, setting.cap_mw)
+        self._admin.lock_sm_clock(uuid, setting.clock_mhz)
+
+    def release_power(self, uuid: str) -> None:
+        """See `Holder`."""
+        self.hold_power(uuid, Setting())
+
+
+class PowerKeeper:
+    """See the module.
+
+    Args:
+        reader: reads boards.
+        holder: sets them.
+        boards: of this node.
+        budget_mw: of all of them together; None for none.
+    """
+
+    def __init__(self, reader: GpuReader, holder: Holder, boards: Sequence[KeptBoard], budget_mw: int | None) -> None:
+        self._reader, self._holder = reader, holder
+        self._boards, self._budget_mw = tuple(boards), budget_mw
+        self._wanted: Mapping[str, Setting] = {}
+        self._held: set[str] = set()
+        self.states: dict[str, PowerState] = {board.uuid: PowerState() for board in boards}
+        self._log = structlog.get_logger("power")
+
+    def want(self, settings: Mapping[str, Setting]) -> None:
+        """Settings by board from now on; a board that is not named gets its default."""
+        self._wanted = settings
+
+    def look(self) -> None:
+        """Reads, asks, and compares, once for each board. A board that does not answer holds up no other."""
+        observed = {board.uuid: self._read(board) for board in self._boards}
+        admitted = {board.uuid: self._admit(board) for board in self._boards}
+        now = self._granted(observed, admitted)
+        for board in self._boards:
+            self._ask(board, admitted[board.uuid], now.get(board.uuid))
+            self._compare(board)
+
+    def _read(self, board: KeptBoard) -> Observed:
+        try:
+            seen = self._reader.read(board.uuid)
+        except GpuError as error:
+            self._log.debug("a board is not read", board=board.uuid, error=error.message)
+            return Observed(None, None, None)
+        return Observed(seen.power_cap_mw, seen.power_mw, seen.sm_clock_mhz)
+
+    def _admit(self, board: KeptBoard) -> Setting:
+        """The request within the board's own limits; a refused one leaves the board at its default."""
+        requested = self._wanted.get(board.uuid, Setting())
+        answer = admit(requested, board.bounds)
+        refusal, admitted = (answer.words, Setting()) if isinstance(answer, OutOfBounds) else ("", answer)
+        before = self.states[board.uuid]
+        if refusal and refusal != before.refusal:
+            self._log.error("power setting refused", board=board.uuid, why=refusal)
+        self.states[board.uuid] = PowerState(requested, admitted, before.observed, refusal, "", board.slices())
+        return admitted
+
+    def _granted(self, observed: Mapping[str, Observed], admitted: Mapping[str, Setting]) -> Mapping[str, int]:
+        """Caps that the budget lets boards have now; one that has to wait keeps its own. Empty without a budget."""
+        capped = {board.uuid: board.bounds.caps_mw for board in self._boards if board.bounds.caps_mw}
+        if self._budget_mw is None or not capped:
+            return {}
+        asked = {uuid: admitted[uuid].cap_mw or caps[2] for uuid, caps in capped.items()}
+        shares = share(self._budget_mw, asked, {uuid: caps[0] for uuid, caps in capped.items()})
+        enforced = {uuid: observed[uuid].enforced_cap_mw or caps[1] for uuid, caps in capped.items()}
+        granted = grant([Budget("node", self._budget_mw, frozenset(capped))], enforced, shares)
+        kept = {**granted.waiting, **granted.refused}
+        for uuid, words in kept.items():
+            self.states[uuid] = replace(self.states[uuid], refusal=words)
+        return {**granted.now_mw, **{uuid: enforced[uuid] for uuid in kept}}
+
+    def _ask(self, board: KeptBoard, admitted: Setting, safety_cap_mw: int | None) -> None:
+        cap_mw = admitted.cap_mw if safety_cap_mw is None else safety_cap_mw
+        setting = Setting(cap_mw, admitted.clock_mhz)
+        try:
+            if setting != Setting() or safety_cap_mw is not None:
+                self._holder.hold_power(board.uuid, setting, safety_cap_mw)
+                self._held.add(board.uuid)
+            elif board.uuid in self._held:
+                self._holder.release_power(board.uuid)
+                self._held.discard(board.uuid)
+        except GpuError as error:
+            self.states[board.uuid] = replace(self.states[board.uuid], refusal=error.message)
+            return
+        self.states[board.uuid] = replace(self.states[board.uuid], admitted=setting)
+
+    def _compare(self, board: KeptBoard) -> None:
+        state, observed = self.states[board.uuid], self._read(board)
+        words = not_in_force(state.admitted, board.bounds, observed) if not state.refusal else ""
+        if words and words != state.not_in_force:
+            self._log.warning("power setting is not in force", board=board.uuid, why=words)
+        self.states[board.uuid] = replace(state, observed=observed, not_in_force=words)
+
+
+def kept_board(facts: BoardFacts, slices: Callable[[], int]) -> KeptBoard:
+    """A board out of its facts; `slices` counts those that stand."""
+    return KeptBoard(facts.uuid, bounds_of(facts), slices)

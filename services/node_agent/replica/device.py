@@ -1,0 +1,41 @@
+"""The IREE device that a variant runs on: the CPU's workers, or the one board or slice that this process sees.
+
+The agent names it in CUDA_VISIBLE_DEVICES, by UUID; to the driver it is then the only device there is.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from tradewind.domain.errors import DeviceFault
+
+VISIBLE_DEVICES: Final = "CUDA_VISIBLE_DEVICES"
+# Drivers whose device is the CPU; all others need a board or slice.
+_CPU_DRIVERS: Final = ("local-task", "local-sync")
+
+
+def open_device(driver: str, threads: int) -> Any:
+    """Opens it.
+
+    Args:
+        driver: of the manifest, for instance "local-task" or "cuda".
+        threads: workers of the CPU device.
+
+    Raises:
+        DeviceFault: there is no such driver here, it finds no device, or a variant for a GPU was placed on a CPU.
+    """
+    import iree.runtime as rt
+
+    gpu_uuid = os.environ.get(VISIBLE_DEVICES, "")
+    rt.flags.parse_flags(f"--task_topology_group_count={threads}")
+    if driver not in _CPU_DRIVERS and not gpu_uuid:
+        raise DeviceFault(f"the variant needs a {driver} device and was placed on none; place it on a GPU's partition")
+    if driver in _CPU_DRIVERS and gpu_uuid:
+        raise DeviceFault(f"the variant runs on the CPU ({driver}) and was placed on {gpu_uuid}; place it on CPUs")
+    try:
+        return rt.get_driver(driver).create_default_device()
+    except (RuntimeError, ValueError) as error:
+        # The first line says it; what follows are paths of IREE's sources.
+        words = str(error).strip().splitlines()[0].rpartition("; ")[2]
+        raise DeviceFault(f"the driver {driver!r} opens no device here: {words}", {"driver": driver}) from error

@@ -1,0 +1,26 @@
+"""Which means a planner may use; an ablation takes one away. Pure values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Levers:
+    """What may be chosen.
+
+    Attributes:
+        variants: any admitted variant; without it only the fastest of each model.
+        partitions: any partition of a device; without it whole devices or the largest core set.
+        power: any clock and cap a device offers; without it the default.
+        consolidation: devices with nothing on them may sleep, and work is packed for that.
+    """
+
+    variants: bool = True
+    partitions: bool = True
+    power: bool = True
+    consolidation: bool = True
+
+
+ALL_LEVERS: Final = Levers()

@@ -1,0 +1,1 @@
+"""Discrete-event simulator: the live decision code over modelled replicas. Everything that comes out is simulated."""

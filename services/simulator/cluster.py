@@ -1,0 +1,176 @@
+"""Clusters as YAML: device types × counts, labels and racks. Built into nodes as the orchestrator sees them.
+
+model: llama-3-8b
+devices:
+  - {type: h100-sxm, count: 8, per_node: 4, rack: r1, labels: {zone: a}}
+  - {type: a100-sxm, count: 8, per_node: 4}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from services.orchestrator.core.fleet import (
+    WHOLE_KIND,
+    Device,
+    DeviceKind,
+    Node,
+    NodeState,
+    Partition,
+    PowerSetting,
+    SliceKind,
+)
+from services.simulator.devices.boards import Board
+from services.simulator.devices.menu import Model, board_named, model_named
+from services.simulator.devices.slices import SLICES, kind_of
+from tradewind.domain.errors import InvalidField
+
+# Larger clusters are split by people too; the simulator keeps every node in memory.
+MAX_DEVICES: Final = 100_000
+_KEYS: Final = ("model", "devices", "name")
+_DEVICE_KEYS: Final = ("type", "count", "per_node", "labels", "rack", "slices")
+# Every node has its device type as a label, so that a wish can ask for one.
+TYPE_LABEL: Final = "device-type"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """So many equal devices.
+
+    Attributes:
+        slices: whether they may be partitioned, if their type can be.
+    """
+
+    board: Board
+    count: int
+    per_node: int = 1
+    labels: tuple[tuple[str, str], ...] = ()
+    slices: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A model and the devices it may run on."""
+
+    name: str
+    model: Model
+    groups: tuple[Group, ...] = field(default_factory=tuple)
+
+    @property
+    def boards(self) -> tuple[Board, ...]:
+        """Device types, each once."""
+        return tuple({g.board.name: g.board for g in self.groups}.values())
+
+    def nodes(self) -> tuple[Node, ...]:
+        """Every node with its devices, as reported at the start: awake, whole, with nothing on them."""
+        return tuple(_node(group, i, k) for k, group in enumerate(self.groups) for i in range(_nodes(group)))
+
+    def to_json(self) -> dict[str, Any]:
+        """For reports."""
+        devices = [{"type": g.board.name, "count": g.count, "per_node": g.per_node} for g in self.groups]
+        return {"name": self.name, "model": self.model.name, "devices": devices}
+
+
+def read_cluster(path: Path) -> Cluster:
+    """Reads a cluster file.
+
+    Raises:
+        InvalidField: no such file, no YAML, unknown keys or device types (the nearest is named), absurd counts.
+    """
+    if not path.is_file():
+        raise InvalidField("cluster", f"no file {path}; docs/simulator.md shows what a cluster file looks like")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidField("cluster", f"{path.name} is no YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise InvalidField("cluster", f"{path.name} holds no mapping; it needs model and devices")
+    return parse_cluster(raw, path.stem)
+
+
+def parse_cluster(raw: dict[str, Any], name: str) -> Cluster:
+    """A cluster from what its file holds; raises as `read_cluster`."""
+    _known(raw, _KEYS, "cluster")
+    devices = raw.get("devices")
+    if not isinstance(devices, list) or not devices:
+        raise InvalidField("cluster.devices", "a list of {type, count} is needed")
+    groups = tuple(_group(entry, i) for i, entry in enumerate(devices))
+    if sum(g.count for g in groups) > MAX_DEVICES:
+        raise InvalidField("cluster.devices", f"at most {MAX_DEVICES} devices can be simulated")
+    return Cluster(str(raw.get("name", name)), model_named(str(raw.get("model", ""))), groups)
+
+
+def _group(entry: Any, number: int) -> Group:
+    where = f"cluster.devices[{number}]"
+    if not isinstance(entry, dict):
+        raise InvalidField(where, "a mapping with type and count is needed")
+    _known(entry, _DEVICE_KEYS, where)
+    count, per_node = entry.get("count", 1), entry.get("per_node", 1)
+    for key, value in (("count", count), ("per_node", per_node)):
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_DEVICES:
+            raise InvalidField(f"{where}.{key}", f"a whole number from 1 to {MAX_DEVICES} is needed, not {value!r}")
+    labels = entry.get("labels", {})
+    if not isinstance(labels, dict):
+        raise InvalidField(f"{where}.labels", "a mapping is needed")
+    rack = {"rack": entry["rack"]} if "rack" in entry else {}
+    pairs = tuple(sorted((str(k), str(v)) for k, v in {**labels, **rack}.items()))
+    slices = entry.get("slices", True)
+    if not isinstance(slices, bool):
+        raise InvalidField(f"{where}.slices", f"true or false is needed, not {slices!r}")
+    return Group(board_named(str(entry.get("type", ""))), count, per_node, pairs, slices)
+
+
+def _known(raw: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
+    for key in raw:
+        if key not in keys:
+            near = get_close_matches(str(key), keys, 1, 0.0)[0]
+            raise InvalidField(f"{where}.{key}", f"not known; did you mean {near!r}?")
+
+
+def _nodes(group: Group) -> int:
+    return -(-group.count // group.per_node)
+
+
+def _node(group: Group, number: int, index: int) -> Node:
+    name = f"{group.board.name}-{chr(97 + index % 26)}{number:04d}"
+    here = min(group.per_node, group.count - number * group.per_node)
+    devices = tuple(_device(group, f"{group.board.kind}{i}") for i in range(here))
+    return Node(
+        name,
+        NodeState.ACTIVE,
+        devices,
+        labels=tuple(sorted((*group.labels, (TYPE_LABEL, group.board.name)))),
+        address=name,
+    )
+
+
+def _device(group: Group, device_id: str) -> Device:
+    board = group.board
+    memory = board.memory_bytes
+    if board.kind == "cpu":
+        return Device(
+            device_id, board.name, memory, cpu_ids=tuple(range(128)), idle_power_mw=board.bare_idle_w * 1000.0,
+            sleep_power_mw=board.sleep_w * 1000.0, wake_s=board.wake_s, price_per_hour=board.price_per_hour,
+        )  # fmt: skip
+    whole = Partition(f"{device_id}:whole", device_id, WHOLE_KIND, uuid=f"GPU-{device_id}", memory_bytes=memory)
+    settings = tuple(PowerSetting(sm_clock_mhz=clock) for clock in board.clocks_mhz[1:])
+    return Device(
+        device_id, board.name, memory, partitions=(whole,), idle_power_mw=board.bare_idle_w * 1000.0,
+        kind=DeviceKind.GPU, power_settings=settings, table=_table(board) if board.mig and group.slices else (),
+        sleep_power_mw=board.sleep_w * 1000.0, wake_s=board.wake_s, price_per_hour=board.price_per_hour,
+    )  # fmt: skip
+
+
+def _table(board: Board) -> tuple[SliceKind, ...]:
+    memory = board.memory_bytes
+    return tuple(
+        SliceKind(
+            i, kind_of(s, board.memory_bytes), memory * s.memory // 8, s.compute, s.memory, s.starts, len(s.starts)
+        )
+        for i, s in enumerate(SLICES)
+    )

@@ -1,0 +1,1 @@
+"""What devices cost: public measurements, fits with their errors, stated assumptions."""

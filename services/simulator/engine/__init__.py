@@ -1,0 +1,1 @@
+"""Replicas, nodes and requests in simulated time."""

@@ -1,0 +1,69 @@
+"""One simulated device: its state, its layout, and the energy it has drawn. Changes only when told to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from services.orchestrator.core.fleet import DEFAULT_POWER, Device, Partition, PowerSetting
+from services.simulator.devices.boards import Board
+
+
+class SimDevice:
+    """Board power is a base (asleep, bare, loaded) that is integrated here; replicas add their own above it.
+
+    Attributes:
+        seen: the device as its node reports it.
+        base_mj: energy of the base so far.
+        loaded: replicas on it, from the start of their process to its end.
+    """
+
+    def __init__(self, board: Board, device: Device) -> None:
+        self.board, self.seen = board, device
+        self.loaded, self.base_mj, self._since_s = 0, 0.0, 0.0
+        self.waking_until_s = 0.0
+
+    @property
+    def base_w(self) -> float:
+        """What it draws beside its replicas' work. Waking draws as much as being on."""
+        if self.seen.asleep:
+            return self.board.sleep_w
+        return self.board.loaded_idle_w if self.loaded else self.board.bare_idle_w
+
+    def settle(self, now_s: float) -> None:
+        """Integrates the base up to now; before every change and every reading."""
+        self.base_mj += (now_s - self._since_s) * self.base_w * 1000.0
+        self._since_s = now_s
+
+    def load(self, now_s: float) -> None:
+        """A replica's process starts."""
+        self.settle(now_s)
+        self.loaded += 1
+
+    def unload(self, now_s: float) -> None:
+        """A replica's process has ended."""
+        self.settle(now_s)
+        self.loaded -= 1
+
+    def sleep(self, now_s: float) -> None:
+        """Goes to sleep; nothing is on it."""
+        self.settle(now_s)
+        self.seen = replace(self.seen, asleep=True)
+
+    def wake(self, now_s: float) -> None:
+        """Begins to wake; ready for work at `waking_until_s`."""
+        self.settle(now_s)
+        self.seen = replace(self.seen, asleep=False)
+        self.waking_until_s = now_s + self.board.wake_s
+
+    def set_power(self, setting: PowerSetting) -> None:
+        """Another clock or cap."""
+        self.seen = replace(self.seen, setting=setting)
+
+    def cut(self, partitions: tuple[Partition, ...]) -> None:
+        """Another layout."""
+        self.seen = replace(self.seen, partitions=partitions)
+
+    @property
+    def clock_mhz(self) -> int:
+        """The locked clock, 0 for the default."""
+        return self.seen.setting.sm_clock_mhz or 0 if self.seen.setting != DEFAULT_POWER else 0

@@ -1,0 +1,200 @@
+"""One replica with continuous batching, advanced in runs of equal steps instead of token by token.
+
+    submit ──► waiting ──(place and cache free)──► prefill, chunk by chunk ──► decode, a token a step ──► done
+
+Between two moments at which the batch changes (a sequence ends, a prompt is in, one arrives) every step takes the same
+time, so a whole run of them is one event. The order is the engine's: one prompt at a time, oldest first; while others
+decode it is taken in chunks, each with one decode step. Knows nothing of nodes or of the event queue.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heappop, heappush
+from math import ceil
+
+from services.simulator.engine.cost import StepCost
+from services.simulator.engine.request import Request
+
+
+class Replica:
+    """Sequences of one replica and the run of steps that is under way.
+
+    Attributes:
+        replica_id: as the blueprint names it.
+        batch_limit: sequences at work together at most.
+        in_hand: requests waiting, in prefill or decoding.
+        ends_at_s: end of the present run; infinite when there is nothing to do.
+        version: grows whenever `ends_at_s` changes, so that queued events can be told stale.
+        awaited: the version whose end is queued.
+        active_mj: energy above loaded idle so far.
+        busy_s: time at work so far.
+    """
+
+    __slots__ = (
+        *("active_mj", "awaited", "batch_limit", "busy_s", "ends_at_s", "in_hand", "replica_id", "tokens", "version"),
+        *("_cached", "_chunks", "_context", "_cost", "_decoding", "_filled", "_power_mw", "_prefill", "_reserved"),
+        *("_start_s", "_step_s", "_steps", "_todo", "_waiting"),
+    )
+
+    def __init__(self, replica_id: str, cost: StepCost, batch_limit: int) -> None:
+        self.replica_id, self._cost = replica_id, cost
+        self.batch_limit = max(1, min(batch_limit, cost.most_sequences))
+        self.in_hand = self.tokens = self.version = self.awaited = 0
+        self.ends_at_s = float("inf")
+        self.active_mj = self.busy_s = 0.0
+        self._waiting: deque[Request] = deque()
+        self._decoding: list[tuple[int, int, Request]] = []
+        self._prefill: Request | None = None
+        self._filled = self._context = self._reserved = 0
+        self._steps = self._todo = self._chunks = 0
+        self._start_s = self._step_s = self._power_mw = 0.0
+
+    @property
+    def cost(self) -> StepCost:
+        """The operating point it runs at."""
+        return self._cost
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no place yet."""
+        return len(self._waiting)
+
+    def submit(self, request: Request, now_s: float) -> None:
+        """Takes one more request; it begins at the next step at the latest."""
+        request.replica_id = self.replica_id
+        self.in_hand += 1
+        self._waiting.append(request)
+        if self.ends_at_s == float("inf"):
+            self._begin(now_s)
+        elif self._prefill is None and len(self._decoding) < self.batch_limit:
+            self._cut(now_s)
+
+    def change(self, cost: StepCost, batch_limit: int, now_s: float) -> None:
+        """Another operating point of the same variant from the next step on: clocks, caps, batch limit."""
+        if cost is self._cost and batch_limit == self.batch_limit:
+            return
+        self._cut(now_s)
+        self._cost, self.batch_limit = cost, max(1, min(batch_limit, cost.most_sequences))
+
+    def advance(self, now_s: float) -> list[Request]:
+        """The run has ended: what happened in it. Returns requests that are done."""
+        self._account(now_s)
+        decoding, done, todo = self._decoding, [], self._todo
+        if decoding:
+            self._steps += todo
+            self._context += todo * len(decoding)
+            self.tokens += todo * len(decoding)
+            steps = self._steps
+            while decoding and decoding[0][0] <= steps:
+                request = heappop(decoding)[2]
+                self._leave(request, now_s)
+                done.append(request)
+        if self._prefill is not None and self._prefilled():
+            done.append(self._first_token(now_s))
+        self._begin(now_s)
+        return [r for r in done if r.done_s >= 0.0]
+
+    def delay(self, for_s: float) -> None:
+        """Stands still for a time in the midst of a run; what is under way ends later by that."""
+        self.ends_at_s += for_s
+        self._start_s += for_s
+        self.version += 1
+
+    def stop(self, now_s: float) -> list[Request]:
+        """Ends at once. Returns every request it still had, as they are."""
+        if self.ends_at_s != float("inf"):
+            self._account(now_s)
+        left = [r for _, _, r in sorted(self._decoding)] + list(self._waiting)
+        if self._prefill is not None:
+            left.insert(0, self._prefill)
+        self._decoding, self._prefill = [], None
+        self._waiting.clear()
+        self.in_hand = self._context = self._reserved = 0
+        self.ends_at_s = float("inf")
+        self.version += 1
+        return left
+
+    def _prefilled(self) -> bool:
+        assert self._prefill is not None
+        self._filled += self._chunks
+        return self._filled >= self._prefill.prompt_tokens
+
+    def _first_token(self, now_s: float) -> Request:
+        request, self._prefill = self._prefill, None
+        assert request is not None
+        request.first_s = now_s
+        self.tokens += 1
+        self._context += request.prompt_tokens
+        if request.output_tokens <= 1:
+            self._leave(request, now_s, prompt_only=True)
+        else:
+            heappush(self._decoding, (self._steps + request.output_tokens - 1, request.number, request))
+        return request
+
+    def _leave(self, request: Request, now_s: float, *, prompt_only: bool = False) -> None:
+        request.done_s = now_s
+        self.in_hand -= 1
+        self._reserved -= request.prompt_tokens + request.output_tokens
+        self._context -= request.prompt_tokens + (0 if prompt_only else request.output_tokens - 1)
+
+    def _admit(self) -> None:
+        if self._prefill is not None or not self._waiting or len(self._decoding) >= self.batch_limit:
+            return
+        head = self._waiting[0]
+        need = head.prompt_tokens + head.output_tokens
+        # One that could never fit is taken alone: its node would refuse it, a trace must not stop the run.
+        if self._reserved and self._reserved + need > self._cost.cache_tokens:
+            return
+        self._reserved += need
+        self._prefill, self._filled = self._waiting.popleft(), 0
+
+    def _begin(self, now_s: float) -> None:
+        self._admit()
+        cost, decoding = self._cost, self._decoding
+        n = len(decoding)
+        self._start_s, self.version = now_s, self.version + 1
+        if self._prefill is not None:
+            self._begin_prefill(n)
+        elif n:
+            self._todo = decoding[0][0] - self._steps
+            self._step_s = cost.decode_s[n] + cost.context_s * (self._context + 0.5 * n * (self._todo - 1))
+            self._power_mw = (cost.decode_power_w[n] - cost.decode_power_w[0]) * 1000.0
+            self._chunks = 0
+        else:
+            self.ends_at_s, self._todo = float("inf"), 0
+            return
+        self.ends_at_s = now_s + self._step_s * max(self._todo, 1)
+
+    def _begin_prefill(self, n: int) -> None:
+        """The oldest prompt: whole when alone, else in chunks that come with one decode step each."""
+        cost, request = self._cost, self._prefill
+        assert request is not None
+        left = request.prompt_tokens - self._filled
+        if not n:
+            self._todo, self._chunks = 0, left
+            self._step_s = cost.prefill_s(left, self._filled)
+            self._power_mw = (cost.prefill_power_w - cost.decode_power_w[0]) * 1000.0
+            return
+        steps = min(ceil(left / cost.chunk_tokens), self._decoding[0][0] - self._steps)
+        tokens = min(steps * cost.chunk_tokens, left)
+        take_s = cost.prefill_s(tokens, self._filled) / steps
+        decode_s = cost.decode_s[n] + cost.context_s * self._context
+        self._todo, self._chunks, self._step_s = steps, tokens, take_s + decode_s
+        mixed_w = (take_s * cost.prefill_power_w + decode_s * cost.decode_power_w[n]) / self._step_s
+        self._power_mw = (mixed_w - cost.decode_power_w[0]) * 1000.0
+
+    def _cut(self, now_s: float) -> None:
+        """Ends a run of pure decode steps at the end of the step under way."""
+        if self.ends_at_s == float("inf") or self._prefill is not None:
+            return
+        steps = int((now_s - self._start_s) / self._step_s) + 1
+        if steps < self._todo:
+            self._todo = steps
+            self.ends_at_s = self._start_s + steps * self._step_s
+            self.version += 1
+
+    def _account(self, now_s: float) -> None:
+        took_s = now_s - self._start_s
+        self.busy_s += took_s
+        self.active_mj += took_s * self._power_mw

@@ -1,0 +1,108 @@
+"""The evaluation: workloads × policies on one cluster. Says which traces, how they are scaled, and which SLO holds.
+
+Loads are scaled by copies of requests or by stretching time, never by thinning. What comes before `from_s` is for
+tuning; figures count from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.simulator.cluster import Cluster, parse_cluster
+from services.simulator.devices.menu import Menu, build_menu
+from services.simulator.devices.tables import Tables
+from services.simulator.outcome import Outcome
+from services.simulator.policies import run_policy
+from services.simulator.run import Case, Limits
+from services.simulator.trace import Trace, read_rates, read_trace, with_rates
+
+# Copies of a request are this far apart at most: users of one rhythm do not press the same second.
+COPY_SPREAD_S: Final = 5.0
+TUNE_UNTIL_S: Final = 1800.0
+# The mixed cluster of the evaluation, large enough that no policy runs out of it.
+MIXED: Final = {
+    "name": "mixed",
+    "model": "llama-3-8b",
+    "devices": [
+        {"type": "h100-sxm", "count": 12, "per_node": 4, "rack": "r1"},
+        {"type": "a100-sxm", "count": 12, "per_node": 4, "rack": "r2"},
+        {"type": "xeon-8592-2s", "count": 4, "per_node": 1, "rack": "r3"},
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A popular task: a trace, its scale, and the SLO of its requests.
+
+    Attributes:
+        rates: file, column, length in seconds and windows that give arrivals to a file of lengths.
+    """
+
+    name: str
+    file: str
+    limits: Limits
+    copies: int = 1
+    stretch: float = 1.0
+    rates: tuple[str, str, float, int] | None = None
+    from_s: float = TUNE_UNTIL_S
+    look_s: float = 1.0
+
+
+WORKLOADS: Final = (
+    Workload("chat", "azure2023_conv.csv.gz", Limits(1.0, 0.05), copies=8),
+    Workload("code", "azure2023_code.csv.gz", Limits(2.0, 0.05), copies=4),
+    Workload(
+        "summarisation", "arxiv_summarization_lengths.csv.gz", Limits(2.0, 0.05),
+        rates=("servegen_language_rates_10min.csv.gz", "m_mid_req_per_s", 7200.0, 144),
+    ),
+    Workload("long-context", "mooncake_synthetic.csv.gz", Limits(30.0, 0.1), stretch=4.0, copies=4),
+    Workload("day", "servegen_mlarge_24h.csv.gz", Limits(1.0, 0.05), stretch=0.1, copies=6),
+)  # fmt: skip
+
+
+def load(workload: Workload, traces: Path, seed: int) -> Trace:
+    """A workload's trace as it is run."""
+    trace = read_trace(traces / workload.file, rate_per_s=1.0, seed=seed)
+    if workload.rates:
+        file, column, length_s, windows = workload.rates
+        trace = with_rates(trace, read_rates(traces / file, column)[:windows], length_s, seed)
+    trace = trace.stretched(workload.stretch).copied(workload.copies, COPY_SPREAD_S, seed)
+    return Trace(
+        workload.name,
+        trace.arrival_s,
+        trace.prompt_tokens,
+        trace.output_tokens,
+        f"{workload.file}: {trace.arrivals_from}",
+    )
+
+
+def evaluate(
+    workloads: Iterable[Workload],
+    policies: Iterable[str],
+    traces: Path,
+    tables: Path,
+    seed: int,
+    tell: Callable[[str, str, str, Outcome | None], None],
+    cluster: Cluster | None = None,
+) -> tuple[Menu, list[tuple[Case, list[Outcome]]]]:
+    """Runs everything. `tell` is told workload, policy, step and the step's outcome."""
+    cluster = cluster or parse_cluster(MIXED, "mixed")
+    menu = build_menu(Tables(tables), cluster.model, cluster.boards)
+    results: list[tuple[Case, list[Outcome]]] = []
+    for workload in workloads:
+        trace = load(workload, traces, seed)
+        case = Case(cluster, menu, trace, workload.limits, from_s=workload.from_s, look_s=workload.look_s, seed=seed)
+        outcomes = []
+        for policy in policies:
+            tell(workload.name, policy, "", None)
+
+            def told(step: str, outcome: Outcome, policy: str = policy, name: str = workload.name) -> None:
+                tell(name, policy, step, outcome)
+
+            outcomes.append(run_policy(case, policy, told))
+        results.append((case, outcomes))
+    return menu, results

@@ -1,0 +1,1 @@
+"""Results as one folder: report.html, report.json, journal.jsonl."""

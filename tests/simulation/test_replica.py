@@ -1,0 +1,120 @@
+"""A replica advanced in runs of steps does what one advanced token by token does."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import replace
+
+import pytest
+
+from services.simulator.engine.cost import StepCost
+from services.simulator.engine.replica import Replica
+from services.simulator.engine.request import Request
+
+COST = StepCost(
+    decode_s=(0.0, *(0.010 + 0.001 * n for n in range(1, 9))),
+    context_s=0.0,
+    prefill_token_s=0.0002,
+    prefill_square_s=0.0,
+    chunk_tokens=64,
+    decode_power_w=(100.0, *(200.0 + 10.0 * n for n in range(1, 9))),
+    prefill_power_w=400.0,
+    cache_tokens=100_000,
+    load_s=1.0,
+)
+
+
+def token_by_token(requests: list[Request], batch: int) -> tuple[dict[int, tuple[float, float]], float]:
+    """The plain way: one step at a time. Returns (first, done) of each request, and joules above idle."""
+    coming, waiting = deque(requests), deque[Request]()
+    decoding: dict[int, int] = {}
+    prefill: tuple[Request, int] | None = None
+    times: dict[int, tuple[float, float]] = {}
+    now, joules = 0.0, 0.0
+    while coming or waiting or decoding or prefill:
+        if not waiting and not decoding and prefill is None:
+            now = max(now, coming[0].arrival_s)
+        while coming and coming[0].arrival_s <= now:
+            waiting.append(coming.popleft())
+        if prefill is None and waiting and len(decoding) < batch:
+            prefill = (waiting.popleft(), 0)
+        step_s = watts = 0.0
+        n, tokens = len(decoding), 0
+        if prefill is not None:
+            left = prefill[0].prompt_tokens - prefill[1]
+            tokens = min(left, COST.chunk_tokens) if n else left
+            step_s = COST.prefill_s(tokens)
+            watts = COST.prefill_power_w * step_s
+        if n:
+            step_s += COST.decode_s[n]
+            watts += COST.decode_power_w[n] * COST.decode_s[n]
+        now += step_s
+        joules += watts - COST.idle_power_w * step_s
+        for number in list(decoding):
+            decoding[number] -= 1
+            if not decoding[number]:
+                times[number] = (times[number][0], now)
+                del decoding[number]
+        if prefill is not None:
+            prefill = (prefill[0], prefill[1] + tokens)
+            if prefill[1] >= prefill[0].prompt_tokens:
+                request, prefill = prefill[0], None
+                times[request.number] = (now, now)
+                if request.output_tokens > 1:
+                    decoding[request.number] = request.output_tokens - 1
+    return times, joules
+
+
+def in_runs(requests: list[Request], batch: int) -> Replica:
+    replica, coming = Replica("r", COST, batch), deque(requests)
+    while coming or replica.in_hand:
+        if coming and coming[0].arrival_s <= replica.ends_at_s:
+            request = coming.popleft()
+            replica.submit(request, request.arrival_s)
+        else:
+            replica.advance(replica.ends_at_s)
+    return replica
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_runs_of_steps_equal_single_steps(seed: int) -> None:
+    draw, now = random.Random(seed), 0.0
+    requests = []
+    for number in range(60):
+        now += draw.expovariate(4.0) if draw.random() < 0.9 else 3.0
+        requests.append(Request(number, now, 64 * draw.randint(1, 8), draw.randint(1, 40)))
+    times, joules = token_by_token(requests, batch=4)
+    replica = in_runs(requests, batch=4)
+    for request in requests:
+        # A chunk's and a step's order within one mixed step differ by rounding only.
+        assert request.first_s == pytest.approx(times[request.number][0], abs=1e-6), request.number
+        assert request.done_s == pytest.approx(times[request.number][1], abs=1e-6), request.number
+    assert replica.active_mj / 1000.0 == pytest.approx(joules, rel=1e-6)
+    assert replica.tokens == sum(r.output_tokens for r in requests)
+
+
+def test_a_slower_clock_takes_hold_at_the_next_step() -> None:
+    slow = StepCost(
+        **{**{f: getattr(COST, f) for f in COST.__slots__}, "decode_s": tuple(2 * s for s in COST.decode_s)}
+    )
+    request = Request(0, 0.0, 64, 101)
+    replica = Replica("r", COST, 4)
+    replica.submit(request, 0.0)
+    replica.advance(replica.ends_at_s)
+    half_s = replica.ends_at_s - 50.5 * COST.decode_s[1]
+    replica.change(slow, 4, half_s)
+    while replica.in_hand:
+        replica.advance(replica.ends_at_s)
+    assert request.done_s - request.first_s == pytest.approx((50 + 2 * 50) * COST.decode_s[1], rel=1e-6)
+
+
+def test_what_does_not_fit_the_cache_waits() -> None:
+    small = replace(COST, cache_tokens=300)
+    first, second = Request(0, 0.0, 128, 100), Request(1, 0.0, 128, 2)
+    replica = Replica("r", small, 4)
+    for request in (first, second):
+        replica.submit(request, 0.0)
+    while replica.in_hand:
+        replica.advance(replica.ends_at_s)
+    assert second.first_s > first.done_s

@@ -30,7 +30,7 @@ from tradewind.domain.infer_manifest import AnyManifest
 from tradewind.domain.manifest import Canary, FileRef, RecipeFacts, VariantManifest
 from tradewind.v1 import compiler_pb2
 
-_BYTES_OF: Final = {"f32": 4, "bf16": 2, "f16": 2}
+_BYTES_OF: Final = {"f32": 4, "bf16": 2, "f16": 2, "w8": 2, "w4": 1}
 _COMMON_FLAGS: Final = ("--iree-opt-level=O3",)
 # Fused 8-bit graphs keep more than the default 32 KiB of a tile on the stack; worker threads have megabytes of it.
 _INFER_FLAGS: Final = ("--iree-llvmcpu-stack-allocation-limit=262144",)

@@ -8,11 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from services.compiler.passes.form import PACKED_LINEARS, SLOT_ATTENTION
 from tradewind.domain.errors import InvalidField
 from tradewind.domain.manifest import RecipeFacts
 
 # Passes that every recipe of the book applies, in order; see services/compiler/export.
 PASSES: Final = ("grouped-attention", "flat-linear", "repeat-layer")
+# Linears and attention as kernels written for AVX2; see services/compiler/kernels.
+KERNEL_PASSES: Final = (SLOT_ATTENTION, PACKED_LINEARS, "repeat-layer")
 # Added where the CPU cannot compute in the recipe's precision: weights are kept in it, arithmetic is f32.
 NARROW_WEIGHTS: Final = "narrow-weights"
 # What a CPU must have to compute in a precision; without it bf16 took seconds for each token on Zen 3.
@@ -56,11 +59,12 @@ def _cpu(
     note: str,
     needs: tuple[str, ...] | None = None,
     unless: tuple[str, ...] = (),
+    passes: tuple[str, ...] = PASSES,
 ) -> Recipe:
     facts = RecipeFacts(
         name=name,
         precision=precision,
-        passes=PASSES,
+        passes=passes,
         compiler_flags=flags,
         prefill_chunks=(64,),
         decode_batches=(1, 4),
@@ -75,6 +79,8 @@ BOOK: Final[tuple[Recipe, ...]] = (
     _cpu("f32-grouped-gdt", "f32", (DATA_TILING,), "as exact as the source", needs=("avx512f",)),
     _cpu("bf16-grouped", "bf16", (), "half the memory of f32", needs=(), unless=("avx512_bf16",)),
     _cpu("bf16-grouped-gdt", "bf16", (DATA_TILING,), "half the memory of f32", needs=("avx512_bf16",)),
+    _cpu("w4-kernels", "w4", (), "4-bit weights in groups, 8-bit activations; needs AVX2", passes=KERNEL_PASSES),
+    _cpu("w8-kernels", "w8", (), "8-bit weights in groups, 14-bit activations; needs AVX2", passes=KERNEL_PASSES),
     _cpu("f16-grouped-gdt", "f16", (DATA_TILING,), "quick decode and slow prefill where f16 is only converted"),
     _cpu(
         "bf16-early-data-tiling",

@@ -36,19 +36,22 @@ def export(job: Job) -> Job:
 
         return export_infer(job, say)
     from services.compiler.export.generator import export_mlir, save_weights
+    from services.compiler.passes.form import form_of
     from services.compiler.recipes import NARROW_WEIGHTS
     from services.compiler.sources.loading import torch_type
     from services.compiler.sources.normal_form import load_generator
 
     say("loading weights", 0.05)
     narrow = NARROW_WEIGHTS in job["passes"]
-    model = load_generator(Path(job["model"]), job["precision"], narrow)
+    form = form_of(job["passes"], job["precision"])
+    model = load_generator(Path(job["model"]), "f32" if form.packed else job["precision"], narrow)
     cache_bytes = export_mlir(
         model,
         _shapes(job),
         Path(job["mlir"]),
         lambda name, share: say(f"tracing {name}", share),
-        torch_type("f32" if narrow else job["precision"]),
+        torch_type("f32" if narrow or form.packed else job["precision"]),
+        form,
     )
     if job["weights"]:
         say("writing weights", 0.95)

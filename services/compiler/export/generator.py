@@ -17,6 +17,7 @@ from services.compiler.export.attention import (
     ATTENTION_NAME,
     FirstSlotsCache,
     OneSlotCache,
+    SlotCache,
     flatten_linears,
     grouped_attention,
 )
@@ -24,6 +25,11 @@ from services.compiler.export.cached_graph import CachedGraph
 from services.compiler.export.decoder import CacheRows, cache_rows_of, find_layers
 from services.compiler.export.layers import only_first_layer, repeat_layer
 from services.compiler.export.shapes import WEIGHTS_SCOPE, Shapes
+from services.compiler.kernels.lowering import lower_kernels
+from services.compiler.passes import slot_attention as slots_of_call
+from services.compiler.passes.form import PLAIN, Form
+from services.compiler.passes.packed_linears import pack_linears
+from tradewind.domain.errors import UnsupportedModel
 from tradewind.domain.manifest import Function
 
 # Two for each layer; 256 layers are twice what the deepest supported model has. See `_distinct_start`.
@@ -52,40 +58,48 @@ class KvCache(torch.nn.Module):
 class Generator(torch.nn.Module):
     """A causal LM with its KV cache as buffers, which become mutable globals of the compiled module."""
 
-    def __init__(self, model: Any, shapes: Shapes, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: Any, shapes: Shapes, dtype: torch.dtype = torch.float32, form: Form = PLAIN) -> None:
         """Wraps a model, whose linears and attention take the form that IREE compiles well.
 
         Args:
             model: a causal LM; changed in place.
             shapes: sizes of the functions and the cache.
             dtype: what it computes in, and keeps its cache in.
+            form: what its linears and attention become.
         """
         super().__init__()
-        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-        ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, grouped_attention)
-        model.set_attn_implementation(ATTENTION_NAME)
-        flatten_linears(model)
+        self._form = form
+        _attend_with(model, ATTENTION_NAME, grouped_attention)
         self.model = model
         self.shapes = shapes
         # Rows past the context hold padding only; learned position tables end with the context.
         self._last_position = int(model.config.max_position_embeddings) - 1
         self.cache = KvCache(cache_rows_of(model), (shapes.slots, shapes.cache_tokens), dtype)
+        if form.packed:
+            pack_linears(model, form.packed)
+        flatten_linears(model)
 
     def prefill(
         self, tokens: torch.Tensor, slot: torch.Tensor, start: torch.Tensor, length: torch.Tensor, context: int
     ) -> torch.Tensor:
         """A chunk of one prompt: tokens [1, T]; logits [1, V] of token length-1."""
         rows = start[:, None] + torch.arange(tokens.shape[1])[None]
-        cache = OneSlotCache(self._buffers_by_layer(), slot[:, None], rows, context)
+        cache = self._cache_of(OneSlotCache, slot[:, None], rows, context)
         return self._logits(tokens, rows, cache, context, length - 1)
 
     def decode(self, tokens: torch.Tensor, positions: torch.Tensor, context: int) -> torch.Tensor:
         """One token for each of the first B slots: tokens and positions [B]; logits [B, V]."""
         rows = positions[:, None]
         slots = torch.arange(tokens.shape[0])[:, None]
-        cache = FirstSlotsCache(self._buffers_by_layer(), slots, rows, context)
+        cache = self._cache_of(FirstSlotsCache, slots, rows, context)
         return self._logits(tokens[:, None], rows, cache, context, 1)
+
+    def _cache_of(self, kind: type[SlotCache], slots: torch.Tensor, rows: torch.Tensor, context: int) -> SlotCache:
+        """The cache for one call; attention over slots is made for the call, too."""
+        if not self._form.slot_attention:
+            return kind(self._buffers_by_layer(), slots, rows, context)
+        _attend_with(self.model, slots_of_call.ATTENTION_NAME, slots_of_call.slot_attention(slots, rows))
+        return slots_of_call.WholeCache(self._buffers_by_layer(), slots, rows, context)
 
     def _logits(
         self, tokens: torch.Tensor, rows: torch.Tensor, cache: Any, context: int, kept: torch.Tensor | int
@@ -107,15 +121,35 @@ class Generator(torch.nn.Module):
         return [(layer.k, layer.v) for layer in self.cache.layers]
 
 
-def wrap(model: Any, shapes: Shapes, dtype: torch.dtype) -> Any:
-    """The model with its cache: a causal LM of transformers, or a graph that takes its past."""
+def _attend_with(model: Any, name: str, function: Any) -> None:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(name, function)
+    model.set_attn_implementation(name)
+
+
+def wrap(model: Any, shapes: Shapes, dtype: torch.dtype, form: Form = PLAIN) -> Any:
+    """The model with its cache: a causal LM of transformers, or a graph that takes its past.
+
+    Raises:
+        UnsupportedModel: a graph cannot take the form.
+    """
     if hasattr(model, "cache_rows"):
+        if form != PLAIN:
+            raise UnsupportedModel(
+                "a graph with a past takes no kernels yet; build it with a recipe such as f32-grouped"
+            )
         return CachedGraph(model, KvCache(model.cache_rows, (shapes.slots, shapes.cache_tokens), dtype), shapes)
-    return Generator(model, shapes, dtype)
+    return Generator(model, shapes, dtype, form)
 
 
 def export_mlir(
-    model: Any, shapes: Shapes, path: Path, report: Callable[[str, float], None], dtype: torch.dtype = torch.float32
+    model: Any,
+    shapes: Shapes,
+    path: Path,
+    report: Callable[[str, float], None],
+    dtype: torch.dtype = torch.float32,
+    form: Form = PLAIN,
 ) -> int:
     """Writes the module's MLIR (bytecode), weights by name in scope WEIGHTS_SCOPE.
 
@@ -124,6 +158,7 @@ def export_mlir(
         shapes: which functions.
         path: file to write.
         dtype: what the model computes in.
+        form: what its linears and attention become.
         report: hears the name of the function that is traced, and the share done.
 
     Returns:
@@ -132,7 +167,7 @@ def export_mlir(
     from iree.turbine import aot
     from iree.turbine.aot.fx_programs import FxPrograms
 
-    generator = wrap(model, shapes, dtype).eval()
+    generator = wrap(model, shapes, dtype, form).eval()
     aot.externalize_module_parameters(model, external_scope=WEIGHTS_SCOPE)
     # Named as parameters too, though no archive has them: turbine would write their zeros into the module, and cannot
     # for bf16. `_start_caches` gives them their start.
@@ -143,6 +178,8 @@ def export_mlir(
         programs.programs[function.name] = ExportTargetDef(export_function(generator, function))
     exported = aot.export(programs)
     _start_caches(exported.mlir_module)
+    if form != PLAIN:
+        lower_kernels(exported.mlir_module)
     exported.save_mlir(str(path))
     return sum(buffer.numel() * buffer.element_size() for buffer in generator.cache.buffers())
 

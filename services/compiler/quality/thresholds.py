@@ -33,6 +33,9 @@ TABLE: Final[dict[str, Thresholds]] = {
     "f32": Thresholds(top1_least=0.99, kl_most_nats=1e-5, perplexity_increase_most=0.001),
     "f16": Thresholds(top1_least=0.97, kl_most_nats=0.002, perplexity_increase_most=0.01),
     "bf16": Thresholds(top1_least=0.93, kl_most_nats=0.03, perplexity_increase_most=0.03),
+    # Rounded weights: a loss of 1 % of perplexity is what a variant of fewer bits may cost, however few they are.
+    "w8": Thresholds(top1_least=0.96, kl_most_nats=0.005, perplexity_increase_most=0.01),
+    "w4": Thresholds(top1_least=0.90, kl_most_nats=0.03, perplexity_increase_most=0.01),
 }
 
 

@@ -1,0 +1,223 @@
+"""Attention over the rows of a cache that are written, and no others. Text only.
+
+Softmax is taken as rows pass by (Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867), so that scratch does
+not grow with the context, and what a call costs follows what is in the cache, not what would fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from services.compiler.kernels.text import Text, dispatch
+
+LANES: Final = 8
+# Rows that pass by together.
+_ROWS: Final = 32
+# Lanes of values that are summed in one pass: with 3 query heads on a KV head, 12 of 16 registers.
+_CHUNK: Final = 32
+_ABSENT: Final = -1e30
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Shape: queries f32 [tokens, heads, width], caches f32 [slots, rows, kv_heads, width]."""
+
+    tokens: int
+    heads: int
+    width: int
+    slots: int
+    rows: int
+    kv_heads: int
+    scale: float
+
+    @property
+    def name(self) -> str:
+        """Of its function."""
+        shape = f"{self.tokens}x{self.heads}x{self.width}_{self.slots}x{self.rows}x{self.kv_heads}"
+        return f"tradewind_attend_{shape}_{self.scale.hex().replace('.', '_').replace('-', 'm')}".replace("+", "")
+
+    @property
+    def group(self) -> int:
+        """Query heads on one KV head."""
+        return self.heads // self.kv_heads
+
+
+def attention_kernel(shape: Attention) -> str:
+    """Function `shape.name`(queries, keys, values, slots i64 [tokens], positions i64 [tokens]) → like queries.
+
+    Token t sees rows up to and with positions[t] of slots[t].
+    """
+    queries = f"tensor<{shape.tokens}x{shape.heads}x{shape.width}xf32>"
+    cache = f"tensor<{shape.slots}x{shape.rows}x{shape.kv_heads}x{shape.width}xf32>"
+    whole = f"tensor<{shape.tokens}xi64>"
+    inputs = {"q": queries, "k": cache, "v": cache, "slots": whole, "positions": whole}
+    body = _Attend(shape, queries, cache, whole)
+    return dispatch(shape.name, inputs, {"o": queries}, (shape.tokens, shape.kv_heads), body.write())
+
+
+class _Attend:
+    """The dispatch under way: a workgroup for each token and KV head."""
+
+    def __init__(self, shape: Attention, queries: str, cache: str, numbers: str) -> None:
+        self._shape, self._text = shape, Text()
+        self._queries, self._cache, self._numbers = queries, cache, numbers
+        self._mine = f"tensor<{shape.group}x{shape.width}xf32>"
+        self._rows_type = f"tensor<{shape.rows}x{shape.width}xf32>"
+        self._scores_type = f"tensor<{shape.group}x{_ROWS}xf32>"
+
+    def write(self) -> Text:
+        shape, text, group = self._shape, self._text, self._shape.group
+        zero = text.index(0)
+        head = text.value(f"arith.muli %wg1, {text.index(group)} : index")
+        part = (1, group, shape.width)
+        queries = text.load("%q", self._queries, ("%wg0", head, zero), part, self._mine)
+        slot, position = self._number("slots"), self._number("positions")
+        rows = (1, shape.rows, 1, shape.width)
+        keys, values = (
+            text.load(f"%{key}", self._cache, (slot, zero, "%wg1", zero), rows, self._rows_type) for key in "kv"
+        )
+        count = text.value(f"arith.addi {position}, {text.index(1)} : index")
+        out = self._divide(*self._blocks(queries, keys, values, count))
+        text.store(out, self._mine, "%o", self._queries, ("%wg0", head, zero), part)
+        return text
+
+    def _number(self, which: str) -> str:
+        text = self._text
+        tensor = text.load(f"%{which}", self._numbers, (text.index(0),), (self._shape.tokens,), self._numbers)
+        number = text.value(f"tensor.extract {tensor}[%wg0] : {self._numbers}")
+        return text.value(f"arith.index_cast {number} : i64 to index")
+
+    def _blocks(self, queries: str, keys: str, values: str, count: str) -> tuple[str, list[str]]:
+        """Loops over blocks of rows: sums of weighted values [group, width], and each head's sum of weights."""
+        text, group = self._text, self._shape.group
+        zeros = self._zeros()
+        scores = text.value(f"tensor.empty() : {self._scores_type}")
+        floats = ",".join(["f32"] * (2 * group))
+        kinds = f"{self._mine},{self._scores_type},{floats}"
+        absent, none = text.constant(_ABSENT, "f32"), text.constant(0.0, "f32")
+        started = [f"%acc={zeros}", f"%sc={scores}"]
+        started += [f"%top{h}={absent}" for h in range(group)] + [f"%sum{h}={none}" for h in range(group)]
+        zero, rows = text.index(0), text.index(_ROWS)
+        text.line(f"%b:{2 + 2 * group} = scf.for %r = {zero} to {count} step {rows} iter_args({','.join(started)})")
+        text.line(f"-> ({kinds}) {{")
+        left = text.value(f"arith.subi {count}, %r : index")
+        length = text.value(f"arith.minui {left}, {rows} : index")
+        scores = self._scores(queries, keys, length)
+        scores, tops, sums, fades = self._weights(scores, length)
+        acc = self._values(values, scores, length, fades)
+        text.line(f"scf.yield {','.join((acc, scores, *tops, *sums))} : {kinds}\n}}")
+        return "%b#0", [f"%b#{2 + group + h}" for h in range(group)]
+
+    def _zeros(self) -> str:
+        text = self._text
+        out, zero = text.value(f"tensor.empty() : {self._mine}"), text.constant(0.0, "vector<8xf32>")
+        for head in range(self._shape.group):
+            for at in range(0, self._shape.width, LANES):
+                out = text.write(zero, "vector<8xf32>", out, self._mine, (text.index(head), text.index(at)))
+        return out
+
+    def _scores(self, queries: str, keys: str, length: str) -> str:
+        """Scaled products of queries and a block of keys: [group, rows of a block]."""
+        text, shape = self._text, self._shape
+        zero, one = text.index(0), text.index(1)
+        text.line(f"%s = scf.for %j = {zero} to {length} step {one} iter_args(%s0=%sc) -> ({self._scores_type}) {{")
+        row = text.value("arith.addi %r, %j : index")
+        lanes = range(0, shape.width, LANES)
+        key = [text.read(keys, self._rows_type, (row, text.index(at)), "vector<8xf32>") for at in lanes]
+        out, scale = "%s0", text.constant(shape.scale, "f32")
+        for head in range(shape.group):
+            at_head = text.index(head)
+            query = [text.read(queries, self._mine, (at_head, text.index(at)), "vector<8xf32>") for at in lanes]
+            score = text.value(f"arith.mulf {self._dot(query, key)}, {scale} : f32")
+            out = text.value(f"tensor.insert {score} into {out}[{at_head},%j] : {self._scores_type}")
+        text.line(f"scf.yield {out} : {self._scores_type}\n}}")
+        return "%s"
+
+    def _dot(self, one: list[str], other: list[str]) -> str:
+        text, sums = self._text, ["", ""]
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            known = sums[index % 2]
+            made = f"math.fma {a}, {b}, {known}" if known else f"arith.mulf {a}, {b}"
+            sums[index % 2] = text.value(f"{made} : vector<8xf32>")
+        total = text.value(f"arith.addf {sums[0]}, {sums[1]} : vector<8xf32>") if sums[1] else sums[0]
+        return text.value(f"vector.reduction <add>, {total} : vector<8xf32> into f32")
+
+    def _weights(self, scores: str, length: str) -> tuple[str, list[str], list[str], list[str]]:
+        """Exponentials in place of scores; new maxima, sums, and by what older sums fade."""
+        text, tops, sums, fades = self._text, [], [], []
+        wide = f"vector<{_ROWS}xf32>"
+        there = text.value(f"vector.create_mask {length} : vector<{_ROWS}xi1>")
+        absent = text.constant(_ABSENT, wide)
+        for head in range(self._shape.group):
+            at = (text.index(head), text.index(0))
+            read = text.read(scores, self._scores_type, at, wide)
+            some = text.value(f"arith.select {there}, {read}, {absent} : vector<{_ROWS}xi1>, {wide}")
+            most = text.value(f"vector.reduction <maxnumf>, {some} : {wide} into f32")
+            top = text.value(f"arith.maxnumf {most}, %top{head} : f32")
+            spread = text.value(f"vector.broadcast {top} : f32 to {wide}")
+            lowered = text.value(f"arith.subf {some}, {spread} : {wide}")
+            weights = text.value(f"math.exp {lowered} : {wide}")
+            fade = text.value(f"math.exp {text.value(f'arith.subf %top{head}, {top} : f32')} : f32")
+            total = text.value(f"vector.reduction <add>, {weights} : {wide} into f32")
+            faded = text.value(f"arith.mulf %sum{head}, {fade} : f32")
+            scores = text.write(weights, wide, scores, self._scores_type, at)
+            tops.append(top)
+            sums.append(text.value(f"arith.addf {faded}, {total} : f32"))
+            fades.append(fade)
+        return scores, tops, sums, fades
+
+    def _values(self, values: str, scores: str, length: str, fades: list[str]) -> str:
+        """Weighted values of a block added to the faded sums."""
+        text, shape, out = self._text, self._shape, "%acc"
+        spread = [text.value(f"vector.broadcast {fade} : f32 to vector<8xf32>") for fade in fades]
+        for start in range(0, shape.width, _CHUNK):
+            places = [
+                (text.index(head), text.index(at))
+                for head in range(shape.group)
+                for at in range(start, min(start + _CHUNK, shape.width), LANES)
+            ]
+            per_head = len(places) // shape.group
+            old = [text.read(out, self._mine, place, "vector<8xf32>") for place in places]
+            faded = [text.value(f"arith.mulf {v}, {spread[i // per_head]} : vector<8xf32>") for i, v in enumerate(old)]
+            summed = self._sum_rows(values, scores, length, start, per_head, faded)
+            for total, place in zip(summed, places, strict=True):
+                out = text.write(total, "vector<8xf32>", out, self._mine, place)
+        return out
+
+    def _sum_rows(
+        self, values: str, scores: str, length: str, start: int, per_head: int, begun: list[str]
+    ) -> list[str]:
+        text, shape = self._text, self._shape
+        kinds = ",".join(["vector<8xf32>"] * len(begun))
+        names = [f"%a{start}_{i}" for i in range(len(begun))]
+        zero, one, made = text.index(0), text.index(1), f"%w{start}"
+        begins = ",".join(f"{name}={value}" for name, value in zip(names, begun, strict=True))
+        head = made if len(begun) == 1 else f"{made}:{len(begun)}"
+        text.line(f"{head} = scf.for %j = {zero} to {length} step {one} iter_args({begins}) -> ({kinds}) {{")
+        row = text.value("arith.addi %r, %j : index")
+        value = [
+            text.read(values, self._rows_type, (row, text.index(start + LANES * i)), "vector<8xf32>")
+            for i in range(per_head)
+        ]
+        ends = []
+        for query in range(shape.group):
+            weight = text.value(f"tensor.extract {scores}[{text.index(query)},%j] : {self._scores_type}")
+            wide = text.value(f"vector.broadcast {weight} : f32 to vector<8xf32>")
+            for i in range(per_head):
+                ends.append(text.value(f"math.fma {wide}, {value[i]}, {names[query * per_head + i]} : vector<8xf32>"))
+        text.line(f"scf.yield {','.join(ends)} : {kinds}\n}}")
+        return [made] if len(begun) == 1 else [f"{made}#{i}" for i in range(len(begun))]
+
+    def _divide(self, acc: str, sums: list[str]) -> str:
+        text, out = self._text, acc
+        one = text.constant(1.0, "f32")
+        for head, total in enumerate(sums):
+            inverse = text.value(f"arith.divf {one}, {total} : f32")
+            spread = text.value(f"vector.broadcast {inverse} : f32 to vector<8xf32>")
+            for at in range(0, self._shape.width, LANES):
+                place = (text.index(head), text.index(at))
+                value = text.read(out, self._mine, place, "vector<8xf32>")
+                scaled = text.value(f"arith.mulf {value}, {spread} : vector<8xf32>")
+                out = text.write(scaled, "vector<8xf32>", out, self._mine, place)
+        return out

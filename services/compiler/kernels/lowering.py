@@ -1,0 +1,103 @@
+"""Puts kernels in the place of their torch operators in an exported module. Changes the module; runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from iree.compiler import ir
+
+from services.compiler.kernels.attention import Attention, attention_kernel
+from services.compiler.kernels.formats import BLOCK, FORMATS
+from services.compiler.kernels.linear import Linear, linear_kernels
+
+# Function name and text of the kernel for an operation with these operand shapes.
+Made = tuple[str, str]
+_TORCH: Final = "torch.operator"
+_FLOAT: Final = "torch.constant.float"
+
+
+def lower_kernels(module: Any) -> int:
+    """Replaces every operator of `operators`; how many kernels the module has now."""
+    found: list[Any] = []
+
+    def look(operation: Any) -> Any:
+        if operation.name == _TORCH and ir.StringAttr(operation.attributes["name"]).value in _KERNELS:
+            found.append(operation)
+        return ir.WalkResult.ADVANCE
+
+    with module.context, ir.Location.unknown():
+        module.walk(look)
+        known: set[str] = set()
+        for operation in found:
+            _lower(module, operation, known)
+    return len(known)
+
+
+def _lower(module: Any, operation: Any, known: set[str]) -> None:
+    tensors = [value for value in operation.operands if "vtensor" in str(value.type)]
+    numbers = [
+        ir.FloatAttr(value.owner.attributes["value"]).value
+        for value in operation.operands
+        if getattr(value.owner, "name", "") == _FLOAT
+    ]
+    natives = [_native(value.type) for value in tensors]
+    name, text = _KERNELS[ir.StringAttr(operation.attributes["name"]).value]([t.shape for t in natives], numbers)
+    if name not in known:
+        known.add(name)
+        _append(module, text)
+    place = ir.InsertionPoint(operation)
+    arguments = [
+        ir.Operation.create("torch_c.to_builtin_tensor", results=[kind], operands=[value], ip=place).result
+        for value, kind in zip(tensors, natives, strict=True)
+    ]
+    (result,) = operation.results
+    callee = {"callee": ir.FlatSymbolRefAttr.get(name)}
+    call = ir.Operation.create(
+        "util.call", results=[_native(result.type)], operands=arguments, attributes=callee, ip=place
+    )
+    back = ir.Operation.create("torch_c.from_builtin_tensor", results=[result.type], operands=[call.result], ip=place)
+    result.replace_all_uses_with(back.result)
+    operation.erase()
+
+
+def _append(module: Any, text: str) -> None:
+    """Adds functions to the module, those it has already left out."""
+    body = module.regions[0].blocks[0]
+    names = {
+        ir.StringAttr(operation.attributes["sym_name"]).value
+        for operation in body.operations
+        if "sym_name" in operation.attributes
+    }
+    # Held to the end: operations that leave a module must not outlive it before they have another.
+    source = ir.Module.parse(f"module {{\n{text}\n}}")
+    for function in list(source.body.operations):
+        if ir.StringAttr(function.attributes["sym_name"]).value not in names:
+            function.operation.detach_from_parent()
+            body.append(function)
+
+
+def _native(kind: Any) -> Any:
+    """!torch.vtensor<[1,576],f32> → tensor<1x576xf32>."""
+    shape, element = str(kind).removeprefix("!torch.vtensor<[").removesuffix(">").split("],")
+    sizes = "x".join(shape.split(","))
+    return ir.RankedTensorType(ir.Type.parse(f"tensor<{sizes}x{element.removeprefix('s')}>"))
+
+
+def _linear(shapes: list[list[int]], _numbers: list[float]) -> Made:
+    (rows, inputs), (blocks, _, group_bytes), _ = shapes
+    form = next(form for form in FORMATS.values() if form.group_bytes == group_bytes)
+    shape = Linear(form, rows, inputs, blocks * BLOCK)
+    return shape.name, linear_kernels(shape)
+
+
+def _attention(shapes: list[list[int]], numbers: list[float]) -> Made:
+    (tokens, heads, width), (slots, rows, kv_heads, _), *_rest = shapes
+    shape = Attention(tokens, heads, width, slots, rows, kv_heads, numbers[0])
+    return shape.name, attention_kernel(shape)
+
+
+_KERNELS: Final[dict[str, Callable[[list[list[int]], list[float]], Made]]] = {
+    "torch.tradewind.packed_linear": _linear,
+    "torch.tradewind.attend": _attention,
+}

@@ -1,0 +1,31 @@
+"""What the passes of a recipe make of a model's linear layers and attention. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+PACKED_LINEARS: Final = "packed-linears"
+SLOT_ATTENTION: Final = "slot-attention"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Choices that change how a decoder is traced.
+
+    Attributes:
+        packed: precision that linear layers are packed to; empty for layers as they are.
+        slot_attention: whether attention reads the cache in place, row by row.
+    """
+
+    packed: str = ""
+    slot_attention: bool = False
+
+
+PLAIN: Final = Form()
+
+
+def form_of(passes: Sequence[str], precision: str) -> Form:
+    """The form that a recipe's passes stand for."""
+    return Form(precision if PACKED_LINEARS in passes else "", SLOT_ATTENTION in passes)

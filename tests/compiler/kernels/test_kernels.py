@@ -1,0 +1,134 @@
+"""Kernels compiled and run against NumPy, and a whole variant made of them through the quality gate."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import iree.runtime as rt
+import numpy as np
+import pytest
+import torch
+
+from services.compiler.building import Order
+from services.compiler.jobs.limits import JobLimits
+from services.compiler.kernels.attention import Attention, attention_kernel
+from services.compiler.kernels.formats import W4, W8, Format
+from services.compiler.kernels.linear import Linear, linear_kernels
+from services.compiler.kernels.packing import pack, unpack_rows
+from services.compiler.recipes import find_recipe
+from services.compiler.targets import find_target, read_host_cpu
+from services.compiler.toolchain import find_iree_compile
+from services.compiler.workshop import Workshop
+from tests.tiny_model import write_tiny_model
+from tradewind.v1 import compiler_pb2
+
+pytestmark = pytest.mark.skipif("avx2" not in read_host_cpu(), reason="the kernels are written for AVX2")
+
+FLAGS = (
+    "--iree-hal-target-device=local",
+    "--iree-hal-local-target-device-backends=llvm-cpu",
+    "--iree-llvmcpu-target-cpu=host",
+)
+# A row rounded inside the dispatch, rows that need tiles, and rows rounded in a dispatch of their own.
+LINEARS = (
+    Linear(W4, 1, 64, 80),
+    Linear(W4, 8, 96, 16),
+    Linear(W8, 6, 64, 48),
+    Linear(W4, 132, 96, 24),
+    Linear(W8, 132, 96, 24),
+)
+ATTENTION = Attention(tokens=5, heads=6, width=40, slots=3, rows=71, kv_heads=2, scale=0.2)
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """All kernels of this file in one module, under their names."""
+    folder = tmp_path_factory.mktemp("kernels")
+    texts = [linear_kernels(shape) for shape in LINEARS] + [attention_kernel(ATTENTION)]
+    source = "module {\n" + "\n".join(texts).replace("util.func private", "util.func public") + "\n}"
+    (folder / "k.mlir").write_text(_called_from_outside(source))
+    subprocess.run([find_iree_compile(), *FLAGS, "k.mlir", "-o", "k.vmfb"], cwd=folder, check=True)
+    config = rt.Config("local-task")
+    return rt.load_vm_module(rt.VmModule.mmap(config.vm_instance, str(folder / "k.vmfb")), config)
+
+
+def _called_from_outside(source: str) -> str:
+    """Functions that callers outside may call are func.func: the compiler gives them its calling convention."""
+    return (
+        source.replace("util.func public", "func.func")
+        .replace("util.return", "return")
+        .replace("util.call", "func.call")
+    )
+
+
+@pytest.mark.parametrize("shape", LINEARS, ids=lambda shape: shape.name)
+def test_linear_is_the_product_with_the_rounded_weights(kernels: Any, shape: Linear) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = _exact(torch.randn(shape.outputs, shape.inputs, generator=generator), shape.form)
+    rows = torch.randn(shape.rows, shape.inputs, generator=generator)
+    wanted = (rows @ weight.T).numpy()
+    packed, scales = pack(weight, shape.form)
+    got = np.asarray(kernels[shape.name](rows.numpy(), packed.numpy(), scales.numpy()))
+    # What is left is the rounding of activations: 1 part in 254 and in 16,382 of the largest of 32.
+    limit = 0.02 if shape.form is W4 else 0.001
+    assert np.sqrt(((got - wanted) ** 2).mean()) < limit * wanted.std()
+
+
+def test_attention_sees_written_rows_of_its_slot_only(kernels: Any) -> None:
+    shape, random = ATTENTION, np.random.default_rng(0)
+    query = random.standard_normal((shape.tokens, shape.heads, shape.width), np.float32)
+    cache = (shape.slots, shape.rows, shape.kv_heads, shape.width)
+    keys, values = (random.standard_normal(cache, np.float32) for _ in range(2))
+    slots, positions = np.array([0, 2, 1, 1, 2]), np.array([0, 70, 31, 32, 5])
+    got = np.asarray(kernels[shape.name](query, keys, values, slots, positions))
+    for token, (slot, last) in enumerate(zip(slots, positions, strict=True)):
+        for head in range(shape.heads):
+            kv = head // shape.group
+            scores = keys[slot, : last + 1, kv] @ query[token, head] * shape.scale
+            weights = np.exp(scores - scores.max())
+            wanted = weights / weights.sum() @ values[slot, : last + 1, kv]
+            np.testing.assert_allclose(got[token, head], wanted, atol=2e-6)
+
+
+def test_rows_of_packed_weights_come_back() -> None:
+    weight = _exact(torch.randn(24, 64), W8)
+    tokens = torch.tensor([[3, 23], [0, 8]])
+    torch.testing.assert_close(unpack_rows(tokens, *pack(weight, W8)), weight[tokens])
+
+
+def test_a_variant_of_kernels_passes_the_gate(tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path / "state", JobLimits(time_s=240, memory_bytes=6 << 30))
+    recipe = replace(
+        find_recipe("w8-kernels").facts, prefill_chunks=(16,), decode_batches=(2,), context_buckets=(256,), slots=2
+    )
+
+    async def build() -> compiler_pb2.Variant:
+        folder = write_tiny_model(tmp_path / "tiny")
+        model = await workshop.importer.import_model(folder, lambda _stage, _share: None)
+        order = Order(model, recipe, find_target("cpu:host", workshop.targets))
+        return await workshop.builder.build(order, lambda _stage, _share: None)
+
+    try:
+        variant = asyncio.run(build())
+    finally:
+        workshop.close()
+    assert variant.state == compiler_pb2.VARIANT_STATE_ADMITTED, variant.state_reason
+    assert variant.quality.top1_agreement >= 0.96
+
+
+def _exact(weight: torch.Tensor, form: Format) -> torch.Tensor:
+    """The nearest weights that the format holds exactly."""
+    groups = weight.reshape(weight.shape[0], -1, 32)
+    if form is W8:
+        scale = (groups.abs().amax(-1, keepdim=True) / 127).half().float()
+        return ((groups / scale).round().clamp(-127, 127) * scale).reshape(weight.shape)
+    low = groups.amin(-1, keepdim=True).half().float()
+    scale = ((groups.amax(-1, keepdim=True) - low) / 15).half().float()
+    numbers = ((groups - low) / scale).round().clamp(0, 15)
+    # The ends are there in every group, so that packing finds the same scale again.
+    numbers[..., 0], numbers[..., 1] = 0, 15
+    return (numbers * scale + low).reshape(weight.shape)

@@ -25,7 +25,7 @@ from services.compiler.store.index import Index, key_of
 from services.compiler.targets import Target
 from services.compiler.toolchain import find_iree_compile, toolchain_versions
 from tradewind.domain.envelope import seal
-from tradewind.domain.errors import CompileFailed, JobOutOfMemory, JobTimeout
+from tradewind.domain.errors import CompileFailed, JobOutOfMemory, JobTimeout, UnsupportedModel
 from tradewind.domain.infer_manifest import AnyManifest
 from tradewind.domain.manifest import Canary, FileRef, RecipeFacts, VariantManifest
 from tradewind.v1 import compiler_pb2
@@ -115,7 +115,7 @@ class Builder:
     async def _attempt(self, order: Order, report: Report) -> compiler_pb2.Variant:
         try:
             variant = await self._build(order, report)
-        except (CompileFailed, JobTimeout, JobOutOfMemory) as error:
+        except (CompileFailed, JobTimeout, JobOutOfMemory, UnsupportedModel) as error:
             return failed_variant(order, error.message)
         self._index.put("variants", order.key, MessageToDict(variant, preserving_proto_field_name=True))
         return variant

@@ -101,23 +101,34 @@ def test_rows_of_packed_weights_come_back() -> None:
 
 
 def test_a_variant_of_kernels_passes_the_gate(tmp_path: Path) -> None:
-    workshop = Workshop(tmp_path / "state", JobLimits(time_s=240, memory_bytes=6 << 30))
+    variant = _build(tmp_path)
+    assert variant.state == compiler_pb2.VARIANT_STATE_ADMITTED, variant.state_reason
+    assert variant.quality.top1_agreement >= 0.96
+
+
+def test_a_model_that_the_kernels_do_not_take_fails_alone_with_the_reason(tmp_path: Path) -> None:
+    variant = _build(tmp_path, architecture="MistralForCausalLM", sliding_window=8)
+    assert variant.state == compiler_pb2.VARIANT_STATE_FAILED
+    assert "no sliding window" in variant.state_reason and "f32-grouped" in variant.state_reason
+
+
+def _build(folder: Path, **model_of: Any) -> compiler_pb2.Variant:
+    """A tiny model in w8, through a workshop of its own."""
+    workshop = Workshop(folder / "state", JobLimits(time_s=240, memory_bytes=6 << 30))
     recipe = replace(
         find_recipe("w8-kernels").facts, prefill_chunks=(16,), decode_batches=(2,), context_buckets=(256,), slots=2
     )
 
     async def build() -> compiler_pb2.Variant:
-        folder = write_tiny_model(tmp_path / "tiny")
-        model = await workshop.importer.import_model(folder, lambda _stage, _share: None)
+        source = write_tiny_model(folder / "tiny", **model_of)
+        model = await workshop.importer.import_model(source, lambda _stage, _share: None)
         order = Order(model, recipe, find_target("cpu:host", workshop.targets))
         return await workshop.builder.build(order, lambda _stage, _share: None)
 
     try:
-        variant = asyncio.run(build())
+        return asyncio.run(build())
     finally:
         workshop.close()
-    assert variant.state == compiler_pb2.VARIANT_STATE_ADMITTED, variant.state_reason
-    assert variant.quality.top1_agreement >= 0.96
 
 
 def _exact(weight: torch.Tensor, form: Format) -> torch.Tensor:

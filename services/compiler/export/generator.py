@@ -70,6 +70,7 @@ class Generator(torch.nn.Module):
         super().__init__()
         self._form = form
         _attend_with(model, ATTENTION_NAME, grouped_attention)
+        flatten_linears(model)
         self.model = model
         self.shapes = shapes
         # Rows past the context hold padding only; learned position tables end with the context.
@@ -77,7 +78,6 @@ class Generator(torch.nn.Module):
         self.cache = KvCache(cache_rows_of(model), (shapes.slots, shapes.cache_tokens), dtype)
         if form.packed:
             pack_linears(model, form.packed)
-        flatten_linears(model)
 
     def prefill(
         self, tokens: torch.Tensor, slot: torch.Tensor, start: torch.Tensor, length: torch.Tensor, context: int

@@ -125,8 +125,8 @@ def _undominated(items: list[Item]) -> list[Item]:
     for item in sorted(items, key=_rank):
         beaten = any(
             other.capacity >= item.capacity
-            and other.cost_mw + other.change_mw <= item.cost_mw + item.change_mw + 1e-9
-            and other.cost_mw <= item.cost_mw + 1e-9
+            and _told(other.cost_mw + other.change_mw) <= _told(item.cost_mw + item.change_mw)
+            and _told(other.cost_mw) <= _told(item.cost_mw)
             and other.memory_bytes <= item.memory_bytes
             for other in kept
         )
@@ -140,5 +140,10 @@ def _undominated(items: list[Item]) -> list[Item]:
 def _rank(item: Item) -> tuple[object, ...]:
     """The dearest last; of equal costs the larger batch limit: it costs nothing until used, and then shares."""
     candidate = item.option.candidate
-    per_request = round(item.cost_mw / max(item.capacity, 1e-9), 6)
+    per_request = _told(item.cost_mw / max(item.capacity, 1e-9))
     return (per_request, -candidate.batch_limit, item.option.service_s, candidate.variant_name, item.option.key)
+
+
+def _told(cost_mw: float) -> float:
+    """A cost as far as profiles tell it: a difference in its fourth digit is that of rounding in interpolation."""
+    return float(f"{cost_mw:.3g}")

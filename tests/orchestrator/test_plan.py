@@ -235,3 +235,8 @@ def test_the_same_everywhere_whatever_the_hash_seed() -> None:
 
 def test_two_variants_are_what_the_others_assume() -> None:
     assert [v.name for v in two_variants().variants] == ["fast", "lean"]
+
+
+def test_of_equal_costs_the_larger_batch_limit_is_taken() -> None:
+    (replica,) = make_plan(world(wish())).blueprint.replicas
+    assert (replica.variant_id, replica.batch_limit) == ("sha256:lean", 4)

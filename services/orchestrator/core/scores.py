@@ -133,7 +133,7 @@ def _undominated(items: list[Item]) -> list[Item]:
         if item.incumbent or (not beaten and sum(not k.incumbent for k in kept) < MOST_ALIKE):
             kept.append(item)
     # Where room is scarce the dearest may be the only one that does.
-    strongest = max(items, key=lambda item: (item.capacity, -item.cost_mw, -item.memory_bytes))
+    strongest = min(items, key=lambda item: (-item.capacity, _told(item.cost_mw), item.memory_bytes, _rank(item)))
     return kept if strongest in kept else [*kept, strongest]
 
 

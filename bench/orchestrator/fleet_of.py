@@ -10,9 +10,9 @@ import random
 from dataclasses import dataclass, replace
 from typing import Final
 
-from services.orchestrator.core.blueprint import Blueprint
-from services.orchestrator.core.catalog import Catalog
-from services.orchestrator.core.fleet import (
+from services.orchestrator.core.facts.blueprint import Blueprint
+from services.orchestrator.core.facts.catalog import Catalog
+from services.orchestrator.core.facts.fleet import (
     DEFAULT_POWER,
     Device,
     DeviceKind,
@@ -23,10 +23,10 @@ from services.orchestrator.core.fleet import (
     ReplicaState,
     SliceKind,
 )
-from services.orchestrator.core.profile import Latency, Load, Profile
-from services.orchestrator.core.situation import Situation
-from services.orchestrator.core.variant import Admission, Artifact, Variant
-from services.orchestrator.core.wish import Demand, Deployment, LatencyLimit, Metric, Objective, Slo
+from services.orchestrator.core.facts.profile import Latency, Load, Profile
+from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.facts.variant import Admission, Artifact, Variant
+from services.orchestrator.core.facts.wish import Demand, Deployment, LatencyLimit, Metric, Objective, Slo
 from tradewind.domain.figures import FigureSource
 
 GIB: Final = 1 << 30
@@ -147,7 +147,7 @@ def _whole(device_id: str, kind: Kind, memory_gib: int, idle_mw: float) -> Devic
 
 
 def _parted(device: Device) -> Device:
-    from services.orchestrator.core.fleet import Partition
+    from services.orchestrator.core.facts.fleet import Partition
 
     whole = Partition(f"{device.device_id}:whole", device.device_id, "gpu/whole", memory_bytes=device.memory_bytes)
     return replace(device, partitions=(whole,))

@@ -15,11 +15,11 @@ import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.orchestrator.core.alarm import alarms
-from services.orchestrator.core.history import History, absorb
-from services.orchestrator.core.provision import Provision, provide
-from services.orchestrator.core.traffic import WINDOW_S, DeploymentTraffic, Window
-from services.orchestrator.core.wish import Demand, Deployment, LatencyLimit, Metric, Slo
+from services.orchestrator.core.adaptation.alarm import alarms
+from services.orchestrator.core.adaptation.history import History, absorb
+from services.orchestrator.core.adaptation.provision import Provision, provide
+from services.orchestrator.core.facts.traffic import WINDOW_S, DeploymentTraffic, Window
+from services.orchestrator.core.facts.wish import Demand, Deployment, LatencyLimit, Metric, Slo
 
 # From a decision to a replica that serves.
 DELAY_S = 30.0

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from bench.orchestrator.fleet_of import busier, ready, situation
-from services.orchestrator.core.check import check
-from services.orchestrator.core.ground import ground_of
-from services.orchestrator.core.plan import Plan, make_plan
-from services.orchestrator.core.situation import Situation
+from services.orchestrator.core.checking.check import check
+from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.planning.ground import ground_of
+from services.orchestrator.core.planning.plan import Plan, make_plan
 
 SIZES: Final = ((100, 20), (1_000, 50), (10_000, 100))
 T = TypeVar("T")

@@ -12,8 +12,8 @@ import structlog
 
 from services.orchestrator.catalogue import Catalogue
 from services.orchestrator.control import Control
+from services.orchestrator.core.facts.policy import POLICIES
 from services.orchestrator.core.liveness import Patience
-from services.orchestrator.core.policy import POLICIES
 from services.orchestrator.forwarder import Forwarder
 from services.orchestrator.gauges import Gauges
 from services.orchestrator.leadership import Leadership

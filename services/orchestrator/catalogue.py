@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 
-from services.orchestrator.core.catalog import EMPTY_CATALOG, Catalog
+from services.orchestrator.core.facts.catalog import EMPTY_CATALOG, Catalog
 from services.orchestrator.translate.catalog import profiles_of, variant_of
 from tradewind.domain.errors import NotFound, ServiceUnavailable, TradewindError
 from tradewind.rpc.errors import translated

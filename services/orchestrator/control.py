@@ -16,16 +16,17 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.catalogue import Catalogue
-from services.orchestrator.core.adapt import Memory
-from services.orchestrator.core.blueprint import Blueprint
-from services.orchestrator.core.check import check
-from services.orchestrator.core.fleet import Budget, Node, NodeState
+from services.orchestrator.core.adaptation.adapt import Memory
+from services.orchestrator.core.adaptation.provision import inherited
+from services.orchestrator.core.checking.check import check
+from services.orchestrator.core.facts.blueprint import Blueprint
+from services.orchestrator.core.facts.fleet import Budget, Node, NodeState
+from services.orchestrator.core.facts.policy import ENERGY, Policy
+from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.liveness import Patience
-from services.orchestrator.core.plan import Plan, make_plan
-from services.orchestrator.core.policy import ENERGY, Policy
-from services.orchestrator.core.provision import inherited
+from services.orchestrator.core.planning.plan import Plan, make_plan
+from services.orchestrator.core.planning.report import differences
 from services.orchestrator.core.replay import Asked, Inputs, Look
-from services.orchestrator.core.report import differences
 from services.orchestrator.core.step import (
     Broken,
     Commit,
@@ -41,7 +42,6 @@ from services.orchestrator.core.step import (
     step,
     watch,
 )
-from services.orchestrator.core.wish import Deployment
 from services.orchestrator.gauges import Gauges
 from services.orchestrator.journal import kept_inputs
 from services.orchestrator.links import Links

@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.control import Control, Proposal
-from services.orchestrator.core.variant import Admission
-from services.orchestrator.core.wish import Deployment
+from services.orchestrator.core.facts.variant import Admission
+from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.records import (
     DeploymentRecord,
     add_deployment,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from services.orchestrator.core.fleet import NodeState
+from services.orchestrator.core.facts.fleet import NodeState
 from tradewind.metrics import Registry
 from tradewind.v1 import orchestrator_pb2
 

@@ -10,9 +10,9 @@ from typing import Final
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.orchestrator.core.adaptation.provision import Provision
 from services.orchestrator.core.memo import Unreadable
-from services.orchestrator.core.plan import Plan
-from services.orchestrator.core.provision import Provision
+from services.orchestrator.core.planning.plan import Plan
 from services.orchestrator.core.replay import Inputs, Look, answer_of, read, written
 from services.orchestrator.core.step import watch
 from tradewind.store.tables import DecisionInputsRow

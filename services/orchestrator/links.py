@@ -9,8 +9,8 @@ from typing import Final
 
 import structlog
 
-from services.orchestrator.core.fleet import Node
-from services.orchestrator.core.rollout import Target
+from services.orchestrator.core.facts.fleet import Node
+from services.orchestrator.core.rollout.rollout import Target
 from services.orchestrator.core.step import NodeSight
 from services.orchestrator.translate.blueprints import target_message
 from services.orchestrator.translate.nodes import node_of

@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from services.orchestrator.core.traffic import MOST_WINDOWS, WINDOW_S, DeploymentTraffic, Window
+from services.orchestrator.core.facts.traffic import MOST_WINDOWS, WINDOW_S, DeploymentTraffic, Window
 from tradewind.domain.errors import LiveStateUnavailable
 from tradewind.domain.traffic import DeploymentCount, GatewayCount, summed
 from tradewind.store.live import LiveState

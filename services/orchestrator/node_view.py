@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.orchestrator.core.fleet import Node
+from services.orchestrator.core.facts.fleet import Node
 from services.orchestrator.links import Link
 from services.orchestrator.translate.nodes import NODE_STATES
 from tradewind.v1 import node_pb2, orchestrator_pb2

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.orchestrator.core.provision import Provision
+from services.orchestrator.core.adaptation.provision import Provision
 from services.orchestrator.journal import KeptInputs, keep_inputs, newest_provisions
 from services.orchestrator.lease import Lease
 from tradewind.domain.errors import AlreadyExists, GenerationConflict

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.orchestrator.core.explanation import Explanation, Refusal
+from services.orchestrator.core.facts.explanation import Explanation, Refusal
 from tradewind.domain.errors import ProfileMissing, SloInfeasible, TradewindError
 
 # Refusals that say nothing about what could be had.

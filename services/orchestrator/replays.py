@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from services.orchestrator.core.memo import Unreadable
+from services.orchestrator.core.planning.report import differences
 from services.orchestrator.core.replay import Look, answer_of, decide_again
-from services.orchestrator.core.report import differences
 from services.orchestrator.journal import KeptInputs, find_inputs, inputs_of
 from services.orchestrator.records import Records, decisions
 from tradewind.v1 import orchestrator_pb2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from services.orchestrator.core.catalog import Catalog
+from services.orchestrator.core.facts.catalog import Catalog
+from services.orchestrator.core.facts.wish import Deployment, Metric
 from services.orchestrator.core.step import Publish
-from services.orchestrator.core.wish import Deployment, Metric
 from tradewind.domain.routes import DeploymentRoute, ReplicaRoute
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.orchestrator.core.policy import POLICIES
+from services.orchestrator.core.facts.policy import POLICIES
 from tradewind.settings import ServiceSettings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.orchestrator.core.blueprint import Blueprint, Replica
+from services.orchestrator.core.facts.blueprint import Blueprint, Replica
 from services.orchestrator.records import DeploymentRecord, timestamp
 from tradewind.v1 import node_pb2, orchestrator_pb2
 

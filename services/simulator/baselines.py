@@ -13,9 +13,9 @@ from dataclasses import replace
 from math import sqrt
 from typing import Final
 
-from services.orchestrator.core.levers import Levers
-from services.orchestrator.core.policy import POLICIES, Policy
-from services.orchestrator.core.wish import Demand
+from services.orchestrator.core.facts.levers import Levers
+from services.orchestrator.core.facts.policy import POLICIES, Policy
+from services.orchestrator.core.facts.wish import Demand
 from services.simulator.outcome import Outcome
 from services.simulator.run import Case, demand_of, run
 from services.simulator.trace import Trace

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from services.orchestrator.core.catalog import Catalog
-from services.orchestrator.core.fleet import DEFAULT_POWER, PowerSetting
-from services.orchestrator.core.profile import Profile
-from services.orchestrator.core.variant import Admission, Artifact, Variant
+from services.orchestrator.core.facts.catalog import Catalog
+from services.orchestrator.core.facts.fleet import DEFAULT_POWER, PowerSetting
+from services.orchestrator.core.facts.profile import Profile
+from services.orchestrator.core.facts.variant import Admission, Artifact, Variant
 from services.simulator.devices.menu import MOST_SEQUENCES, Menu, Point
 from services.simulator.devices.profiling import loads_of
 from services.simulator.engine.cost import StepCost

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import yaml
 
-from services.orchestrator.core.fleet import (
+from services.orchestrator.core.facts.fleet import (
     WHOLE_KIND,
     Device,
     DeviceKind,

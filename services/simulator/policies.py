@@ -6,7 +6,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Final
 
-from services.orchestrator.core.policy import POLICIES
+from services.orchestrator.core.facts.policy import POLICIES
 from services.simulator.baselines import Tell, adaptive, best_static, oracle, static_peak
 from services.simulator.outcome import Outcome
 from services.simulator.run import Case

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from services.orchestrator.core.policy import Policy
-from services.orchestrator.core.wish import Demand, Deployment, LatencyLimit, Metric, Slo
+from services.orchestrator.core.facts.policy import Policy
+from services.orchestrator.core.facts.wish import Demand, Deployment, LatencyLimit, Metric, Slo
 from services.simulator.catalogue import catalog_of, cost_of
 from services.simulator.cluster import TYPE_LABEL, Cluster
 from services.simulator.devices.menu import Menu

@@ -10,11 +10,12 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from services.orchestrator.core.blueprint import Replica
-from services.orchestrator.core.catalog import Catalog
-from services.orchestrator.core.fleet import ReplicaReport, ReplicaState
-from services.orchestrator.core.policy import ENERGY, Policy
-from services.orchestrator.core.rollout import Intent
+from services.orchestrator.core.facts.blueprint import Replica
+from services.orchestrator.core.facts.catalog import Catalog
+from services.orchestrator.core.facts.fleet import ReplicaReport, ReplicaState
+from services.orchestrator.core.facts.policy import ENERGY, Policy
+from services.orchestrator.core.facts.traffic import MOST_WINDOWS, WINDOW_S, DeploymentTraffic, Window
+from services.orchestrator.core.rollout.rollout import Intent
 from services.orchestrator.core.step import (
     Broken,
     Commit,
@@ -27,7 +28,6 @@ from services.orchestrator.core.step import (
     State,
     step,
 )
-from services.orchestrator.core.traffic import MOST_WINDOWS, WINDOW_S, DeploymentTraffic, Window
 from tests.orchestrator.worlds import node, profile, ready, variant, wish
 
 PATIENCE_S = 1.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from services.orchestrator.core.alarm import Danger
-from services.orchestrator.core.blueprint import EMPTY, Replica
-from services.orchestrator.core.pace import DEVICE_COOL_DOWN_S, changed_places
-from services.orchestrator.core.policy import POLICIES
-from services.orchestrator.core.provision import LOWER_AFTER_S, SLEEP_AFTER_S
+from services.orchestrator.core.adaptation.alarm import Danger
+from services.orchestrator.core.adaptation.pace import DEVICE_COOL_DOWN_S, changed_places
+from services.orchestrator.core.adaptation.provision import LOWER_AFTER_S, SLEEP_AFTER_S
+from services.orchestrator.core.facts.blueprint import EMPTY, Replica
+from services.orchestrator.core.facts.policy import POLICIES
 from tests.adaptation.house import House, one_point_each
 from tests.orchestrator.worlds import slo, wish
 

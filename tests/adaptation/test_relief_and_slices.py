@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.orchestrator.core.alarm import Alarm, Danger
-from services.orchestrator.core.blueprint import EMPTY, Blueprint, NodeLayout, Replica, child_of
-from services.orchestrator.core.fleet import (
+from services.orchestrator.core.adaptation.alarm import Alarm, Danger
+from services.orchestrator.core.adaptation.relief import NO_RELIEF, Relief, relief_for
+from services.orchestrator.core.facts.blueprint import EMPTY, Blueprint, NodeLayout, Replica, child_of
+from services.orchestrator.core.facts.fleet import (
     Device,
     DeviceKind,
     Node,
@@ -17,9 +18,8 @@ from services.orchestrator.core.fleet import (
     ReplicaState,
     SliceKind,
 )
-from services.orchestrator.core.relief import NO_RELIEF, Relief, relief_for
-from services.orchestrator.core.rollout import STAND_BY_S, Intent, Rollout, RolloutMemory, roll_out
-from services.orchestrator.core.variant import Artifact
+from services.orchestrator.core.facts.variant import Artifact
+from services.orchestrator.core.rollout.rollout import STAND_BY_S, Intent, Rollout, RolloutMemory, roll_out
 
 S = ReplicaState
 GIB = 1 << 30

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.orchestrator.core.capacity import (
+from services.orchestrator.core.facts.loads import figures_at, longest_prompt
+from services.orchestrator.core.facts.wish import Demand, Metric
+from services.orchestrator.core.planning.capacity import (
     MOST_UTILISATION,
     broken_limit,
     capacity_per_s,
@@ -20,8 +22,6 @@ from services.orchestrator.core.capacity import (
     share_within,
     station_of,
 )
-from services.orchestrator.core.loads import figures_at, longest_prompt
-from services.orchestrator.core.wish import Demand, Metric
 from tests.orchestrator.worlds import profile, slo
 
 DEMAND = Demand(1.0, 128, 32)

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from services.orchestrator.core.blueprint import Blueprint, Replica
-from services.orchestrator.core.check import check
-from services.orchestrator.core.fleet import NodeState
-from services.orchestrator.core.plan import make_plan
-from services.orchestrator.core.situation import Situation
-from services.orchestrator.core.variant import Admission
+from services.orchestrator.core.checking.check import check
+from services.orchestrator.core.facts.blueprint import Blueprint, Replica
+from services.orchestrator.core.facts.fleet import NodeState
+from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.facts.variant import Admission
+from services.orchestrator.core.planning.plan import make_plan
 from tests.orchestrator.worlds import node, ready, slo, variant, wish, world
 
 SITUATION = world(wish(rate=2.0, slo=slo(ttft=1200, min_top1_agreement=0.9)), nodes=(node("n1"), node("n2")))

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from services.orchestrator.core.fleet import NodeState
+from services.orchestrator.core.facts.fleet import NodeState
 from services.orchestrator.core.liveness import TABLE, NodeEvent, Patience, next_state
 
 PATIENCE = Patience(suspect_after_s=6, lost_after_s=20)

@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from services.orchestrator.core.catalog import Catalog, Quarantine
-from services.orchestrator.core.check import check
-from services.orchestrator.core.explanation import Explanation, Refusal
-from services.orchestrator.core.fleet import Budget, NodeState
-from services.orchestrator.core.plan import Plan, make_plan
-from services.orchestrator.core.report import differences
-from services.orchestrator.core.situation import Situation
-from services.orchestrator.core.variant import Admission
-from services.orchestrator.core.wish import Deployment, Objective
+from services.orchestrator.core.checking.check import check
+from services.orchestrator.core.facts.catalog import Catalog, Quarantine
+from services.orchestrator.core.facts.explanation import Explanation, Refusal
+from services.orchestrator.core.facts.fleet import Budget, NodeState
+from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.facts.variant import Admission
+from services.orchestrator.core.facts.wish import Deployment, Objective
+from services.orchestrator.core.planning.plan import Plan, make_plan
+from services.orchestrator.core.planning.report import differences
 from tests.orchestrator.worlds import CPU, GIB, node, profile, ready, slo, two_variants, variant, wish, world
 
 
@@ -219,7 +219,7 @@ def test_replicas_of_a_deleted_deployment_leave() -> None:
 
 def test_the_same_everywhere_whatever_the_hash_seed() -> None:
     code = (
-        "from tests.orchestrator.worlds import *; from services.orchestrator.core.plan import make_plan; "
+        "from tests.orchestrator.worlds import *; from services.orchestrator.core.planning.plan import make_plan; "
         "s = world(wish('a', 2.0, slo=slo(ttft=900)), wish('b', 1.0), nodes=(node('n1'), node('n2'))); "
         "print(make_plan(s))"
     )

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.orchestrator.core.boards import board_of
-from services.orchestrator.core.catalog import Catalog
-from services.orchestrator.core.check import check
-from services.orchestrator.core.fleet import Device, DeviceKind, Node, NodeState, Partition, PowerSetting, SliceKind
-from services.orchestrator.core.levers import Levers
-from services.orchestrator.core.plan import Plan, make_plan
-from services.orchestrator.core.situation import Situation
-from services.orchestrator.core.wish import Spread
+from services.orchestrator.core.checking.check import check
+from services.orchestrator.core.facts.catalog import Catalog
+from services.orchestrator.core.facts.fleet import (
+    Device,
+    DeviceKind,
+    Node,
+    NodeState,
+    Partition,
+    PowerSetting,
+    SliceKind,
+)
+from services.orchestrator.core.facts.levers import Levers
+from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.facts.wish import Spread
+from services.orchestrator.core.planning.boards import board_of
+from services.orchestrator.core.planning.plan import Plan, make_plan
 from tests.orchestrator.worlds import GIB, node, profile, ready, slo, variant, wish, world
 
 H100 = "gpu:test"

@@ -8,17 +8,17 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.orchestrator.core.catalog import Catalog
-from services.orchestrator.core.check import check
-from services.orchestrator.core.explanation import Candidate
-from services.orchestrator.core.fleet import Node, NodeState, ReplicaReport, ReplicaState, cores_of
-from services.orchestrator.core.ground import ground_of
-from services.orchestrator.core.offer import offer_of
-from services.orchestrator.core.plan import make_plan
-from services.orchestrator.core.points import points_of
-from services.orchestrator.core.situation import Situation
-from services.orchestrator.core.weigh import Option, weigh
-from services.orchestrator.core.wish import Deployment, Objective
+from services.orchestrator.core.checking.check import check
+from services.orchestrator.core.facts.catalog import Catalog
+from services.orchestrator.core.facts.explanation import Candidate
+from services.orchestrator.core.facts.fleet import Node, NodeState, ReplicaReport, ReplicaState, cores_of
+from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.facts.wish import Deployment, Objective
+from services.orchestrator.core.planning.ground import ground_of
+from services.orchestrator.core.planning.offer import offer_of
+from services.orchestrator.core.planning.plan import make_plan
+from services.orchestrator.core.planning.points import points_of
+from services.orchestrator.core.planning.weigh import Option, weigh
 from tests.orchestrator.worlds import node, profile, slo, variant, wish
 
 NODE_STATES = [NodeState.ACTIVE, NodeState.ACTIVE, NodeState.LOST, NodeState.DRAINING]

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from services.orchestrator.core.blueprint import Blueprint, Replica, child_of
-from services.orchestrator.core.fleet import NodeState, Partition, ReplicaReport, ReplicaState
-from services.orchestrator.core.rollout import ROUTE_SETTLE_S, Intent, Rollout, RolloutMemory, roll_out
-from services.orchestrator.core.variant import Artifact
+from services.orchestrator.core.facts.blueprint import Blueprint, Replica, child_of
+from services.orchestrator.core.facts.fleet import NodeState, Partition, ReplicaReport, ReplicaState
+from services.orchestrator.core.facts.variant import Artifact
+from services.orchestrator.core.rollout.rollout import ROUTE_SETTLE_S, Intent, Rollout, RolloutMemory, roll_out
 from tests.orchestrator.worlds import node
 
 S = ReplicaState

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.orchestrator.core.blueprint import Blueprint, Replica
-from services.orchestrator.core.catalog import Catalog
-from services.orchestrator.core.fleet import NodeState, ReplicaReport, ReplicaState
+from services.orchestrator.core.facts.blueprint import Blueprint, Replica
+from services.orchestrator.core.facts.catalog import Catalog
+from services.orchestrator.core.facts.fleet import NodeState, ReplicaReport, ReplicaState
 from services.orchestrator.core.step import (
     COOL_DOWN_S,
     QUARANTINE_S,

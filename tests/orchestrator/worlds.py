@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from services.orchestrator.core.catalog import Catalog
-from services.orchestrator.core.fleet import Device, Node, NodeState, ReplicaReport, ReplicaState
-from services.orchestrator.core.profile import Latency, Load, Profile
-from services.orchestrator.core.situation import Situation
-from services.orchestrator.core.variant import Admission, Artifact, Variant
-from services.orchestrator.core.wish import Demand, Deployment, LatencyLimit, Metric, Objective, Slo
+from services.orchestrator.core.facts.catalog import Catalog
+from services.orchestrator.core.facts.fleet import Device, Node, NodeState, ReplicaReport, ReplicaState
+from services.orchestrator.core.facts.profile import Latency, Load, Profile
+from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.facts.variant import Admission, Artifact, Variant
+from services.orchestrator.core.facts.wish import Demand, Deployment, LatencyLimit, Metric, Objective, Slo
 from tradewind.domain.figures import FigureSource
 
 CPU = "cpu:test"

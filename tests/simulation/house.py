@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from services.orchestrator.core.wish import Demand
+from services.orchestrator.core.facts.wish import Demand
 from services.simulator.cluster import Cluster, parse_cluster
 from services.simulator.devices.menu import Menu, build_menu
 from services.simulator.devices.tables import Tables

@@ -8,8 +8,8 @@ import pytest
 
 from services.node_agent.core.replica_states import ReplicaState
 from services.node_agent.core.target import ReplicaSpec, Target
-from services.orchestrator.core.fleet import Partition
-from services.orchestrator.core.policy import POLICIES
+from services.orchestrator.core.facts.fleet import Partition
+from services.orchestrator.core.facts.policy import POLICIES
 from services.simulator.checks import Checks
 from services.simulator.devices.slices import legal
 from services.simulator.engine.device import SimDevice

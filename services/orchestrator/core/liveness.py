@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from services.orchestrator.core.fleet import NodeState
+from services.orchestrator.core.facts.fleet import NodeState
 
 
 class NodeEvent(StrEnum):

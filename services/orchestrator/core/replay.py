@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.memo import from_text, to_text
-from services.orchestrator.core.plan import Plan, make_plan
-from services.orchestrator.core.situation import Situation
+from services.orchestrator.core.planning.plan import Plan, make_plan
 from services.orchestrator.core.step import Commit, Observation, State, step
 
 

@@ -10,24 +10,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from services.orchestrator.core.adapt import Memory, Sense, learn, planned_wishes, watch_swaps
-from services.orchestrator.core.blueprint import EMPTY, Blueprint, Replica
-from services.orchestrator.core.catalog import EMPTY_CATALOG, Catalog, Quarantine
-from services.orchestrator.core.check import check
-from services.orchestrator.core.explanation import Explanation
-from services.orchestrator.core.fleet import Budget, Node, NodeState, ReplicaState
+from services.orchestrator.core.adaptation.adapt import Memory, Sense, learn, planned_wishes, watch_swaps
+from services.orchestrator.core.adaptation.pace import Touch, changed_places, cool_at_s, is_asked, is_urgent, touched
+from services.orchestrator.core.adaptation.relief import NO_RELIEF, relief_for
+from services.orchestrator.core.checking.check import check
+from services.orchestrator.core.facts.blueprint import EMPTY, Blueprint, Replica
+from services.orchestrator.core.facts.catalog import EMPTY_CATALOG, Catalog, Quarantine
+from services.orchestrator.core.facts.explanation import Explanation
+from services.orchestrator.core.facts.fleet import Budget, Node, NodeState, ReplicaState
+from services.orchestrator.core.facts.policy import ENERGY, Policy
+from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.facts.traffic import DeploymentTraffic, PowerReading, Speed
+from services.orchestrator.core.facts.wish import Demand, Deployment
 from services.orchestrator.core.liveness import Patience, next_state
-from services.orchestrator.core.pace import Touch, changed_places, cool_at_s, is_asked, is_urgent, touched
-from services.orchestrator.core.plan import Plan, make_plan
-from services.orchestrator.core.policy import ENERGY, Policy
-from services.orchestrator.core.relief import NO_RELIEF, relief_for
-from services.orchestrator.core.rollout import Rollout, RolloutMemory, Target, roll_out
-from services.orchestrator.core.scores import key_of
-from services.orchestrator.core.situation import Situation
-from services.orchestrator.core.traffic import DeploymentTraffic, PowerReading, Speed
+from services.orchestrator.core.planning.plan import Plan, make_plan
+from services.orchestrator.core.planning.scores import key_of
+from services.orchestrator.core.rollout.rollout import Rollout, RolloutMemory, Target, roll_out
+from services.orchestrator.core.rollout.weights import weights_of
 from services.orchestrator.core.trigger import trigger_words
-from services.orchestrator.core.weights import weights_of
-from services.orchestrator.core.wish import Demand, Deployment
 
 # A replica that could not start so often is given up for `QUARANTINE_S`; the agent's pauses grow, so the third failure
 # comes well within a minute.

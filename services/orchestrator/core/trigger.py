@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from services.orchestrator.core.situation import Situation
-from services.orchestrator.core.wish import Deployment
+from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.facts.wish import Deployment
 
 
 def trigger_words(before: Situation | None, after: Situation, asleep: tuple[str, ...] = ()) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from services.orchestrator.core.blueprint import Blueprint, NodeLayout, Replica
-from services.orchestrator.core.explanation import Candidate, Explanation
-from services.orchestrator.core.fleet import DEFAULT_POWER
-from services.orchestrator.core.rollout import Intent, Target
-from services.orchestrator.core.variant import Artifact
+from services.orchestrator.core.facts.blueprint import Blueprint, NodeLayout, Replica
+from services.orchestrator.core.facts.explanation import Candidate, Explanation
+from services.orchestrator.core.facts.fleet import DEFAULT_POWER
+from services.orchestrator.core.facts.variant import Artifact
+from services.orchestrator.core.rollout.rollout import Intent, Target
 from services.orchestrator.translate.nodes import partition_message, partition_of, power_message, power_of
 from services.orchestrator.translate.wishes import slo_message
 from tradewind.v1 import common_pb2, compiler_pb2, node_pb2, orchestrator_pb2

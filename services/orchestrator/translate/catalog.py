@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from services.orchestrator.core.profile import Latency, Load, Profile
-from services.orchestrator.core.variant import Admission, Artifact, Variant
+from services.orchestrator.core.facts.profile import Latency, Load, Profile
+from services.orchestrator.core.facts.variant import Admission, Artifact, Variant
 from services.orchestrator.translate.nodes import power_of
 from tradewind.domain.figures import checked
 from tradewind.v1 import compiler_pb2, profiler_pb2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from services.orchestrator.core.fleet import (
+from services.orchestrator.core.facts.fleet import (
     DEFAULT_POWER,
     Device,
     DeviceKind,

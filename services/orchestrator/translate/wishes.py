@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.orchestrator.core.wish import (
+from services.orchestrator.core.facts.wish import (
     DEFAULT_OUTPUT_TOKENS,
     DEFAULT_PROMPT_TOKENS,
     Demand,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from services.orchestrator.core.traffic import PowerReading, Speed
+from services.orchestrator.core.facts.traffic import PowerReading, Speed
 from services.orchestrator.links import Link
 from tradewind.v1 import node_pb2
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import ceil, sqrt
 from typing import Final
 
-from services.orchestrator.core.profile import Latency, Load
+from services.orchestrator.core.facts.profile import Latency, Load
 from services.simulator.devices.menu import Point
 from services.simulator.engine.cost import StepCost
 from tradewind.domain.figures import FigureSource

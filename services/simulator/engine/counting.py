@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from services.orchestrator.core.traffic import MOST_WINDOWS, WINDOW_S, DeploymentTraffic, Window
+from services.orchestrator.core.facts.traffic import MOST_WINDOWS, WINDOW_S, DeploymentTraffic, Window
 from services.simulator.engine.request import Request
 
 

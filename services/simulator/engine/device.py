@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.orchestrator.core.fleet import DEFAULT_POWER, Device, Partition, PowerSetting
+from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Device, Partition, PowerSetting
 from services.simulator.devices.boards import Board
 
 

@@ -13,8 +13,8 @@ from services.node_agent.core import reconcile
 from services.node_agent.core.replica_states import Event, after
 from services.node_agent.core.replica_states import ReplicaState as AgentState
 from services.node_agent.core.target import ReplicaSpec, Target, accept
-from services.orchestrator.core.blueprint import NodeLayout
-from services.orchestrator.core.fleet import DEFAULT_POWER, Node, ReplicaReport, ReplicaState
+from services.orchestrator.core.facts.blueprint import NodeLayout
+from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Node, ReplicaReport, ReplicaState
 from services.simulator.engine.cost import StepCost
 from services.simulator.engine.device import SimDevice
 from services.simulator.engine.replica import Replica

@@ -1,0 +1,1 @@
+"""What traffic, speed and power teach, and what follows for the next plan."""

@@ -1,0 +1,89 @@
+"""How often devices may be changed: a change that nobody waits for comes once in a cool-down for each device. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from services.orchestrator.core.facts.blueprint import Blueprint
+from services.orchestrator.core.facts.situation import Situation
+
+# Dwell of a device between two changes for savings, as in arXiv 2508.20274: the order of time that a load holds, and
+# far above the minute that a change itself takes.
+DEVICE_COOL_DOWN_S: Final = 600.0
+
+Place = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """When a device was last changed: a replica came or went, or its layout or power setting did."""
+
+    place: Place
+    at_s: float
+
+
+def changed_places(before: Blueprint, after: Blueprint) -> tuple[Place, ...]:
+    """(node id, device id) of every device that a new blueprint changes."""
+    old, new = _contents(before), _contents(after)
+    return tuple(sorted(place for place in {*old, *new} if old.get(place) != new.get(place)))
+
+
+def touched(before: Iterable[Touch], places: Iterable[Place], now_s: float) -> tuple[Touch, ...]:
+    """The newest touches, those that do not matter any more left out."""
+    known = {t.place: t.at_s for t in before if now_s - t.at_s < DEVICE_COOL_DOWN_S}
+    known.update(dict.fromkeys(places, now_s))
+    return tuple(Touch(place, known[place]) for place in sorted(known))
+
+
+def cool_at_s(touches: Iterable[Touch], places: Iterable[Place], now_s: float) -> float | None:
+    """When all of these devices may be changed for savings again; None when they may now."""
+    wanted = set(places)
+    ends = [t.at_s + DEVICE_COOL_DOWN_S for t in touches if t.place in wanted]
+    latest = max(ends, default=now_s)
+    return latest if latest > now_s else None
+
+
+def is_asked(before: Situation | None, after: Situation) -> bool:
+    """Whether people, nodes or faults ask for a plan: a wish, a node, a budget, a failure."""
+    if before is None:
+        return True
+    was = {d.deployment_id: d.generation for d in before.deployments}
+    now = {d.deployment_id: d.generation for d in after.deployments}
+    if was != now or before.budgets != after.budgets or before.gone != after.gone:
+        return True
+    if _nodes(before) != _nodes(after):
+        return True
+    known = {(q.deployment_id, q.variant_id, q.device_class) for q in before.quarantined}
+    return any((q.deployment_id, q.variant_id, q.device_class) not in known for q in after.quarantined)
+
+
+def is_urgent(before: Situation | None, after: Situation) -> bool:
+    """Whether somebody waits for a plan: it is asked for, or a load rises; not a mere saving."""
+    if before is None or is_asked(before, after):
+        return True
+    was = {d.deployment_id: d.demand.requests_per_s for d in before.deployments}
+    return any(d.demand.requests_per_s > was[d.deployment_id] for d in after.deployments)
+
+
+def _nodes(situation: Situation) -> object:
+    """What is asked of nodes; layouts and settings that they follow us in are left out."""
+    return [
+        (n.node_id, n.state, n.labels, [(d.device_id, d.device_class, d.memory_bytes, d.cpu_ids) for d in n.devices])
+        for n in situation.nodes
+    ]
+
+
+def _contents(blueprint: Blueprint) -> dict[Place, object]:
+    """What each device is given, in an order of its own."""
+    found: dict[Place, list[tuple[object, ...]]] = {}
+    for r in blueprint.replicas:
+        place = (r.node_id, r.partition.device_id)
+        found.setdefault(place, []).append((r.replica_id, r.variant_id, r.partition.partition_id, r.batch_limit))
+    for layout in blueprint.layouts:
+        for p in layout.partitions:
+            found.setdefault((layout.node_id, p.device_id), []).append(("partition", p.partition_id))
+        for device_id, setting in layout.power_settings:
+            found.setdefault((layout.node_id, device_id), []).append(("power", *setting.order))
+    return {place: sorted(entries, key=repr) for place, entries in found.items()}

@@ -1,0 +1,1 @@
+"""An independent check of a plan: shares only the vocabulary with the planner, no code."""

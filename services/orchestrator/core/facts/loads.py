@@ -1,0 +1,195 @@
+"""Figures of a profile at a load that was not measured. Errs on the safe side and never invents.
+
+- Prompt length: linear between measured ones; shorter than all, the shortest (no better than the truth); longer,
+  along the last slope up to `MOST_EXTRAPOLATION` times; beyond, refused. Profiles are measured at corners, not on a
+  full grid: a prompt length that was not measured with that many sequences takes no part.
+- Sequences together: TTFT is linear between measured numbers. A decode step costs what the compiled batch costs that
+  holds the sequences, so between two measured numbers TPOT is that of the larger one, and its energy is shared by
+  fewer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+from itertools import pairwise
+from typing import Final
+
+import numpy
+from numpy.typing import NDArray
+
+from services.orchestrator.core.facts.profile import Latency, Load, Profile
+
+# Prefill work is linear in the prompt with a small quadratic part; up to twice the longest measured prompt the linear
+# continuation stays within measurement noise for the model sizes at hand, beyond it does not.
+MOST_EXTRAPOLATION: Final = 2.0
+# Profiles whose tables are kept, some kilobytes each: those of a large catalogue.
+_KEPT_PROFILES: Final = 8_192
+# z-values of the normal distribution at 95 % and 99 %.
+_Z95: Final = 1.6449
+_Z99: Final = 2.3263
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A latency as a lognormal distribution: its median and the standard deviation of its logarithm."""
+
+    median_ms: float
+    sigma: float
+
+    def within(self, limit_ms: float) -> float:
+        """Probability of at most `limit_ms`."""
+        if limit_ms <= 0:
+            return 0.0
+        if self.sigma == 0.0 or self.median_ms <= 0.0:
+            return 1.0 if self.median_ms <= limit_ms else 0.0
+        return 0.5 * math.erfc(-math.log(limit_ms / self.median_ms) / (self.sigma * math.sqrt(2.0)))
+
+    @property
+    def p95_ms(self) -> float:
+        """Its 95th percentile."""
+        return self.median_ms * math.exp(_Z95 * self.sigma)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one load costs, measured or interpolated."""
+
+    ttft: Latency
+    tpot: Latency
+    energy_per_token_mj: float
+    energy_per_prefill_mj: float
+    power_mw: float
+    output_tokens: float
+
+
+def spread_of(latency: Latency) -> Spread:
+    """The lognormal through the median that is at least as wide as the 95th and 99th percentile say."""
+    if latency.p50_ms <= 0.0:
+        return Spread(max(latency.mean_ms, 0.0), 0.0)
+    sigma95 = math.log(max(latency.p95_ms / latency.p50_ms, 1.0)) / _Z95
+    sigma99 = math.log(max(latency.p99_ms / latency.p50_ms, 1.0)) / _Z99
+    return Spread(latency.p50_ms, max(sigma95, sigma99))
+
+
+def most_concurrency(profile: Profile) -> int:
+    """The most sequences together that were measured, within the batch limit."""
+    return max((load.concurrency for load in profile.loads if load.concurrency <= profile.batch_limit), default=0)
+
+
+def longest_prompt(profile: Profile, concurrency: int) -> float:
+    """The longest prompt that figures can be given for with so many sequences, in tokens."""
+    reaching = (load.prompt_tokens for load in profile.loads if load.concurrency >= concurrency)
+    return MOST_EXTRAPOLATION * max(reaching, default=0)
+
+
+Table = NDArray[numpy.float64]
+
+
+class COLUMNS(IntEnum):
+    """Columns of a table."""
+
+    TTFT_P50 = 0
+    TTFT_P95 = 1
+    TTFT_P99 = 2
+    TTFT_MEAN = 3
+    TPOT_P50 = 4
+    TPOT_P95 = 5
+    TPOT_P99 = 6
+    TPOT_MEAN = 7
+    ENERGY_PER_TOKEN = 8
+    ENERGY_PER_PREFILL = 9
+    POWER = 10
+    OUTPUT_TOKENS = 11
+
+
+def figures_at(profile: Profile, prompt_tokens: int, concurrency: int) -> Figures:
+    """Interpolated figures.
+
+    Raises:
+        ValueError: the prompt is beyond `longest_prompt`.
+    """
+    return _figures(table_at(profile, prompt_tokens, concurrency)[concurrency - 1])
+
+
+def table_at(profile: Profile, prompt_tokens: int, most: int) -> Table:
+    """Interpolated figures of 1 to `most` sequences together, a row each; columns as in `COLUMNS`.
+
+    Raises:
+        ValueError: the prompt is beyond `longest_prompt` for that many.
+    """
+    if prompt_tokens > longest_prompt(profile, most):
+        raise ValueError(f"profile {profile.profile_id} does not reach {prompt_tokens} prompt tokens")
+    columns = _columns(profile)
+    # Between two of these numbers of sequences the same prompt lengths take part.
+    ends = sorted({min(len(table), most) for table in columns.values()})
+    parts, begin = list[Table](), 0
+    for end in ends:
+        rows = [(float(prompt), table[begin:end]) for prompt, table in columns.items() if len(table) >= end]
+        parts.append(_at_prompt(rows, float(prompt_tokens)))
+        begin = end
+    return numpy.concatenate(parts)
+
+
+@lru_cache(maxsize=_KEPT_PROFILES)
+def _columns(profile: Profile) -> dict[int, Table]:
+    """A table for each prompt length that was measured; remembered, for every wish starts from it."""
+    by_prompt: dict[int, list[Load]] = {}
+    for load in sorted(profile.loads, key=lambda load: (load.prompt_tokens, load.concurrency)):
+        by_prompt.setdefault(load.prompt_tokens, []).append(load)
+    return {prompt: _by_concurrency(loads) for prompt, loads in by_prompt.items()}
+
+
+def _by_concurrency(loads: list[Load]) -> Table:
+    """Rows for 1, 2, … sequences, as far as loads of this prompt length go."""
+    measured = numpy.array([load.concurrency for load in loads])
+    rows = numpy.array([_row(load) for load in loads])
+    numbers = numpy.arange(1, int(measured[-1]) + 1)
+    above = numpy.searchsorted(measured, numbers)
+    below = numpy.maximum(above - 1, 0)
+    upper, lower = rows[above], rows[below]
+    exact = (measured[above] == numbers) | (above == 0)
+    share = numpy.where(exact, 1.0, (numbers - measured[below]) / numpy.maximum(measured[above] - measured[below], 1))
+    table: Table = lower + (upper - lower) * share[:, None]
+    table[:, 4:8] = upper[:, 4:8]
+    column = COLUMNS.ENERGY_PER_TOKEN
+    shared = numpy.minimum(upper[:, column] * measured[above] / numbers, lower[:, column])
+    table[:, column] = numpy.where(exact, upper[:, column], numpy.maximum(shared, upper[:, column]))
+    return table
+
+
+def _row(load: Load) -> tuple[float, ...]:
+    ttft, tpot = load.ttft, load.tpot
+    return (
+        *(ttft.p50_ms, max(ttft.p95_ms, ttft.p50_ms), max(ttft.p99_ms, ttft.p95_ms), ttft.mean_ms or ttft.p50_ms),
+        *(tpot.p50_ms, max(tpot.p95_ms, tpot.p50_ms), max(tpot.p99_ms, tpot.p95_ms), tpot.mean_ms or tpot.p50_ms),
+        *(load.energy_per_token_mj, load.energy_per_prefill_mj, load.power_mw, float(load.output_tokens)),
+    )
+
+
+def _figures(row: Table) -> Figures:
+    values = [float(value) for value in row]
+    return Figures(Latency(*values[0:4]), Latency(*values[4:8]), values[8], values[9], values[10], values[11])
+
+
+def _at_prompt(rows: list[tuple[float, Table]], x: float) -> Table:
+    """Linear between the two neighbours of x; outside see the module header."""
+    if x <= rows[0][0]:
+        return rows[0][1]
+    for (x0, row0), (x1, row1) in pairwise(rows):
+        if x <= x1:
+            return row0 + (row1 - row0) * ((x - x0) / (x1 - x0))
+    last_x, last = rows[-1]
+    if len(rows) == 1:
+        # A single prompt length: latency in proportion, which is no less than the truth for work with a fixed part.
+        table = last.copy()
+        table[:, [*range(4), COLUMNS.ENERGY_PER_PREFILL]] *= x / last_x
+        return table
+    x0, row0 = rows[-2]
+    table = row0 + (last - row0) * ((x - x0) / (last_x - x0))
+    # Noise may make a slope negative; a longer prompt is never promised to be cheaper.
+    table = numpy.maximum(table, last)
+    table[:, COLUMNS.OUTPUT_TOKENS] = last[:, COLUMNS.OUTPUT_TOKENS]
+    return table

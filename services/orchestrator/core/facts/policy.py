@@ -1,0 +1,50 @@
+"""Policies: the same step function, with or without adaptation, with all levers or without one. Pure values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from services.orchestrator.core.facts.levers import ALL_LEVERS, Levers
+from services.orchestrator.core.facts.wish import Objective
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How the orchestrator goes about its work.
+
+    Attributes:
+        adaptive: demand follows the traffic; without it, the wish's own demand is what is provisioned for, for ever.
+        objective: replaces the objective of every wish; None leaves it.
+        foresees: demand is what `Observation.foreseen` says, not a forecast: the oracle of an evaluation.
+    """
+
+    name: str
+    adaptive: bool = True
+    levers: Levers = ALL_LEVERS
+    objective: Objective | None = None
+    foresees: bool = False
+
+
+ENERGY: Final = Policy("energy", objective=None)
+# What people run: the fastest variant on whole devices, provisioned for the peak, never changed.
+STATIC_PEAK: Final = Policy(
+    "static-peak",
+    adaptive=False,
+    levers=Levers(variants=False, partitions=False, power=False, consolidation=False),
+    objective=Objective.LATENCY,
+)
+POLICIES: Final[dict[str, Policy]] = {
+    policy.name: policy
+    for policy in (
+        ENERGY,
+        Policy("latency", objective=Objective.LATENCY),
+        Policy("static", adaptive=False),
+        STATIC_PEAK,
+        Policy("energy-no-variants", levers=Levers(variants=False)),
+        Policy("energy-no-partitions", levers=Levers(partitions=False)),
+        Policy("energy-no-power", levers=Levers(power=False)),
+        Policy("energy-no-consolidation", levers=Levers(consolidation=False)),
+        Policy("oracle", foresees=True),
+    )
+}

@@ -1,0 +1,1 @@
+"""From a situation to a whole blueprint, with reasons."""

@@ -1,0 +1,173 @@
+"""The nearest SLO that would be met, for a wish that cannot be: computed from what the points reach, never guessed.
+
+For each operating point and number of replicas the limits it breaks are lifted to the figures it reaches (rounded up);
+limits it keeps stay as they are. The nearest is the one that stretches its limits least and, tried again by the same
+weighing and layout as any wish, comes out feasible.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from services.orchestrator.core.facts.wish import Demand, Deployment, LatencyLimit, Slo
+from services.orchestrator.core.planning.capacity import (
+    Station,
+    broken_limit,
+    capacity_per_s,
+    percentile_ms,
+    station_of,
+)
+from services.orchestrator.core.planning.points import Point
+from services.orchestrator.core.planning.weigh import (
+    SINGLE_AVAILABILITY,
+    Option,
+    figures,
+    most_replicas,
+    replicas_wanted,
+    weigh,
+)
+
+# Figures are rounded up to this share above what is reached, so that the answer holds when it is asked for.
+_ROUNDING: Final = 0.01
+# Numbers of replicas tried for a point: its most, and halves of it.
+_HALVES: Final = 4
+# Relaxed wishes tried again before giving up, in a small fleet and in a large one, where each try is a program.
+TRIES: Final = 40
+TRIES_OF_MANY: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """A feasible SLO near the one asked for, or the demand that could be met when no SLO helps.
+
+    Attributes:
+        binding: code of the limit stretched most, for instance "TTFT_LIMIT".
+        stretch: sum of the logarithms of the stretched limits; 0 is the wish itself.
+    """
+
+    binding: str
+    slo: Slo | None
+    stretch: float = 0.0
+    option: Option | None = None
+    requests_per_s: float | None = None
+
+
+def nearest(
+    deployment: Deployment, points: tuple[Point, ...], fits: Callable[[Deployment, Option], bool], tries: int = TRIES
+) -> Nearest | None:
+    """The nearest feasible wish; None when there is no point at all, or none has room.
+
+    Args:
+        points: what the deployment could use.
+        fits: whether an option has room beside everything else.
+        tries: how many relaxed wishes are tried.
+    """
+    relaxed = [r for point in points for count in _counts(deployment, point) if (r := _relax(deployment, point, count))]
+    for stretch, binding, slo, point in sorted(relaxed, key=lambda r: (r[0], r[3].variant.name, r[1]))[:tries]:
+        wish = replace(deployment, slo=slo)
+        option = weigh(wish, point)
+        if isinstance(option, Option) and not option.short and fits(wish, option):
+            return Nearest(binding, slo, stretch, option)
+    return _nearest_demand(deployment, points, fits, tries)
+
+
+_Relaxed = tuple[float, str, Slo, Point]
+
+
+def _relax(deployment: Deployment, point: Point, count: int) -> _Relaxed | None:
+    station = station_of(point.profile, deployment.demand, point.batch_limit)
+    each = deployment.demand.requests_per_s / count
+    if each > station.most_per_s or count < deployment.min_replicas:
+        return None
+    stretches: list[tuple[float, str]] = []
+    slo = _relax_quality(deployment.slo, point, stretches)
+    if slo is None:
+        return None
+    if broken_limit(station, slo.latency, each):
+        slo = replace(slo, latency=tuple(_lift(limit, station, each, stretches) for limit in slo.latency))
+    wish = replace(deployment, slo=slo)
+    if slo.availability is not None and replicas_wanted(replace(wish, demand=_silent(wish)), 1.0) > count:
+        lowered = 1.0 - (1.0 - SINGLE_AVAILABILITY) ** count
+        stretches.append((slo.availability - lowered, "AVAILABILITY"))
+        slo = replace(slo, availability=lowered)
+        wish = replace(wish, slo=slo)
+    capacity = capacity_per_s(station, slo.latency)
+    if capacity <= 0.0 or (wanted := replicas_wanted(wish, capacity)) > most_replicas(wish, point):
+        return None
+    shown = figures(wish, point, station, wanted, capacity)
+    if slo.energy_per_token_mj is not None and shown.energy_per_token_mj > slo.energy_per_token_mj:
+        stretches.append((math.log(shown.energy_per_token_mj / slo.energy_per_token_mj), "ENERGY_LIMIT"))
+        slo = replace(slo, energy_per_token_mj=_up(shown.energy_per_token_mj))
+    if slo.power_mw is not None and shown.power_mw > slo.power_mw:
+        stretches.append((math.log(shown.power_mw / slo.power_mw), "POWER_LIMIT"))
+        slo = replace(slo, power_mw=_up(shown.power_mw))
+    if not stretches:
+        # It meets everything alone: what binds is the room that others leave.
+        return (0.0, "CAPACITY", slo, point)
+    return (sum(s for s, _ in stretches), max(stretches)[1], slo, point)
+
+
+def _relax_quality(slo: Slo, point: Point, stretches: list[tuple[float, str]]) -> Slo | None:
+    variant = point.variant
+    top1, increase = variant.top1_agreement, variant.perplexity_increase
+    if slo.min_top1_agreement is not None and (top1 is None or top1 < slo.min_top1_agreement):
+        if top1 is None:
+            return None
+        stretches.append((math.log(slo.min_top1_agreement / max(top1, 1e-6)), "QUALITY_FLOOR"))
+        slo = replace(slo, min_top1_agreement=math.floor(top1 * 10_000) / 10_000)
+    if slo.max_perplexity_increase is not None and (increase is None or increase > slo.max_perplexity_increase):
+        if increase is None:
+            return None
+        stretches.append((math.log((1 + increase) / (1 + slo.max_perplexity_increase)), "QUALITY_FLOOR"))
+        slo = replace(slo, max_perplexity_increase=math.ceil(increase * 10_000) / 10_000)
+    return slo
+
+
+def _lift(limit: LatencyLimit, station: Station, each: float, stretches: list[tuple[float, str]]) -> LatencyLimit:
+    reached = percentile_ms(station, limit.metric, limit.percentile, each)
+    if reached <= limit.limit_ms:
+        return limit
+    stretches.append((math.log(reached / limit.limit_ms), f"{limit.metric}_LIMIT"))
+    return replace(limit, limit_ms=_up(reached))
+
+
+def _nearest_demand(
+    deployment: Deployment, points: tuple[Point, ...], fits: Callable[[Deployment, Option], bool], tries: int
+) -> Nearest | None:
+    """The greatest demand that fits with the SLO as it is, or any demand at all that shows what binds."""
+    offers: list[tuple[float, Point]] = []
+    for point in points:
+        station = station_of(point.profile, deployment.demand, point.batch_limit)
+        capacity = capacity_per_s(station, deployment.slo.latency)
+        for count in _counts(deployment, point) if capacity > 0.0 else ():
+            rate = _down(min(capacity * count, deployment.demand.requests_per_s))
+            if rate > 0.0:
+                offers.append((rate, point))
+    for rate, point in sorted(offers, key=lambda offer: (-offer[0], offer[1].variant.name))[:tries]:
+        wish = replace(deployment, demand=replace(deployment.demand, requests_per_s=rate))
+        option = weigh(wish, point)
+        if isinstance(option, Option) and not option.short and fits(wish, option):
+            return Nearest("CAPACITY", None, 0.0, option, rate)
+    return None
+
+
+def _counts(deployment: Deployment, point: Point) -> tuple[int, ...]:
+    most = most_replicas(deployment, point)
+    counts = {max(most >> halving, 1) for halving in range(_HALVES)} | {max(deployment.min_replicas, 1)}
+    return tuple(sorted(count for count in counts if count <= most))
+
+
+def _silent(deployment: Deployment) -> Demand:
+    return replace(deployment.demand, requests_per_s=0.0)
+
+
+def _up(value: float) -> float:
+    """Rounded up to a tenth above the rounding share."""
+    return math.ceil(value * (1.0 + _ROUNDING) * 10.0) / 10.0
+
+
+def _down(value: float) -> float:
+    return math.floor(value * (1.0 - _ROUNDING) * 1000.0) / 1000.0

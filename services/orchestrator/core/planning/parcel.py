@@ -1,0 +1,236 @@
+"""The part of the program that speaks of one group of devices: how many are opened, how cut, what stands on them.
+
+Σ units placed ≤ units opened        per power setting and trust level
+kept ≤ placed, kept ≤ there           what runs and stays
+new of movers ≤ free + own leaving    nobody who runs already waits for others, so nobody waits in a circle
+memory of what is new ≤ what is free  old and new stand side by side for a while
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from services.orchestrator.core.facts.fleet import DEFAULT_POWER, PowerSetting
+from services.orchestrator.core.planning.cuts import Cut, board_cuts, core_cuts
+from services.orchestrator.core.planning.ground import Group, Tenant
+from services.orchestrator.core.planning.offer import USABLE_MEMORY_SHARE
+from services.orchestrator.core.planning.scores import PAYBACK_S, Item
+from services.orchestrator.core.planning.solver import Program
+
+# Costs of the program are in watts, which keeps its figures near 1.
+MW_PER_UNIT: Final = 1000.0
+# Assumed: making a slice takes about as long as NVIDIA's own tools report (seconds); it serves nobody meanwhile.
+REPARTITION_S: Final = 10.0
+# Assumed: a clock or a cap is in force within about a second.
+POWER_CHANGE_S: Final = 1.0
+# Keeping a replica that is not ready, or was on its way out, is worth so much less than one that serves.
+_DOUBT: Final = 0.02
+# Keeping what runs is worth this at least, however little its change costs.
+_LEAST_CHANGE_MW: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Devices opened in one way; `cut` is None for CPUs whose core sets divide each other."""
+
+    power: PowerSetting
+    trust: str
+    cut: Cut | None
+
+
+@dataclass(slots=True)
+class Parcel:
+    """A group with its columns: numbers of devices by opening, of placed replicas by item and trust, of kept ones."""
+
+    group: Group
+    fixed: tuple[Tenant, ...]
+    opened: dict[Opening, int] = field(default_factory=dict)
+    placed: dict[Item, int] = field(default_factory=dict)
+    kept: dict[Tenant, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for all parcels.
+
+    Attributes:
+        trust: level of each deployment; empty when all have the same.
+        movers: deployments that have replicas already.
+        stuck: deployments that keep exactly what they have.
+        starts: whether new replicas may be started at all.
+    """
+
+    trust: dict[str, str]
+    movers: frozenset[str]
+    stuck: frozenset[str]
+    consolidation: bool
+    starts: bool = True
+
+
+def add_parcel(program: Program, group: Group, items: Iterable[Item], rules: Rules) -> Parcel:
+    """Adds a group's columns and rows to a program."""
+    fixed = tuple(t for t in group.likeness.content if t.deployment_id in rules.stuck and t.keepable and t.planned)
+    parcel = Parcel(group, fixed)
+    offered = [item for item in items if _possible(group, item, rules, fixed)]
+    if not offered:
+        return parcel
+    _open(program, parcel, offered, rules)
+    _keep(program, parcel, offered, rules)
+    _fill(program, parcel, rules)
+    _move(program, parcel, rules)
+    _remember(program, parcel)
+    return parcel
+
+
+def _possible(group: Group, item: Item, rules: Rules, fixed: tuple[Tenant, ...]) -> bool:
+    like = group.likeness
+    if like.device_class != item.base[1] or not (item.power == DEFAULT_POWER or item.power in like.power_settings):
+        return False
+    own = any(t.deployment_id == item.deployment_id for t in like.content)
+    if not (like.takes_work and rules.starts):
+        return any(t.deployment_id == item.deployment_id and t.base == item.base for t in like.content)
+    if rules.trust and not _trusted(group, rules.trust.get(item.deployment_id, ""), rules):
+        return False
+    if group.board is not None:
+        return any(seat.kind == item.kind for seat in group.board.seats)
+    taken = sum(t.units for t in (like.content if item.deployment_id in rules.movers and not own else fixed))
+    return item.units <= like.cores - taken
+
+
+def _trusted(group: Group, level: str, rules: Rules) -> bool:
+    return all(rules.trust.get(tenant.deployment_id, level) == level for tenant in group.likeness.content)
+
+
+def _open(program: Program, parcel: Parcel, offered: list[Item], rules: Rules) -> None:
+    """Columns of openings, and their row: no more than there are, all of them where something must stay."""
+    group, like = parcel.group, parcel.group.likeness
+    for item in offered:
+        parcel.placed[item] = program.column(item.cost_mw / MW_PER_UNIT + _change(item))
+    cuts: tuple[Cut | None, ...]
+    if group.board is not None:
+        cuts = board_cuts(group, frozenset(item.kind for item in offered))
+    else:
+        left = like.cores - sum(tenant.units for tenant in parcel.fixed)
+        cuts = core_cuts(left, tuple(sorted({item.units for item in offered}))) or (None,)
+    ways = sorted(
+        {(rules.trust.get(i.deployment_id, ""), i.power.order, i.power) for i in offered}, key=lambda w: w[:2]
+    )
+    for trust, _, power in ways:
+        for cut in cuts:
+            cost = _opening_mw(parcel, power, consolidation=rules.consolidation)
+            parcel.opened[Opening(power, trust, cut)] = program.column(cost / MW_PER_UNIT, group.size)
+    least = float(group.size) if parcel.fixed else 0.0
+    program.row([(column, 1.0) for column in parcel.opened.values()], least=least, most=float(group.size))
+
+
+def _opening_mw(parcel: Parcel, power: PowerSetting, *, consolidation: bool) -> float:
+    like = parcel.group.likeness
+    cost = 0.0
+    if consolidation and not parcel.fixed:
+        cost += like.idle_power_mw - like.least_power_mw
+        if like.asleep:
+            cost += like.wake_s * like.idle_power_mw / PAYBACK_S
+    if power != like.setting:
+        cost += POWER_CHANGE_S * like.idle_power_mw / PAYBACK_S
+    return cost
+
+
+def _change(item: Item) -> float:
+    return (max(item.change_mw, _LEAST_CHANGE_MW) if item.change_mw else 0.0) / MW_PER_UNIT
+
+
+def _keep(program: Program, parcel: Parcel, offered: list[Item], rules: Rules) -> None:
+    """Columns of what stays: each tenant at most once on each opened device, and only as one that is placed."""
+    everywhere = [(column, 1.0) for column in parcel.opened.values()]
+    by_base: dict[tuple[object, ...], list[Item]] = defaultdict(list)
+    for item in offered:
+        by_base[item.deployment_id, item.base].append(item)
+    columns: dict[tuple[object, ...], list[tuple[int, float]]] = defaultdict(list)
+    for tenant, count in Counter(t for t in parcel.group.likeness.content if t.keepable).items():
+        items = by_base.get((tenant.deployment_id, tenant.base), [])
+        if not items:
+            continue
+        worth = max(_change(item) for item in items)
+        doubt = _DOUBT * ((not tenant.ready) + (not tenant.planned))
+        column = program.column(-worth * (1.0 - doubt), float(count * parcel.group.size))
+        parcel.kept[tenant] = column
+        columns[tenant.deployment_id, tenant.base].append((column, 1.0))
+        program.row([(column, 1.0), *((c, -float(count)) for c, _ in everywhere)], most=0.0)
+    for key, kept in columns.items():
+        program.row([*kept, *((parcel.placed[item], -1.0) for item in by_base[key])], most=0.0)
+    if not (parcel.group.likeness.takes_work and rules.starts):
+        for key, items in by_base.items():
+            new = [(parcel.placed[item], 1.0) for item in items]
+            program.row([*new, *((column, -1.0) for column, _ in columns.get(key, []))], most=0.0)
+
+
+def _fill(program: Program, parcel: Parcel, rules: Rules) -> None:
+    """Rows of room: what is placed at a power setting and trust level fits on the devices opened so."""
+    ways = sorted({(o.trust, o.power.order, o.power) for o in parcel.opened}, key=lambda way: way[:2])
+    fixed = Counter(tenant.base[2] for tenant in parcel.fixed)
+    for trust, _, power in ways:
+        items = [i for i in parcel.placed if i.power == power and rules.trust.get(i.deployment_id, "") == trust]
+        opened = {o: column for o, column in parcel.opened.items() if o.power == power and o.trust == trust}
+        if all(opening.cut is not None for opening in opened):
+            # Fixed cores are left out of a CPU's cuts already; a board's cuts count them.
+            less = fixed if parcel.group.board is not None else Counter[str]()
+            for kind in sorted({item.kind for item in items}):
+                room = [(column, -float(dict(o.cut or ()).get(kind, 0) - less[kind])) for o, column in opened.items()]
+                placed = [(parcel.placed[i], 1.0) for i in items if i.kind == kind]
+                program.row([*placed, *room], most=0.0)
+            continue
+        cores = parcel.group.likeness.cores - sum(tenant.units for tenant in parcel.fixed)
+        for size in sorted({item.units for item in items}):
+            placed = [(parcel.placed[i], float(i.units // size)) for i in items if i.units >= size]
+            program.row([*placed, *((column, -float(cores // size)) for column in opened.values())], most=0.0)
+
+
+def _move(program: Program, parcel: Parcel, rules: Rules) -> None:
+    """Rows of transition: new replicas of movers beyond what they leave themselves take only what nobody holds."""
+    group, content = parcel.group, parcel.group.likeness.content
+    if not content:
+        return
+    kinds = sorted({item.kind for item in parcel.placed}) if group.board is not None else [""]
+    for kind in kinds:
+        here = [t for t in content if not kind or t.base[2] == kind]
+        beyond: list[tuple[int, float]] = []
+        for deployment_id in sorted({item.deployment_id for item in parcel.placed} & rules.movers):
+            items = [i for i in parcel.placed if i.deployment_id == deployment_id and (not kind or i.kind == kind)]
+            if not items:
+                continue
+            own = sum(t.units for t in here if t.deployment_id == deployment_id)
+            column = program.column(0.0, whole=False)
+            terms = [(parcel.placed[item], float(item.units)) for item in items]
+            program.row([*terms, (column, -1.0)], most=float(own * group.size))
+            beyond.append((column, 1.0))
+        if not beyond:
+            continue
+        held = sum(tenant.units for tenant in here)
+        if group.board is None:
+            program.row(beyond, most=float(max(group.likeness.cores - held, 0) * group.size))
+        else:
+            room = [(c, -float(dict(o.cut or ()).get(kind, 0) - held)) for o, c in parcel.opened.items()]
+            program.row([*beyond, *room], most=0.0)
+
+
+def _remember(program: Program, parcel: Parcel) -> None:
+    """Row of memory, and the price of slices that have to be made."""
+    group, like = parcel.group, parcel.group.likeness
+    usable = like.memory_bytes * USABLE_MEMORY_SHARE
+    now = sum(tenant.memory_bytes for tenant in like.content)
+    placed = [(c, i.memory_bytes / usable) for i, c in parcel.placed.items() if i.memory_bytes]
+    if placed:
+        kept = [(c, -t.memory_bytes / usable) for t, c in parcel.kept.items() if t.memory_bytes]
+        opened = [(c, -max(1.0 - now / usable, 0.0)) for c in parcel.opened.values()]
+        program.row([*placed, *kept, *opened], most=0.0)
+    if group.board is None:
+        return
+    standing = group.board.kinds_of(like.standing)
+    cost = REPARTITION_S * like.idle_power_mw / PAYBACK_S / MW_PER_UNIT
+    for kind in sorted({item.kind for item in parcel.placed}):
+        made = program.column(cost, whole=False)
+        here = [(column, 1.0) for item, column in parcel.placed.items() if item.kind == kind]
+        program.row([*here, (made, -1.0)], most=float(standing[kind] * group.size))

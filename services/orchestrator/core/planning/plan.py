@@ -1,0 +1,121 @@
+"""The planner: a situation in, a whole blueprint and a report on each deployment out. Deterministic.
+
+fold the fleet → weigh every option → score with change and hysteresis → choose for all together → lay out, changing
+least. Wishes that do not fit all together are taken oldest first; one that cannot be met gets nothing new, keeps what
+it has, and its report names the limit that binds and the nearest that would do. No wish is rewritten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from services.orchestrator.core.facts.blueprint import Blueprint
+from services.orchestrator.core.facts.explanation import Candidate, Explanation
+from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.facts.wish import Deployment
+from services.orchestrator.core.planning.accept import Accepted, Desk
+from services.orchestrator.core.planning.choice import Wanted
+from services.orchestrator.core.planning.descent import blueprint_of_layout
+from services.orchestrator.core.planning.ground import Ground, base_of, ground_of
+from services.orchestrator.core.planning.more import hardware_that_would_do
+from services.orchestrator.core.planning.nearest import TRIES, TRIES_OF_MANY, nearest
+from services.orchestrator.core.planning.offer import Offer, offer_of
+from services.orchestrator.core.planning.points import Point, points_of
+from services.orchestrator.core.planning.report import Verdict, explain_chosen, explain_infeasible
+from services.orchestrator.core.planning.scores import items_of
+from services.orchestrator.core.planning.weigh import Option, weigh
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A blueprint (the parent itself when nothing changes) and why it is so, deployments in order.
+
+    Attributes:
+        gap: how far the plan's cost may be from the least, as a share.
+    """
+
+    blueprint: Blueprint
+    explanations: tuple[Explanation, ...]
+    gap: float = 0.0
+
+    def explanation_of(self, deployment_id: str) -> Explanation:
+        """The report on one deployment."""
+        return next(e for e in self.explanations if e.deployment_id == deployment_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    wanted: Wanted
+    points: tuple[Point, ...]
+    options: tuple[Option, ...]
+    refused: tuple[Candidate, ...]
+
+    @property
+    def deployment(self) -> Deployment:
+        return self.wanted.deployment
+
+
+def make_plan(situation: Situation) -> Plan:
+    """Plans everything anew, changing least."""
+    ground = ground_of(situation)
+    offer = offer_of(situation, ground)
+    weighed = tuple(_weigh(situation, ground, offer, deployment) for deployment in situation.deployments)
+    desk = _desk(situation, ground)
+    accepted = desk.accept(tuple(w.wanted for w in weighed))
+    blueprint = blueprint_of_layout(situation, ground, accepted)
+    explanations = tuple(_explain(situation, desk, w, weighed, accepted, blueprint) for w in weighed)
+    return Plan(blueprint, explanations, accepted.mix.gap)
+
+
+def _desk(situation: Situation, ground: Ground) -> Desk:
+    return Desk(
+        ground,
+        tuple(d.deployment_id for d in situation.deployments),
+        {d.deployment_id: d.trust_level for d in situation.deployments},
+        situation.budgets,
+        consolidation=situation.levers.consolidation,
+    )
+
+
+def _weigh(situation: Situation, ground: Ground, offer: Offer, deployment: Deployment) -> _Weighed:
+    points, refused = points_of(deployment, offer)
+    results = [weigh(deployment, point) for point in points]
+    options = tuple(r for r in results if isinstance(r, Option))
+    refused = (*refused, *(r for r in results if isinstance(r, Candidate)))
+    bases = frozenset(base_of(r) for r in ground.incumbents.get(deployment.deployment_id, ()))
+    if deployment.deployment_id in situation.settled:
+        options = tuple(o for o in options if o.base in bases) or options
+    return _Weighed(Wanted(deployment, items_of(deployment, options, bases)), points, options, refused)
+
+
+def _explain(
+    situation: Situation,
+    desk: Desk,
+    mine: _Weighed,
+    weighed: tuple[_Weighed, ...],
+    accepted: Accepted,
+    blueprint: Blueprint,
+) -> Explanation:
+    deployment = mine.deployment
+    if deployment.deployment_id in accepted.deployments:
+        verdict = Verdict(
+            accepted.mix.of(deployment.deployment_id),
+            settled=deployment.deployment_id in situation.settled,
+            gap=accepted.mix.gap,
+        )
+        return explain_chosen(deployment, verdict, mine.options, mine.refused, blueprint)
+    others = tuple(w.wanted for w in weighed if w.deployment.deployment_id in accepted.deployments)
+
+    def fits(wish: Deployment, options: tuple[Option, ...], *, budgets: bool = True) -> bool:
+        wanted = Wanted(wish, items_of(wish, options, frozenset()))
+        return desk.fit((*others, wanted), budgets=budgets) is not None
+
+    over_budget = bool(situation.budgets and mine.options) and fits(deployment, mine.options, budgets=False)
+    tries = TRIES if desk.is_small else TRIES_OF_MANY
+    near = nearest(deployment, mine.points, lambda wish, option: fits(wish, (option,)), tries)
+    hardware = () if over_budget else hardware_that_would_do(situation, deployment, others, along=desk.is_small)
+    return replace(
+        explain_infeasible(deployment, mine.options, mine.refused, near, over_budget=over_budget),
+        nearest_hardware=hardware,
+        gap=accepted.mix.gap,
+    )

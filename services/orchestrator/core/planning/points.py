@@ -1,0 +1,172 @@
+"""The operating points a deployment could use, before its SLO is looked at: what exists, is allowed, and fits a device.
+
+Everything that is not possible at all comes back as a refused candidate with its numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.orchestrator.core.facts.explanation import Candidate, Refusal
+from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Device, PowerSetting
+from services.orchestrator.core.facts.levers import Levers
+from services.orchestrator.core.facts.loads import figures_at, longest_prompt, most_concurrency
+from services.orchestrator.core.facts.profile import Profile
+from services.orchestrator.core.facts.variant import Admission, Variant
+from services.orchestrator.core.facts.wish import Deployment
+from services.orchestrator.core.planning.offer import USABLE_MEMORY_SHARE, Offer, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """An operating point that a deployment could use.
+
+    Attributes:
+        shape: one kind of device that it fits on, for idle power, size and price.
+        places: replicas that would fit on all matching nodes if nothing else ran there.
+    """
+
+    variant: Variant
+    profile: Profile
+    batch_limit: int
+    shape: Shape
+    places: int
+
+    @property
+    def device(self) -> Device:
+        """One device that it fits on."""
+        return self.shape.device
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of one replica: as measured, else as the compiler says."""
+        return self.profile.memory_bytes or self.variant.memory_bytes
+
+    @property
+    def device_share(self) -> float:
+        """Share of a device that one replica holds, in (0, 1]."""
+        return self.shape.share_of(self.profile.partition_kind)
+
+    def candidate(self, refusal: Refusal | None = None, reason: str = "") -> Candidate:
+        """As an option of the explanation, without figures."""
+        return _candidate(self.variant, self.profile, self.batch_limit, refusal, reason, self.memory_bytes)
+
+
+def points_of(deployment: Deployment, offer: Offer) -> tuple[tuple[Point, ...], tuple[Candidate, ...]]:
+    """Every point that the levers allow, and every refusal of what is no point."""
+    points: list[Point] = []
+    refused: list[Candidate] = []
+    for variant in offer.variants.get(deployment.model_id, ()):
+        if refusal := _variant_refusal(deployment, variant):
+            refused.append(Candidate(variant.variant_id, variant.name, refusal=refusal[0], reason=refusal[1]))
+            continue
+        profiles = offer.profiles.get(variant.variant_id, ())
+        if not profiles:
+            reason = f"{variant.name} was never profiled; run `tradewind profile run` for its model"
+            refused.append(Candidate(variant.variant_id, variant.name, refusal=Refusal.NO_PROFILE, reason=reason))
+        for (_, _, batch, _), profile in sorted(_settings(variant, profiles).items()):
+            if profile.power != DEFAULT_POWER and not offer.levers.power:
+                continue
+            point = _point(deployment, variant, profile, batch, offer)
+            (points if isinstance(point, Point) else refused).append(point)  # type: ignore[arg-type]
+    return _allowed(deployment, points, offer.levers), tuple(refused)
+
+
+def _allowed(deployment: Deployment, points: list[Point], levers: Levers) -> tuple[Point, ...]:
+    """Points that are left when a lever is missing: of each device class the fastest variant, the largest partition."""
+    left = points
+    if not levers.variants:
+        fastest: dict[str, tuple[float, str]] = {}
+        for point in left:
+            figures = figures_at(point.profile, deployment.demand.prompt_tokens, 1)
+            time_ms = figures.ttft.mean_ms + deployment.demand.output_tokens * figures.tpot.mean_ms
+            rank, name = (time_ms, point.variant.variant_id), point.profile.device_class
+            fastest[name] = min(fastest.get(name, rank), rank)
+        left = [p for p in left if fastest[p.profile.device_class][1] == p.variant.variant_id]
+    if not levers.partitions:
+        largest: dict[str, float] = {}
+        for point in left:
+            name = point.profile.device_class
+            largest[name] = max(largest.get(name, 0.0), point.device_share)
+        left = [p for p in left if p.device_share == largest[p.profile.device_class]]
+    return tuple(left)
+
+
+def _settings(variant: Variant, profiles: tuple[Profile, ...]) -> dict[tuple[str, str, int, tuple[int, int]], Profile]:
+    """Batch limits worth weighing: the measured ones; each with the profile whose own limit is nearest above."""
+    best: dict[tuple[str, str, int, tuple[int, int]], Profile] = {}
+    for profile in profiles:
+        most = most_concurrency(profile)
+        if variant.slots:
+            most = min(most, variant.slots)
+        for batch in sorted({load.concurrency for load in profile.loads if 0 < load.concurrency <= most}):
+            key = (profile.device_class, profile.partition_kind, batch, profile.power.order)
+            best.setdefault(key, profile)
+    return best
+
+
+def _variant_refusal(deployment: Deployment, variant: Variant) -> tuple[Refusal, str] | None:
+    pinned = deployment.pinned_variant_id
+    if pinned and variant.variant_id != pinned:
+        return Refusal.NOT_PINNED, "the deployment asks for another variant by name"
+    if variant.admission in (Admission.REJECTED, Admission.FAILED):
+        return Refusal.VARIANT_REJECTED, variant.admission_reason or f"the variant is {variant.admission}"
+    if variant.admission is Admission.UNCHECKED and not pinned:
+        return Refusal.VARIANT_REJECTED, "its quality was never checked; pin it to use it all the same"
+    tokens = deployment.demand.longest_tokens
+    if variant.context_tokens and tokens > variant.context_tokens:
+        return Refusal.CONTEXT, f"prompt and output are {tokens} tokens, its context is {variant.context_tokens}"
+    return None
+
+
+def _point(deployment: Deployment, variant: Variant, profile: Profile, batch: int, offer: Offer) -> Point | Candidate:
+    memory, kind = profile.memory_bytes or variant.memory_bytes, profile.partition_kind
+
+    def refuse(refusal: Refusal, reason: str) -> Candidate:
+        return _candidate(variant, profile, batch, refusal, reason, memory)
+
+    for entry in offer.quarantined:
+        key = (entry.deployment_id, entry.variant_id, entry.device_class)
+        if key == (deployment.deployment_id, variant.variant_id, profile.device_class):
+            return refuse(Refusal.QUARANTINED, f"failed to start here lately: {entry.reason}")
+    wanted = max(deployment.demand.prompt_tokens, deployment.demand.prompt_tokens_p95)
+    if wanted > (reach := longest_prompt(profile, batch)):
+        return refuse(Refusal.NO_PROFILE, f"measured prompts reach to {int(reach)} tokens, {wanted} are asked for")
+    shapes = offer.shapes_for(deployment, profile.device_class)
+    if not shapes:
+        where = "with the labels asked for " if deployment.node_selector else ""
+        return refuse(Refusal.NO_DEVICE, f"no node {where}that takes work has a {profile.device_class}")
+    fitting = [s for s in shapes if s.most_of(kind) and _can_be_set(s.device, profile.power)]
+    if not fitting:
+        how = f"cut into {kind}" if not any(s.most_of(kind) for s in shapes) else f"set to {profile.power}"
+        return refuse(Refusal.NO_DEVICE, f"no {profile.device_class} can be {how}")
+    places = sum(s.count * s.places(kind, memory) for s in fitting)
+    if not places:
+        most = max(int(s.device.memory_bytes * USABLE_MEMORY_SHARE) for s in fitting)
+        room = max(
+            (seat.memory_bytes for s in fitting if s.board for seat in s.board.seats if seat.kind == kind), default=0
+        )
+        most = min(most, room) if room else most
+        return refuse(Refusal.MEMORY, f"a replica needs {memory} bytes, at most {most} can be used on a {kind}")
+    taking = [s for s in fitting if s.places(kind, memory)]
+    return Point(variant, profile, batch, min(taking, key=lambda s: s.device.device_id), places)
+
+
+def _can_be_set(device: Device, power: PowerSetting) -> bool:
+    return power == DEFAULT_POWER or power in device.power_settings
+
+
+def _candidate(
+    variant: Variant, profile: Profile, batch: int, refusal: Refusal | None, reason: str, memory: int
+) -> Candidate:
+    return Candidate(
+        variant_id=variant.variant_id,
+        variant_name=variant.name,
+        device_class=profile.device_class,
+        partition_kind=profile.partition_kind,
+        batch_limit=batch,
+        power=profile.power,
+        refusal=refusal or "",
+        reason=reason,
+        memory_bytes=memory,
+    )

@@ -1,0 +1,149 @@
+"""One replica of an option as numbers for the choice, in milliwatts so that deployments can be added up.
+
+- energy: what the replica draws beyond what its device draws anyhow;
+- latency, cost: regret against the deployment's best option, scaled so that it outweighs energy;
+- what leaves the incumbents must beat them by `HYSTERESIS_SHARE`, and every new replica pays its change: loading,
+  draining its predecessor, and the partition that meanwhile serves nobody, spread over `PAYBACK_S`.
+
+Of options that take the same room, those that another beats in everything are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from services.orchestrator.core.facts.fleet import PowerSetting, cores_of
+from services.orchestrator.core.facts.wish import Deployment, Objective
+from services.orchestrator.core.planning.ground import Base, base_of
+from services.orchestrator.core.planning.weigh import Option, idle_mw
+from tradewind.domain.figures import FigureSource
+
+# Profiles repeat within a few per cent; a smaller gain is noise and not worth a swap.
+HYSTERESIS_SHARE: Final = 0.05
+# A swap must earn back its energy within this time; load changes on about this scale.
+PAYBACK_S: Final = 600.0
+# An option whose energy is not known comes after every one whose energy is: more than a board draws, not so much that
+# the solver's arithmetic suffers.
+UNKNOWN_ENERGY_MW: Final = 1e8
+# A share of a latency or a price outweighs so many times the power that is at stake.
+REGRET_WEIGHT: Final = 10.0
+# Energy decides between options of equal latency or price.
+_ENERGY_TIE: Final = 1e-3
+# Options of one deployment for one kind of partition at one power setting; beyond it the dearest are left out.
+MOST_ALIKE: Final = 4
+
+key_of = base_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One replica of an option; compared by identity, for it is made once for a plan.
+
+    Attributes:
+        units: cores, or 1 for a slice.
+        capacity: share of the wish's provisioned demand that it takes, at most 1; 1 without demand.
+        cost_mw: what it costs as long as it stands.
+        change_mw: what it costs when it is not there yet.
+        incumbent: whether some running replica is of its base.
+    """
+
+    deployment_id: str
+    option: Option
+    base: Base
+    kind: str
+    units: int
+    memory_bytes: int
+    capacity: float
+    cost_mw: float
+    change_mw: float
+    power: PowerSetting
+    incumbent: bool
+
+
+def items_of(deployment: Deployment, options: tuple[Option, ...], bases: frozenset[Base]) -> tuple[Item, ...]:
+    """Items worth choosing from.
+
+    Args:
+        bases: of the replicas that the deployment has and may keep.
+    """
+    if not options:
+        return ()
+    unit = _unit_mw(deployment, options)
+    rooms: dict[tuple[object, ...], list[Item]] = {}
+    for option in options:
+        item = _item(deployment, option, bases, unit)
+        rooms.setdefault((option.point.profile.device_class, item.kind, item.power), []).append(item)
+    return tuple(item for items in rooms.values() for item in _undominated(items))
+
+
+def _unit_mw(deployment: Deployment, options: tuple[Option, ...]) -> float:
+    """What the objective's own unit is worth."""
+    if deployment.objective is Objective.ENERGY:
+        return 1.0
+    devices = [option.point.device for option in options]
+    stake = max(max(d.idle_power_mw for d in devices), min(option.power_mw for option in options), 1.0)
+    return REGRET_WEIGHT * stake / max(min(option.cost for option in options), 1e-9)
+
+
+def _item(deployment: Deployment, option: Option, bases: frozenset[Base], unit: float) -> Item:
+    profile = option.point.profile
+    cost = option.cost * unit / option.replicas
+    if deployment.objective is not Objective.ENERGY:
+        cost += option.power_mw / option.replicas * _ENERGY_TIE
+    elif option.candidate.energy_source in (FigureSource.UNAVAILABLE, FigureSource.UNSPECIFIED):
+        cost += UNKNOWN_ENERGY_MW
+    incumbent = option.base in bases
+    rate = deployment.demand.requests_per_s
+    return Item(
+        deployment_id=deployment.deployment_id,
+        option=option,
+        base=option.base,
+        kind=profile.partition_kind,
+        units=cores_of(profile.partition_kind) or 1,
+        memory_bytes=option.point.memory_bytes,
+        capacity=min(option.capacity / rate * (1 + 1e-9), 1.0) if rate > 0.0 else 1.0,
+        cost_mw=cost * (1.0 + HYSTERESIS_SHARE) if bases and not incumbent else cost,
+        change_mw=change_mw(option) if bases else 0.0,
+        power=profile.power,
+        incumbent=incumbent,
+    )
+
+
+def change_mw(option: Option) -> float:
+    """Power that one new replica amounts to when its change is spread over `PAYBACK_S`.
+
+    Loading takes `load_s` at the power of work; for that time and for one request of draining the room is held twice.
+    """
+    profile = option.point.profile
+    at_work_mw = max((load.power_mw for load in profile.loads), default=0.0)
+    return (profile.load_s * at_work_mw + (profile.load_s + option.service_s) * idle_mw(option.point)) / PAYBACK_S
+
+
+def _undominated(items: list[Item]) -> list[Item]:
+    kept: list[Item] = []
+    for item in sorted(items, key=_rank):
+        beaten = any(
+            other.capacity >= item.capacity
+            and _told(other.cost_mw + other.change_mw) <= _told(item.cost_mw + item.change_mw)
+            and _told(other.cost_mw) <= _told(item.cost_mw)
+            and other.memory_bytes <= item.memory_bytes
+            for other in kept
+        )
+        if item.incumbent or (not beaten and sum(not k.incumbent for k in kept) < MOST_ALIKE):
+            kept.append(item)
+    # Where room is scarce the dearest may be the only one that does.
+    strongest = min(items, key=lambda item: (-item.capacity, _told(item.cost_mw), item.memory_bytes, _rank(item)))
+    return kept if strongest in kept else [*kept, strongest]
+
+
+def _rank(item: Item) -> tuple[object, ...]:
+    """The dearest last; of equal costs the larger batch limit: it costs nothing until used, and then shares."""
+    candidate = item.option.candidate
+    per_request = _told(item.cost_mw / max(item.capacity, 1e-9))
+    return (per_request, -candidate.batch_limit, item.option.service_s, candidate.variant_name, item.option.key)
+
+
+def _told(cost_mw: float) -> float:
+    """A cost as far as profiles tell it: a difference in its fourth digit is that of rounding in interpolation."""
+    return float(f"{cost_mw:.3g}")

@@ -1,0 +1,1 @@
+"""From a blueprint to what each node is told now, make-before-break."""

@@ -8,6 +8,9 @@ from typing import Final
 import structlog
 
 from services.compiler.catalog import Catalog
+from services.compiler.search.devices import NoDevices
+from services.compiler.search.records import SearchRecords
+from services.compiler.search.searching import Searcher
 from services.compiler.servicer import SERVICE, CompilerServicer
 from services.compiler.settings import CompilerSettings
 from services.compiler.workshop import Workshop
@@ -55,7 +58,9 @@ async def start(life: Lifecycle, settings: CompilerSettings) -> GrpcServer:
     await operations.recover()
     life.on_stop(operations.close)
     server = GrpcServer("compiler", settings.listen, registry)
-    servicer = CompilerServicer(workshop, Catalog(database), operations)
+    catalog, records = Catalog(database), SearchRecords(database)
+    searcher = Searcher(workshop.trier, workshop.places, records, catalog, NoDevices())
+    servicer = CompilerServicer(workshop, catalog, operations, searcher, records)
     server.add(compiler_pb2_grpc.add_CompilerServiceServicer_to_server, servicer, SERVICE)
     server.add(
         operation_pb2_grpc.add_OperationServiceServicer_to_server,

@@ -11,7 +11,8 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 
 from services.compiler.infer.shapes import InferShapes
 from services.compiler.jobs.keyed import KeyedLocks
-from services.compiler.jobs.runner import JobRunner, Report
+from services.compiler.jobs.places import Places
+from services.compiler.jobs.runner import PEAK, JobRunner, Report
 from services.compiler.sources.architectures import Task
 from services.compiler.sources.detection import RUNS_CODE, Form, detect, file_of
 from services.compiler.store.blobs import BlobStore, digest_of_file
@@ -85,7 +86,7 @@ class StoredModel:
 class Importer:
     """Imports models; knows those imported before."""
 
-    def __init__(self, blobs: BlobStore, index: Index, runner: JobRunner, places: asyncio.Semaphore) -> None:
+    def __init__(self, blobs: BlobStore, index: Index, runner: JobRunner, places: Places) -> None:
         """Over the service's store; `places` bounds how many imports are under way."""
         self._blobs, self._index, self._runner = blobs, index, runner
         self._places, self._locks = places, KeyedLocks()
@@ -124,7 +125,7 @@ class Importer:
                 report("imported before", 1.0)
                 return stored
             self._blobs.need(_MOST_GROWTH.get(found, _USUAL_GROWTH) * _size_of(path))
-            async with self._places:
+            async with self._places.one(key):
                 stored = await self._import(found, path, report)
             self._index.put("models", stored.model.model_id, stored.to_dict())
             self._index.put("sources", key, {"model_id": stored.model.model_id})
@@ -143,6 +144,7 @@ class Importer:
             output, reference = folder / "model", folder / "reference.safetensors"
             job = {"form": form, "source": str(path), "output": str(output), "reference": str(reference)}
             facts = await self._runner.work("import", job, folder, report)
+            facts.pop(PEAK)
             report("storing the model", 0.95)
             names = [name for name in (*_BUILT_FROM, *_SERVED) if (output / name).exists()]
             program = facts.pop("program", None)

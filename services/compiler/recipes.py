@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.compiler.passes.form import PACKED_LINEARS, SLOT_ATTENTION
+from services.compiler.targets import GPU_BF16, GPU_F16
 from tradewind.domain.errors import InvalidField
 from tradewind.domain.manifest import RecipeFacts
 
@@ -16,10 +17,12 @@ from tradewind.domain.manifest import RecipeFacts
 PASSES: Final = ("grouped-attention", "flat-linear", "repeat-layer")
 # Linears and attention as kernels written for AVX2; see services/compiler/kernels.
 KERNEL_PASSES: Final = (SLOT_ATTENTION, PACKED_LINEARS, "repeat-layer")
+# Without these the kernels' instructions are illegal.
+KERNEL_FEATURES: Final = frozenset({"avx2", "fma", "f16c"})
 # Added where the CPU cannot compute in the recipe's precision: weights are kept in it, arithmetic is f32.
 NARROW_WEIGHTS: Final = "narrow-weights"
-# What a CPU must have to compute in a precision; without it bf16 took seconds for each token on Zen 3.
-_COMPUTES: Final = {"bf16": "avx512_bf16", "f16": "f16c"}
+# What a target must have one of to compute in a precision; without it bf16 took seconds for each token on Zen 3.
+_COMPUTES: Final = {"bf16": frozenset({"avx512_bf16", GPU_BF16}), "f16": frozenset({"f16c", GPU_F16})}
 # Packs weights once, at load, into the tiles that the kernels read. A win with AVX-512; with AVX2 alone timings
 # disagreed between models and phases, and it keeps a packed copy of weights for each function (1.7 against 0.75 GiB).
 DATA_TILING: Final = "--iree-global-opt-data-tiling"
@@ -38,6 +41,8 @@ class Recipe:
         needs: features of the target without which it is not built when nobody names recipes; None for never.
         unless: a feature with which it is not built when nobody names recipes: another recipe is better there.
         note: what to know about it.
+        requires: features without which its code does not run at all.
+        searched: whether a search tries it.
     """
 
     facts: RecipeFacts
@@ -45,6 +50,8 @@ class Recipe:
     needs: tuple[str, ...] | None
     unless: tuple[str, ...]
     note: str
+    requires: frozenset[str] = frozenset()
+    searched: bool = True
 
     @property
     def name(self) -> str:
@@ -52,16 +59,8 @@ class Recipe:
         return self.facts.name
 
 
-def _cpu(
-    name: str,
-    precision: str,
-    flags: tuple[str, ...],
-    note: str,
-    needs: tuple[str, ...] | None = None,
-    unless: tuple[str, ...] = (),
-    passes: tuple[str, ...] = PASSES,
-) -> Recipe:
-    facts = RecipeFacts(
+def _facts(name: str, precision: str, flags: tuple[str, ...], passes: tuple[str, ...]) -> RecipeFacts:
+    return RecipeFacts(
         name=name,
         precision=precision,
         passes=passes,
@@ -71,7 +70,27 @@ def _cpu(
         context_buckets=(1024,),
         slots=4,
     )
-    return Recipe(facts, ("cpu:",), needs, unless, note)
+
+
+def _cpu(
+    name: str,
+    precision: str,
+    flags: tuple[str, ...],
+    note: str,
+    needs: tuple[str, ...] | None = None,
+    unless: tuple[str, ...] = (),
+    searched: bool = True,
+) -> Recipe:
+    return Recipe(_facts(name, precision, flags, PASSES), ("cpu:",), needs, unless, note, searched=searched)
+
+
+def _kernels(name: str, precision: str, note: str) -> Recipe:
+    facts = _facts(name, precision, (), KERNEL_PASSES)
+    return Recipe(facts, ("cpu:",), None, (), note, requires=KERNEL_FEATURES)
+
+
+def _anywhere_else(name: str, precision: str, targets: tuple[str, ...], note: str) -> Recipe:
+    return Recipe(_facts(name, precision, (), PASSES), targets, (), (), note)
 
 
 BOOK: Final[tuple[Recipe, ...]] = (
@@ -79,15 +98,20 @@ BOOK: Final[tuple[Recipe, ...]] = (
     _cpu("f32-grouped-gdt", "f32", (DATA_TILING,), "as exact as the source", needs=("avx512f",)),
     _cpu("bf16-grouped", "bf16", (), "half the memory of f32", needs=(), unless=("avx512_bf16",)),
     _cpu("bf16-grouped-gdt", "bf16", (DATA_TILING,), "half the memory of f32", needs=("avx512_bf16",)),
-    _cpu("w4-kernels", "w4", (), "4-bit weights in groups, 8-bit activations; needs AVX2", passes=KERNEL_PASSES),
-    _cpu("w8-kernels", "w8", (), "8-bit weights in groups, 14-bit activations; needs AVX2", passes=KERNEL_PASSES),
+    _kernels("w4-kernels", "w4", "4-bit weights in groups, 8-bit activations; needs AVX2"),
+    _kernels("w8-kernels", "w8", "8-bit weights in groups, 14-bit activations; needs AVX2"),
     _cpu("f16-grouped-gdt", "f16", (DATA_TILING,), "quick decode and slow prefill where f16 is only converted"),
     _cpu(
         "bf16-early-data-tiling",
         "bf16",
         ("--iree-opt-data-tiling",),
         "fast and wrong on some models: here to prove that the quality gate sees it",
+        searched=False,
     ),
+    _anywhere_else("f16-gpu", "f16", ("cuda:", "rocm:"), "half the memory of f32, matrix units where there are any"),
+    _anywhere_else("bf16-gpu", "bf16", ("cuda:", "rocm:"), "as f16, for models whose values f16 cannot hold"),
+    _anywhere_else("f32-gpu", "f32", ("cuda:", "rocm:", "vulkan:", "metal:"), "as exact as the source"),
+    _anywhere_else("f32-portable", "f32", ("vmvx:",), "runs anywhere, slowly: a fallback, and a second opinion"),
 )
 
 
@@ -115,6 +139,24 @@ def default_recipes(target: str, features: frozenset[str], book: tuple[Recipe, .
     )
 
 
+def offered_recipes(target: str, features: frozenset[str], book: tuple[Recipe, ...] = BOOK) -> tuple[Recipe, ...]:
+    """What a search may try on a target: the book's recipes for it whose code it can run."""
+    return tuple(r for r in book if r.searched and target.startswith(r.targets) and r.requires <= features)
+
+
+def check_runs(recipe: Recipe, target: str, features: frozenset[str]) -> None:
+    """Refuses a recipe that was named for a target which cannot run it.
+
+    Raises:
+        InvalidField: it is for other targets, or needs features that this one lacks.
+    """
+    if not target.startswith(recipe.targets):
+        fitting = ", ".join(recipe.targets)
+        raise InvalidField("recipes", f"{recipe.name!r} is for targets {fitting}…, not for {target}")
+    if missing := sorted(recipe.requires - features):
+        raise InvalidField("recipes", f"{recipe.name!r} needs {', '.join(missing)}, which {target} does not have")
+
+
 def fit(recipe: Recipe, features: frozenset[str], model_context_tokens: int, wanted_context_tokens: int) -> RecipeFacts:
     """The recipe, cut to a target, to a model and to a wish.
 
@@ -138,5 +180,5 @@ def fit(recipe: Recipe, features: frozenset[str], model_context_tokens: int, wan
     buckets = (*(b for b in facts.context_buckets if b < context), context)
     chunks = tuple(c for c in facts.prefill_chunks if c <= context) or (context,)
     needed = _COMPUTES.get(facts.precision)
-    passes = facts.passes if needed is None or needed in features else (*facts.passes, NARROW_WEIGHTS)
+    passes = facts.passes if needed is None or needed & features else (*facts.passes, NARROW_WEIGHTS)
     return replace(facts, passes=passes, context_buckets=buckets, prefill_chunks=chunks)

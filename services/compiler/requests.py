@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from services.compiler.building import Order
 from services.compiler.importing import StoredModel
 from services.compiler.infer.variant import infer_facts_of
-from services.compiler.recipes import Recipe, default_recipes, find_recipe, fit
+from services.compiler.order import Order
+from services.compiler.recipes import Recipe, check_runs, default_recipes, find_recipe, fit, offered_recipes
+from services.compiler.search.verdict_words import floor_of
 from services.compiler.sources.detection import Form
 from services.compiler.targets import Target, choose_targets
 from tradewind.domain.errors import InvalidField, UnsupportedModel
 from tradewind.domain.manifest import RecipeFacts
+from tradewind.domain.quality_floor import QualityFloor
 from tradewind.v1 import compiler_pb2
 
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -80,6 +82,24 @@ def orders(
     return tuple(found.values())
 
 
+def search_orders(
+    request: compiler_pb2.BuildVariantsRequest, model: StoredModel, targets: tuple[Target, ...]
+) -> dict[str, tuple[Order, ...]]:
+    """Candidates of a search for each target, in the book's order.
+
+    Raises:
+        InvalidField: which field, and what it could be.
+    """
+    check_build(request)
+    found: dict[str, tuple[Order, ...]] = {}
+    for target in choose_targets(tuple(request.targets), targets):
+        recipes = _fitting(offered_recipes(target.name, target.features), model, by_name=False)
+        found[target.name] = tuple(
+            Order(model, _fitted(recipe, target, model, request.context_tokens), target) for recipe in recipes
+        )
+    return found
+
+
 def _fitted(recipe: Recipe, target: Target, model: StoredModel, context_tokens: int) -> RecipeFacts:
     facts = model.model
     if facts.task != compiler_pb2.MODEL_TASK_INFER:
@@ -108,6 +128,32 @@ def check_build(request: compiler_pb2.BuildVariantsRequest) -> None:
         raise InvalidField("budget_s", f"{request.budget_s} is more than a week, {MAX_BUDGET_S}")
     for name in request.recipes:
         find_recipe(name)
+    if request.search and request.recipes:
+        raise InvalidField("recipes", "a search chooses recipes itself; name recipes, or search, not both")
+    if request.chain and (len(request.targets) < 2 or not request.search):
+        raise InvalidField("chain", "a fallback chain is a search over two or more targets, first choice first")
+    _floor(request)
+
+
+def floor_of_request(request: compiler_pb2.BuildVariantsRequest, model: StoredModel) -> QualityFloor:
+    """The least quality that a request asks for.
+
+    Raises:
+        InvalidField: nonsense, or for a model that has no figures of text.
+    """
+    floor = _floor(request)
+    if floor.asks and model.model.task == compiler_pb2.MODEL_TASK_INFER:
+        raise InvalidField(
+            "min_quality", "this model maps tensors to tensors; its answers have no top-1, KL or perplexity"
+        )
+    return floor
+
+
+def _floor(request: compiler_pb2.BuildVariantsRequest) -> QualityFloor:
+    try:
+        return floor_of(request.min_quality)
+    except ValueError as error:
+        raise InvalidField("min_quality", str(error)) from error
 
 
 def _fitting(recipes: tuple[Recipe, ...], model: StoredModel, *, by_name: bool) -> tuple[Recipe, ...]:
@@ -122,7 +168,5 @@ def _recipes(names: Sequence[str], target: Target) -> tuple[Recipe, ...]:
         return default_recipes(target.name, target.features)
     chosen = tuple(find_recipe(name) for name in names)
     for recipe in chosen:
-        if not target.name.startswith(recipe.targets):
-            fitting = ", ".join(recipe.targets)
-            raise InvalidField("recipes", f"{recipe.name!r} is for targets {fitting}…, not for {target.name}")
+        check_runs(recipe, target.name, target.features)
     return chosen

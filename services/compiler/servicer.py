@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from services.compiler.building import Order, failed_variant
 from services.compiler.catalog import Catalog
 from services.compiler.importing import StoredModel
-from services.compiler.requests import check_build, check_import, orders
+from services.compiler.jobs.runner import Report
+from services.compiler.order import Order
+from services.compiler.requests import check_build, check_import, floor_of_request, orders, search_orders
+from services.compiler.search.records import SearchRecords
+from services.compiler.search.searching import DEFAULT_BUDGET_S as SEARCH_BUDGET_S
+from services.compiler.search.searching import Searcher, SearchOrder
+from services.compiler.search.verdict_words import with_floor
 from services.compiler.targets import choose_targets
+from services.compiler.variant_record import failed_variant
 from services.compiler.workshop import Workshop
 from tradewind.domain.errors import InvalidField, NotFound
-from tradewind.rpc.operations import Operations, Progress
+from tradewind.domain.quality_floor import QualityFloor
+from tradewind.rpc.operations import Operations, Progress, Work
 from tradewind.store.requests import content_digest
 from tradewind.v1 import compiler_pb2, compiler_pb2_grpc
 
@@ -28,9 +37,12 @@ DEFAULT_BUDGET_S: Final = 3600
 class CompilerServicer(compiler_pb2_grpc.CompilerServiceServicer):
     """Serves one workshop."""
 
-    def __init__(self, workshop: Workshop, catalog: Catalog, operations: Operations) -> None:
+    def __init__(
+        self, workshop: Workshop, catalog: Catalog, operations: Operations, searcher: Searcher, records: SearchRecords
+    ) -> None:
         """Over the parts that the composition root made."""
         self._workshop, self._catalog, self._operations = workshop, catalog, operations
+        self._searcher, self._records = searcher, records
 
     async def ImportModel(
         self, request: compiler_pb2.ImportModelRequest, context: Any
@@ -66,13 +78,11 @@ class CompilerServicer(compiler_pb2_grpc.CompilerServiceServicer):
         """Starts a build. Idempotent by request_id."""
         check_build(request)
         choose_targets(tuple(request.targets), self._workshop.targets)
-        wanted = orders(request, await self._stored(request.model), self._workshop.targets)
-
-        async def work(progress: Progress) -> Sequence[str]:
-            deadline = time.monotonic() + (request.budget_s or DEFAULT_BUDGET_S)
-            shares = dict.fromkeys((order.key for order in wanted), 0.0)
-            return await asyncio.gather(*(self._build(order, progress, shares, deadline) for order in wanted))
-
+        stored = await self._stored(request.model)
+        if request.search and stored.model.task != compiler_pb2.MODEL_TASK_INFER:
+            work = self._search_of(request, stored)
+        else:
+            work = self._builds_of(request, stored)
         operation = await self._operations.start("BuildVariants", request.request_id, content_digest(request), work)
         return compiler_pb2.BuildVariantsResponse(operation=operation)
 
@@ -104,6 +114,11 @@ class CompilerServicer(compiler_pb2_grpc.CompilerServiceServicer):
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             yield compiler_pb2.FetchArtifactResponse(data=piece, total_bytes=total_bytes)
 
+    async def GetSearch(self, request: compiler_pb2.GetSearchRequest, context: Any) -> compiler_pb2.GetSearchResponse:
+        """The newest search of a model."""
+        model = await self._catalog.model(request.model)
+        return compiler_pb2.GetSearchResponse(search=await self._records.of_model(model.model_id, model.name))
+
     async def ListTargets(
         self, request: compiler_pb2.ListTargetsRequest, context: Any
     ) -> compiler_pb2.ListTargetsResponse:
@@ -114,6 +129,27 @@ class CompilerServicer(compiler_pb2_grpc.CompilerServiceServicer):
         ]
         return compiler_pb2.ListTargetsResponse(targets=targets)
 
+    def _search_of(self, request: compiler_pb2.BuildVariantsRequest, stored: StoredModel) -> Work:
+        candidates = search_orders(request, stored, self._workshop.targets)
+        floor = floor_of_request(request, stored)
+        budget_s = request.budget_s or SEARCH_BUDGET_S
+        wanted = SearchOrder(f"search-{uuid.uuid4().hex}", candidates, budget_s, floor, request.chain)
+
+        async def work(progress: Progress) -> Sequence[str]:
+            return await self._searcher.search(wanted, progress)
+
+        return work
+
+    def _builds_of(self, request: compiler_pb2.BuildVariantsRequest, stored: StoredModel) -> Work:
+        wanted, floor = orders(request, stored, self._workshop.targets), floor_of_request(request, stored)
+
+        async def work(progress: Progress) -> Sequence[str]:
+            batch = _Batch(uuid.uuid4().hex, progress, dict.fromkeys((order.key for order in wanted), 0.0), floor)
+            deadline = time.monotonic() + (request.budget_s or DEFAULT_BUDGET_S)
+            return await asyncio.gather(*(self._build(order, batch, deadline) for order in wanted))
+
+        return work
+
     async def _stored(self, name_or_id: str) -> StoredModel:
         model = await self._catalog.model(name_or_id)
         stored = self._workshop.importer.find(model.model_id)
@@ -121,15 +157,31 @@ class CompilerServicer(compiler_pb2_grpc.CompilerServiceServicer):
             raise NotFound("files of model", model.name, "they are gone from the compiler's store; import it again")
         return stored
 
-    async def _build(self, order: Order, progress: Progress, shares: dict[str, float], deadline: float) -> str:
-        def report(stage: str, share: float) -> None:
-            shares[order.key] = share
-            progress.update(f"{order.name}: {stage}", sum(shares.values()) / len(shares))
-
+    async def _build(self, order: Order, batch: _Batch, deadline: float) -> str:
         try:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
-                variant = await self._workshop.builder.build(order, report)
+                variant = await self._workshop.builder.build(order, batch.report_of(order), batch.owner)
         except TimeoutError:
             variant = failed_variant(order, "the time of the whole build was over; give it more with budget_s")
+        variant = with_floor(variant, batch.floor)
         await self._catalog.add_variant(variant, order.key)
         return variant.variant_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Variants that are built together: whose turn they take, what they report, and what they must reach."""
+
+    owner: str
+    progress: Progress
+    shares: dict[str, float]
+    floor: QualityFloor
+
+    def report_of(self, order: Order) -> Report:
+        """A listener for one of them."""
+
+        def report(stage: str, share: float) -> None:
+            self.shares[order.key] = share
+            self.progress.update(f"{order.name}: {stage}", sum(self.shares.values()) / len(self.shares))
+
+        return report

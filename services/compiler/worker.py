@@ -1,6 +1,6 @@
 """The child process of a job: reads a JSON job, writes JSON lines, leaves its files in the job's folder.
 
-    python -m services.compiler.worker import|export|quality JOB.json
+    python -m services.compiler.worker import|export|quality|choosing|trial JOB.json
 
 Lines on standard output: {"stage": text, "share": 0…1}, and at the end {"result": …} or {"error": …}. Must not touch
 the blob store, the database or the network: it handles foreign files.
@@ -36,8 +36,10 @@ def export(job: Job) -> Job:
 
         return export_infer(job, say)
     from services.compiler.export.generator import export_mlir, save_weights
+    from services.compiler.export.shapes import Shapes
     from services.compiler.passes.form import form_of
     from services.compiler.recipes import NARROW_WEIGHTS
+    from services.compiler.search.cut import cut_layers
     from services.compiler.sources.loading import torch_type
     from services.compiler.sources.normal_form import load_generator
 
@@ -45,9 +47,11 @@ def export(job: Job) -> Job:
     narrow = NARROW_WEIGHTS in job["passes"]
     form = form_of(job["passes"], job["precision"])
     model = load_generator(Path(job["model"]), "f32" if form.packed else job["precision"], narrow)
+    if job["layers"] and not cut_layers(model, job["layers"]):
+        raise UnsupportedModel(f"the model cannot be cut to its first {job['layers']} layers")
     cache_bytes = export_mlir(
         model,
-        _shapes(job),
+        Shapes.from_sizes(job["shapes"]),
         Path(job["mlir"]),
         lambda name, share: say(f"tracing {name}", share),
         torch_type("f32" if narrow or form.packed else job["precision"]),
@@ -67,11 +71,12 @@ def quality(job: Job) -> Job:
         return check_infer(job, say)
     import psutil
 
+    from services.compiler.export.shapes import Shapes
     from services.compiler.quality.evaluation import Evaluator
     from services.compiler.quality.reference import Reference
     from services.compiler.quality.session import Session
 
-    shapes = _shapes(job)
+    shapes = Shapes.from_sizes(job["shapes"])
     session = Session(Path(job["module"]), [Path(w) for w in job["weights"]], shapes.functions, job["driver"])
     reference = Reference.load(Path(job["reference"]))
     evaluation = Evaluator(session, reference, shapes.slots).run(lambda share: say("comparing answers", share))
@@ -83,23 +88,31 @@ def quality(job: Job) -> Job:
     }
 
 
-def _shapes(job: Job) -> Any:
-    from services.compiler.export.shapes import Shapes
+def choosing(job: Job) -> Job:
+    """The store's form → the source's answers on the text for choosing."""
+    from services.compiler.search.jobs import answer_for_choosing
 
-    sizes = job["shapes"]
-    return Shapes(
-        prefill_chunks=tuple(sizes["prefill_chunks"]),
-        decode_batches=tuple(sizes["decode_batches"]),
-        context_buckets=tuple(sizes["context_buckets"]),
-        slots=int(sizes["slots"]),
-    )
+    return answer_for_choosing(job, say)
 
 
-KINDS: Final[dict[str, Callable[[Job], Job]]] = {"import": import_model, "export": export, "quality": quality}
+def trial(job: Job) -> Job:
+    """Module and weights → what it costs, and figures on the text for choosing."""
+    from services.compiler.search.jobs import try_candidate
+
+    return try_candidate(job, say)
+
+
+KINDS: Final[dict[str, Callable[[Job], Job]]] = {
+    "import": import_model,
+    "export": export,
+    "quality": quality,
+    "choosing": choosing,
+    "trial": trial,
+}
 
 
 # Jobs that read what others made. Comparisons need devices, and read what our own compiler made.
-CONFINED: Final = frozenset({"import", "export"})
+CONFINED: Final = frozenset({"import", "export", "choosing"})
 
 
 def _confine(job: Job, folder: Path) -> None:

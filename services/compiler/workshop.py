@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from services.compiler.building import Builder
+from services.compiler.host_cpu import read_host_cpu
 from services.compiler.importing import Importer
 from services.compiler.jobs.limits import JobLimits
+from services.compiler.jobs.places import Places
 from services.compiler.jobs.runner import JobRunner
+from services.compiler.making import Maker
+from services.compiler.search.trying import Trier
 from services.compiler.store.blobs import BlobStore
 from services.compiler.store.index import Index
 from services.compiler.store.lock import lock_folder
 from services.compiler.store.signing import open_signing_key
-from services.compiler.targets import known_targets, read_host_cpu
+from services.compiler.targets import known_targets
 
 
 class Workshop:
@@ -23,6 +26,8 @@ class Workshop:
         blobs: artifacts by digest.
         importer: makes models.
         builder: makes variants.
+        trier: tries candidates of a search.
+        places: bound how many child processes are under way.
         targets: what can be compiled for.
     """
 
@@ -44,9 +49,11 @@ class Workshop:
         self.blobs.sweep()
         index = Index(state_dir / "index")
         runner = JobRunner(state_dir / "work", limits)
-        at_once = asyncio.Semaphore(places)
-        self.importer = Importer(self.blobs, index, runner, at_once)
-        self.builder = Builder(self.blobs, index, runner, open_signing_key(state_dir / "keys"), at_once)
+        self.places = Places(places)
+        self.importer = Importer(self.blobs, index, runner, self.places)
+        maker = Maker(self.blobs, index, runner)
+        self.builder = Builder(self.blobs, index, runner, open_signing_key(state_dir / "keys"), maker, self.places)
+        self.trier = Trier((self.blobs, index), runner, (maker, self.builder), self.places)
         self.targets = known_targets(read_host_cpu())
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from services.compiler.building import Order
+from services.compiler.order import Order
 from services.compiler.importing import StoredModel
 from services.compiler.jobs.limits import JobLimits
 from services.compiler.recipes import find_recipe

@@ -10,7 +10,7 @@ from typing import Any, cast
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from services.compiler.building import Order
+from services.compiler.order import Order
 from services.compiler.requests import orders
 from services.compiler.workshop import Workshop
 from tests.tiny_model import write_tiny_model

@@ -45,6 +45,32 @@ class VariantRow(Base):
     created_at: Mapped[datetime] = _created()
 
 
+class SearchRow(Base):
+    """A search for recipes, with every candidate. Writer: compiler."""
+
+    __tablename__ = "searches"
+
+    search_id: Mapped[str] = mapped_column(String, primary_key=True)
+    model_id: Mapped[str] = mapped_column(String, index=True)
+    cache_key: Mapped[str] = mapped_column(String, index=True)  # digest of everything that the answer depends on
+    record: Mapped[bytes] = mapped_column(LargeBinary)  # tradewind.v1.Search
+    created_at: Mapped[datetime] = _created()
+
+
+class KnownRecipeRow(Base):
+    """How well a recipe did on a target for models of a shape class. Writer: compiler."""
+
+    __tablename__ = "known_recipes"
+
+    target: Mapped[str] = mapped_column(String, primary_key=True)  # compiled for, so that two hosts do not mix
+    shape_class: Mapped[str] = mapped_column(String, primary_key=True)
+    recipe: Mapped[str] = mapped_column(String, primary_key=True)
+    place: Mapped[int] = mapped_column()  # 0 for the best of the last search
+    updated_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now(), onupdate=func.now()
+    )
+
+
 class ProfileRow(Base):
     """What an operating point costs. Writer: profiler."""
 

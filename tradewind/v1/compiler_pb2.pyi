@@ -125,6 +125,70 @@ VARIANT_STATE_FAILED: VariantState.ValueType  # 4
 """Could not be compiled; the reason says why."""
 Global___VariantState: _TypeAlias = VariantState  # noqa: Y015
 
+class _CandidateFate:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CandidateFateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CandidateFate.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CANDIDATE_FATE_UNSPECIFIED: _CandidateFate.ValueType  # 0
+    """Not set; never sent."""
+    CANDIDATE_FATE_KEPT: _CandidateFate.ValueType  # 1
+    """Built, and worth having: in the Pareto set, or the first that compiled where there is nothing to measure on."""
+    CANDIDATE_FATE_COMPILE_ERROR: _CandidateFate.ValueType  # 2
+    """The compiler or the exporter refused it."""
+    CANDIDATE_FATE_CRASH: _CandidateFate.ValueType  # 3
+    """A process died of a signal while it was built or run."""
+    CANDIDATE_FATE_HANG: _CandidateFate.ValueType  # 4
+    """A process ran past its time."""
+    CANDIDATE_FATE_OUT_OF_MEMORY: _CandidateFate.ValueType  # 5
+    """A process took more memory than allowed."""
+    CANDIDATE_FATE_UNSUPPORTED: _CandidateFate.ValueType  # 6
+    """The model does not take the recipe."""
+    CANDIDATE_FATE_WRONG_ANSWERS: _CandidateFate.ValueType  # 7
+    """It answers differently from the source framework."""
+    CANDIDATE_FATE_BELOW_FLOOR: _CandidateFate.ValueType  # 8
+    """Its answers are within the thresholds of its precision and below the quality that the user asked for."""
+    CANDIDATE_FATE_SLOWER: _CandidateFate.ValueType  # 9
+    """Another of its precision is faster in every function on a part of the model."""
+    CANDIDATE_FATE_DOMINATED: _CandidateFate.ValueType  # 10
+    """Another is as good in everything and better in something."""
+    CANDIDATE_FATE_UNMEASURED: _CandidateFate.ValueType  # 11
+    """Nothing here can time it, and another goes first."""
+    CANDIDATE_FATE_OVER_BUDGET: _CandidateFate.ValueType  # 12
+    """The search's time was over before its turn."""
+
+class CandidateFate(_CandidateFate, metaclass=_CandidateFateEnumTypeWrapper):
+    """What became of a candidate of a search."""
+
+CANDIDATE_FATE_UNSPECIFIED: CandidateFate.ValueType  # 0
+"""Not set; never sent."""
+CANDIDATE_FATE_KEPT: CandidateFate.ValueType  # 1
+"""Built, and worth having: in the Pareto set, or the first that compiled where there is nothing to measure on."""
+CANDIDATE_FATE_COMPILE_ERROR: CandidateFate.ValueType  # 2
+"""The compiler or the exporter refused it."""
+CANDIDATE_FATE_CRASH: CandidateFate.ValueType  # 3
+"""A process died of a signal while it was built or run."""
+CANDIDATE_FATE_HANG: CandidateFate.ValueType  # 4
+"""A process ran past its time."""
+CANDIDATE_FATE_OUT_OF_MEMORY: CandidateFate.ValueType  # 5
+"""A process took more memory than allowed."""
+CANDIDATE_FATE_UNSUPPORTED: CandidateFate.ValueType  # 6
+"""The model does not take the recipe."""
+CANDIDATE_FATE_WRONG_ANSWERS: CandidateFate.ValueType  # 7
+"""It answers differently from the source framework."""
+CANDIDATE_FATE_BELOW_FLOOR: CandidateFate.ValueType  # 8
+"""Its answers are within the thresholds of its precision and below the quality that the user asked for."""
+CANDIDATE_FATE_SLOWER: CandidateFate.ValueType  # 9
+"""Another of its precision is faster in every function on a part of the model."""
+CANDIDATE_FATE_DOMINATED: CandidateFate.ValueType  # 10
+"""Another is as good in everything and better in something."""
+CANDIDATE_FATE_UNMEASURED: CandidateFate.ValueType  # 11
+"""Nothing here can time it, and another goes first."""
+CANDIDATE_FATE_OVER_BUDGET: CandidateFate.ValueType  # 12
+"""The search's time was over before its turn."""
+Global___CandidateFate: _TypeAlias = CandidateFate  # noqa: Y015
+
 @_typing.final
 class TensorSpec(_message.Message):
     """A tensor that a model takes or gives."""
@@ -413,6 +477,7 @@ class Variant(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     COMPILE_S_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    BUILD_PEAK_BYTES_FIELD_NUMBER: _builtins.int
     variant_id: _builtins.str
     """Identity: "sha256:" and the digest of its manifest."""
     name: _builtins.str
@@ -431,6 +496,8 @@ class Variant(_message.Message):
     """Bytes of weights plus cache plus code that a replica needs."""
     compile_s: _builtins.float
     """Seconds of compilation."""
+    build_peak_bytes: _builtins.int
+    """Most memory that a process of its build held, sampled; 0 when not known."""
     @_builtins.property
     def recipe(self) -> Global___Recipe:
         """How it was made."""
@@ -468,14 +535,286 @@ class Variant(_message.Message):
         memory_bytes: _builtins.int = ...,
         compile_s: _builtins.float = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        build_peak_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest", "quality", b"quality", "recipe", b"recipe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compile_s", b"compile_s", "compiled_target", b"compiled_target", "create_time", b"create_time", "files", b"files", "manifest", b"manifest", "memory_bytes", b"memory_bytes", "model_id", b"model_id", "name", b"name", "quality", b"quality", "recipe", b"recipe", "state", b"state", "state_reason", b"state_reason", "target", b"target", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_peak_bytes", b"build_peak_bytes", "compile_s", b"compile_s", "compiled_target", b"compiled_target", "create_time", b"create_time", "files", b"files", "manifest", b"manifest", "memory_bytes", b"memory_bytes", "model_id", b"model_id", "name", b"name", "quality", b"quality", "recipe", b"recipe", "state", b"state", "state_reason", b"state_reason", "target", b"target", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Variant: _TypeAlias = Variant  # noqa: Y015
+
+@_typing.final
+class MinQuality(_message.Message):
+    """Least quality that a user accepts, on top of the thresholds of each precision; what is unset asks for nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOP1_AGREEMENT_FIELD_NUMBER: _builtins.int
+    KL_DIVERGENCE_NATS_FIELD_NUMBER: _builtins.int
+    PERPLEXITY_INCREASE_FIELD_NUMBER: _builtins.int
+    top1_agreement: _builtins.float
+    """Least share of positions with the source's most likely token, in [0, 1]."""
+    kl_divergence_nats: _builtins.float
+    """Most mean Kullback-Leibler divergence, in nats per token."""
+    perplexity_increase: _builtins.float
+    """Most relative increase of perplexity; 0.005 is half a per cent."""
+    def __init__(
+        self,
+        *,
+        top1_agreement: _builtins.float | None = ...,
+        kl_divergence_nats: _builtins.float | None = ...,
+        perplexity_increase: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats", "_perplexity_increase", b"_perplexity_increase", "_top1_agreement", b"_top1_agreement", "kl_divergence_nats", b"kl_divergence_nats", "perplexity_increase", b"perplexity_increase", "top1_agreement", b"top1_agreement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats", "_perplexity_increase", b"_perplexity_increase", "_top1_agreement", b"_top1_agreement", "kl_divergence_nats", b"kl_divergence_nats", "perplexity_increase", b"perplexity_increase", "top1_agreement", b"top1_agreement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__kl_divergence_nats: _TypeAlias = _typing.Literal["kl_divergence_nats"]  # noqa: Y015
+    _WhichOneofArgType__kl_divergence_nats: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats"]  # noqa: Y015
+    _WhichOneofReturnType__perplexity_increase: _TypeAlias = _typing.Literal["perplexity_increase"]  # noqa: Y015
+    _WhichOneofArgType__perplexity_increase: _TypeAlias = _typing.Literal["_perplexity_increase", b"_perplexity_increase"]  # noqa: Y015
+    _WhichOneofReturnType__top1_agreement: _TypeAlias = _typing.Literal["top1_agreement"]  # noqa: Y015
+    _WhichOneofArgType__top1_agreement: _TypeAlias = _typing.Literal["_top1_agreement", b"_top1_agreement"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kl_divergence_nats) -> _WhichOneofReturnType__kl_divergence_nats | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__perplexity_increase) -> _WhichOneofReturnType__perplexity_increase | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top1_agreement) -> _WhichOneofReturnType__top1_agreement | None: ...
+
+Global___MinQuality: _TypeAlias = MinQuality  # noqa: Y015
+
+@_typing.final
+class FunctionCost(_message.Message):
+    """What one call of one function costs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    CPU_MS_FIELD_NUMBER: _builtins.int
+    ENERGY_MJ_FIELD_NUMBER: _builtins.int
+    function: _builtins.str
+    """Its name in the module."""
+    time_ms: _builtins.float
+    """Median time of a call."""
+    cpu_ms: _builtins.float
+    """Processor time of a call: the stand-in for energy where there is no figure of it."""
+    energy_mj: _builtins.float
+    """Energy of a call; 0 where there is no figure of it."""
+    def __init__(
+        self,
+        *,
+        function: _builtins.str = ...,
+        time_ms: _builtins.float = ...,
+        cpu_ms: _builtins.float = ...,
+        energy_mj: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_ms", b"cpu_ms", "energy_mj", b"energy_mj", "function", b"function", "time_ms", b"time_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FunctionCost: _TypeAlias = FunctionCost  # noqa: Y015
+
+@_typing.final
+class CandidateTrial(_message.Message):
+    """A candidate tried once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYERS_FIELD_NUMBER: _builtins.int
+    SPENT_S_FIELD_NUMBER: _builtins.int
+    COSTS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    KL_DIVERGENCE_NATS_FIELD_NUMBER: _builtins.int
+    MEASURED_ON_FIELD_NUMBER: _builtins.int
+    FATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    layers: _builtins.int
+    """How many of the model's first layers were built; 0 for the whole model."""
+    spent_s: _builtins.float
+    """Wall time of export, compilation and measurement."""
+    memory_bytes: _builtins.int
+    """Memory that the process held which ran it; 0 when not known."""
+    kl_divergence_nats: _builtins.float
+    """Mean divergence from the source on the text for choosing, in nats; unset when not compared."""
+    measured_on: _builtins.str
+    """What it was measured on, for instance "cpu:host, 2 threads"; empty when nothing ran it."""
+    fate: Global___CandidateFate.ValueType
+    """Why it failed; unset when it did not."""
+    reason: _builtins.str
+    """Why, with figures."""
+    @_builtins.property
+    def costs(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunctionCost]:
+        """What each function costs; empty when nothing ran it."""
+
+    def __init__(
+        self,
+        *,
+        layers: _builtins.int = ...,
+        spent_s: _builtins.float = ...,
+        costs: _abc.Iterable[Global___FunctionCost] | None = ...,
+        memory_bytes: _builtins.int = ...,
+        kl_divergence_nats: _builtins.float | None = ...,
+        measured_on: _builtins.str = ...,
+        fate: Global___CandidateFate.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats", "kl_divergence_nats", b"kl_divergence_nats"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats", "costs", b"costs", "fate", b"fate", "kl_divergence_nats", b"kl_divergence_nats", "layers", b"layers", "measured_on", b"measured_on", "memory_bytes", b"memory_bytes", "reason", b"reason", "spent_s", b"spent_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__kl_divergence_nats: _TypeAlias = _typing.Literal["kl_divergence_nats"]  # noqa: Y015
+    _WhichOneofArgType__kl_divergence_nats: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kl_divergence_nats) -> _WhichOneofReturnType__kl_divergence_nats | None: ...
+
+Global___CandidateTrial: _TypeAlias = CandidateTrial  # noqa: Y015
+
+@_typing.final
+class RecipeCandidate(_message.Message):
+    """A recipe on a target, as a search saw it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    RECIPE_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    FATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    VARIANT_ID_FIELD_NUMBER: _builtins.int
+    TRIALS_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """Target asked for."""
+    recipe: _builtins.str
+    """Recipe by name."""
+    precision: _builtins.str
+    """Its precision."""
+    fate: Global___CandidateFate.ValueType
+    """What became of it."""
+    reason: _builtins.str
+    """Why, with figures, in a person's words."""
+    variant_id: _builtins.str
+    """The variant it became; empty when it was never built whole."""
+    @_builtins.property
+    def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___CandidateTrial]:
+        """How it was tried, shallow first."""
+
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        recipe: _builtins.str = ...,
+        precision: _builtins.str = ...,
+        fate: Global___CandidateFate.ValueType = ...,
+        reason: _builtins.str = ...,
+        variant_id: _builtins.str = ...,
+        trials: _abc.Iterable[Global___CandidateTrial] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fate", b"fate", "precision", b"precision", "reason", b"reason", "recipe", b"recipe", "target", b"target", "trials", b"trials", "variant_id", b"variant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecipeCandidate: _TypeAlias = RecipeCandidate  # noqa: Y015
+
+@_typing.final
+class FallbackChain(_message.Message):
+    """Targets in the order in which a device should take them: the first that it can load."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGETS_FIELD_NUMBER: _builtins.int
+    VARIANT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Targets, first choice first."""
+
+    @_builtins.property
+    def variant_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One variant for each of them that could be built, in the same order."""
+
+    def __init__(
+        self,
+        *,
+        targets: _abc.Iterable[_builtins.str] | None = ...,
+        variant_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["targets", b"targets", "variant_ids", b"variant_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FallbackChain: _TypeAlias = FallbackChain  # noqa: Y015
+
+@_typing.final
+class Search(_message.Message):
+    """A search for recipes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEARCH_ID_FIELD_NUMBER: _builtins.int
+    MODEL_ID_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    BUDGET_S_FIELD_NUMBER: _builtins.int
+    SPENT_S_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    MIN_QUALITY_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    search_id: _builtins.str
+    """Its identity."""
+    model_id: _builtins.str
+    """The model it was for."""
+    budget_s: _builtins.float
+    """Time it was given."""
+    spent_s: _builtins.float
+    """Time it took."""
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Targets asked for."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecipeCandidate]:
+        """Every candidate of every target."""
+
+    @_builtins.property
+    def min_quality(self) -> Global___MinQuality:
+        """Quality asked for beyond the thresholds."""
+
+    @_builtins.property
+    def chain(self) -> Global___FallbackChain:
+        """Set when the targets were asked for as a chain."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    def __init__(
+        self,
+        *,
+        search_id: _builtins.str = ...,
+        model_id: _builtins.str = ...,
+        targets: _abc.Iterable[_builtins.str] | None = ...,
+        budget_s: _builtins.float = ...,
+        spent_s: _builtins.float = ...,
+        candidates: _abc.Iterable[Global___RecipeCandidate] | None = ...,
+        min_quality: Global___MinQuality | None = ...,
+        chain: Global___FallbackChain | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "create_time", b"create_time", "min_quality", b"min_quality"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_s", b"budget_s", "candidates", b"candidates", "chain", b"chain", "create_time", b"create_time", "min_quality", b"min_quality", "model_id", b"model_id", "search_id", b"search_id", "spent_s", b"spent_s", "targets", b"targets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Search: _TypeAlias = Search  # noqa: Y015
 
 @_typing.final
 class Target(_message.Message):
@@ -685,6 +1024,9 @@ class BuildVariantsRequest(_message.Message):
     RECIPES_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     BUDGET_S_FIELD_NUMBER: _builtins.int
+    MIN_QUALITY_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a repeat harmless."""
     model: _builtins.str
@@ -693,6 +1035,10 @@ class BuildVariantsRequest(_message.Message):
     """Longest context to build for, in tokens; 0 means the recipe's choice."""
     budget_s: _builtins.int
     """Seconds the whole search may take; 0 means the default."""
+    search: _builtins.bool
+    """Whether recipes are searched for; else those named, or the book's choice, are built."""
+    chain: _builtins.bool
+    """Whether the targets are a fallback chain: one variant set, of which a device takes the first it can load."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Targets; "auto" (or none) means those that can run here."""
@@ -700,6 +1046,10 @@ class BuildVariantsRequest(_message.Message):
     @_builtins.property
     def recipes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Recipes by name; none means the recipe book's choice for each target."""
+
+    @_builtins.property
+    def min_quality(self) -> Global___MinQuality:
+        """Least quality; a variant below it is rejected."""
 
     def __init__(
         self,
@@ -710,10 +1060,13 @@ class BuildVariantsRequest(_message.Message):
         recipes: _abc.Iterable[_builtins.str] | None = ...,
         context_tokens: _builtins.int = ...,
         budget_s: _builtins.int = ...,
+        min_quality: Global___MinQuality | None = ...,
+        search: _builtins.bool = ...,
+        chain: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_quality", b"min_quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_s", b"budget_s", "context_tokens", b"context_tokens", "model", b"model", "recipes", b"recipes", "request_id", b"request_id", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_s", b"budget_s", "chain", b"chain", "context_tokens", b"context_tokens", "min_quality", b"min_quality", "model", b"model", "recipes", b"recipes", "request_id", b"request_id", "search", b"search", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -902,6 +1255,52 @@ class FetchArtifactResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FetchArtifactResponse: _TypeAlias = FetchArtifactResponse  # noqa: Y015
+
+@_typing.final
+class GetSearchRequest(_message.Message):
+    """Which search."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name or id of the model."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSearchRequest: _TypeAlias = GetSearchRequest  # noqa: Y015
+
+@_typing.final
+class GetSearchResponse(_message.Message):
+    """The search."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEARCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def search(self) -> Global___Search:
+        """The newest of the model."""
+
+    def __init__(
+        self,
+        *,
+        search: Global___Search | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["search", b"search"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["search", b"search"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSearchResponse: _TypeAlias = GetSearchResponse  # noqa: Y015
 
 @_typing.final
 class ListTargetsRequest(_message.Message):

@@ -70,6 +70,11 @@ class CompilerServiceStub:
                 request_serializer=tradewind_dot_v1_dot_compiler__pb2.FetchArtifactRequest.SerializeToString,
                 response_deserializer=tradewind_dot_v1_dot_compiler__pb2.FetchArtifactResponse.FromString,
                 _registered_method=True)
+        self.GetSearch = channel.unary_unary(
+                '/tradewind.v1.CompilerService/GetSearch',
+                request_serializer=tradewind_dot_v1_dot_compiler__pb2.GetSearchRequest.SerializeToString,
+                response_deserializer=tradewind_dot_v1_dot_compiler__pb2.GetSearchResponse.FromString,
+                _registered_method=True)
         self.ListTargets = channel.unary_unary(
                 '/tradewind.v1.CompilerService/ListTargets',
                 request_serializer=tradewind_dot_v1_dot_compiler__pb2.ListTargetsRequest.SerializeToString,
@@ -130,6 +135,13 @@ class CompilerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSearch(self, request, context):
+        """The newest search of a model: every candidate with what became of it and why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListTargets(self, request, context):
         """Targets this compiler knows.
         """
@@ -174,6 +186,11 @@ def add_CompilerServiceServicer_to_server(servicer, server):
                     servicer.FetchArtifact,
                     request_deserializer=tradewind_dot_v1_dot_compiler__pb2.FetchArtifactRequest.FromString,
                     response_serializer=tradewind_dot_v1_dot_compiler__pb2.FetchArtifactResponse.SerializeToString,
+            ),
+            'GetSearch': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSearch,
+                    request_deserializer=tradewind_dot_v1_dot_compiler__pb2.GetSearchRequest.FromString,
+                    response_serializer=tradewind_dot_v1_dot_compiler__pb2.GetSearchResponse.SerializeToString,
             ),
             'ListTargets': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTargets,
@@ -371,6 +388,33 @@ class CompilerService:
             '/tradewind.v1.CompilerService/FetchArtifact',
             tradewind_dot_v1_dot_compiler__pb2.FetchArtifactRequest.SerializeToString,
             tradewind_dot_v1_dot_compiler__pb2.FetchArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSearch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tradewind.v1.CompilerService/GetSearch',
+            tradewind_dot_v1_dot_compiler__pb2.GetSearchRequest.SerializeToString,
+            tradewind_dot_v1_dot_compiler__pb2.GetSearchResponse.FromString,
             options,
             channel_credentials,
             insecure,

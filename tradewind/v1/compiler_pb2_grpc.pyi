@@ -47,6 +47,8 @@ class CompilerServiceStub:
     """Variants of a model, admitted ones first."""
     FetchArtifact: _grpc.UnaryStreamMultiCallable[_compiler_pb2.FetchArtifactRequest, _compiler_pb2.FetchArtifactResponse]
     """The bytes of an artifact from an offset on. Resumable: ask again with the offset reached."""
+    GetSearch: _grpc.UnaryUnaryMultiCallable[_compiler_pb2.GetSearchRequest, _compiler_pb2.GetSearchResponse]
+    """The newest search of a model: every candidate with what became of it and why."""
     ListTargets: _grpc.UnaryUnaryMultiCallable[_compiler_pb2.ListTargetsRequest, _compiler_pb2.ListTargetsResponse]
     """Targets this compiler knows."""
 
@@ -69,6 +71,8 @@ class CompilerServiceAsyncStub(CompilerServiceStub):
     """Variants of a model, admitted ones first."""
     FetchArtifact: _aio.UnaryStreamMultiCallable[_compiler_pb2.FetchArtifactRequest, _compiler_pb2.FetchArtifactResponse]  # type: ignore[assignment]
     """The bytes of an artifact from an offset on. Resumable: ask again with the offset reached."""
+    GetSearch: _aio.UnaryUnaryMultiCallable[_compiler_pb2.GetSearchRequest, _compiler_pb2.GetSearchResponse]  # type: ignore[assignment]
+    """The newest search of a model: every candidate with what became of it and why."""
     ListTargets: _aio.UnaryUnaryMultiCallable[_compiler_pb2.ListTargetsRequest, _compiler_pb2.ListTargetsResponse]  # type: ignore[assignment]
     """Targets this compiler knows."""
 
@@ -130,6 +134,14 @@ class CompilerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_compiler_pb2.FetchArtifactResponse], _abc.AsyncIterator[_compiler_pb2.FetchArtifactResponse]]:
         """The bytes of an artifact from an offset on. Resumable: ask again with the offset reached."""
+
+    @_abc_1.abstractmethod
+    def GetSearch(
+        self,
+        request: _compiler_pb2.GetSearchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_compiler_pb2.GetSearchResponse, _abc.Awaitable[_compiler_pb2.GetSearchResponse]]:
+        """The newest search of a model: every candidate with what became of it and why."""
 
     @_abc_1.abstractmethod
     def ListTargets(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from tradewind.domain.manifest import Function
 
@@ -26,6 +27,14 @@ class Shapes:
     decode_batches: tuple[int, ...]
     context_buckets: tuple[int, ...]
     slots: int
+
+    @classmethod
+    def from_sizes(cls, sizes: Mapping[str, Any]) -> Shapes:
+        """From the fields as JSON carries them to a job."""
+        chunks, batches, buckets = (
+            tuple(sizes[name]) for name in ("prefill_chunks", "decode_batches", "context_buckets")
+        )
+        return cls(chunks, batches, buckets, int(sizes["slots"]))
 
     @property
     def cache_tokens(self) -> int:

@@ -33,10 +33,17 @@ _OFFLINE: Final = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATAS
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a child ended: its exit status (negative for a signal), and seconds it took."""
+    """How a child ended.
+
+    Attributes:
+        status: exit status; negative for a signal.
+        wall_s: seconds it took.
+        peak_bytes: most memory that it and its descendants were seen with; looked at every quarter of a second.
+    """
 
     status: int
     wall_s: float
+    peak_bytes: int = 0
 
 
 async def run_child(
@@ -70,7 +77,8 @@ async def run_child(
             limit=_LINE_BYTES,
         )
     reading = asyncio.create_task(_read(process, on_line))
-    watching = asyncio.create_task(_watch_memory(process.pid, limits.memory_bytes))
+    watch = _MemoryWatch(process.pid, limits.memory_bytes)
+    watching = asyncio.create_task(watch.run())
     ending = asyncio.create_task(process.wait())
     try:
         done, _ = await asyncio.wait({ending, watching}, timeout=limits.time_s, return_when=asyncio.FIRST_COMPLETED)
@@ -89,7 +97,7 @@ async def run_child(
         with contextlib.suppress(asyncio.CancelledError):
             await watching
         await asyncio.to_thread(_await_group_end, process.pid)
-    return Ended(ending.result(), time.monotonic() - began)
+    return Ended(ending.result(), time.monotonic() - began, watch.peak_bytes)
 
 
 async def _read(process: asyncio.subprocess.Process, on_line: Callable[[bytes], None]) -> None:
@@ -99,19 +107,27 @@ async def _read(process: asyncio.subprocess.Process, on_line: Callable[[bytes], 
         on_line(line)
 
 
-async def _watch_memory(pid: int, most_bytes: int) -> int:
-    """Returns the memory in use, once it is more than allowed.
+class _MemoryWatch:
+    """Looks at the memory of a process and its descendants until they have too much."""
 
-    A leader that has ended takes its group along here: asyncio reports its end only when nobody holds its output any
-    more, and a descendant may hold it for ever.
-    """
-    while True:
-        used = await asyncio.to_thread(_memory_of_tree, pid)
-        if used is None:
-            _kill_group(pid)
-        elif used > most_bytes:
-            return used
-        await asyncio.sleep(_WATCH_PERIOD_S)
+    def __init__(self, pid: int, most_bytes: int) -> None:
+        self._pid, self._most_bytes = pid, most_bytes
+        self.peak_bytes = 0
+
+    async def run(self) -> int:
+        """Returns the memory in use, once it is more than allowed.
+
+        A leader that has ended takes its group along here: asyncio reports its end only when nobody holds its output
+        any more, and a descendant may hold it for ever.
+        """
+        while True:
+            used = await asyncio.to_thread(_memory_of_tree, self._pid)
+            self.peak_bytes = max(self.peak_bytes, used or 0)
+            if used is None:
+                _kill_group(self._pid)
+            elif used > self._most_bytes:
+                return used
+            await asyncio.sleep(_WATCH_PERIOD_S)
 
 
 def _memory_of_tree(pid: int) -> int | None:

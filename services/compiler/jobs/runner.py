@@ -11,13 +11,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from services.compiler.jobs.child import run_child
+from services.compiler.jobs.child import Ended, run_child
 from services.compiler.jobs.limits import JobLimits
 from tradewind.domain import errors
 from tradewind.domain.errors import CompileFailed, Internal, TradewindError
 
 # The end of a log that goes into a message: the error itself, without the page of IR above it.
 _TAIL_CHARACTERS: Final = 600
+
+# Key in a worker's result of the most memory that it was seen with, in bytes.
+PEAK: Final = "peak_bytes"
 
 Report = Callable[[str, float], None]
 
@@ -47,7 +50,7 @@ class JobRunner:
             shutil.rmtree(path, ignore_errors=True)
 
     async def work(self, kind: str, job: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
-        """Runs a worker (see `services.compiler.worker`) on a job; its result.
+        """Runs a worker (see `services.compiler.worker`) on a job; its result, with its memory under `PEAK`.
 
         Raises:
             TradewindError: the error the worker gave.
@@ -64,10 +67,10 @@ class JobRunner:
             raise listener.error
         if ended.status != 0 or listener.result is None:
             raise CompileFailed(f"the {kind} job {_how(ended.status)}: {_tail(log)}", {"status": str(ended.status)})
-        return listener.result
+        return {**listener.result, PEAK: ended.peak_bytes}
 
-    async def compile(self, compiler: str, flags: Sequence[str], source: Path, output: Path) -> float:
-        """Runs iree-compile; the seconds it took.
+    async def compile(self, compiler: str, flags: Sequence[str], source: Path, output: Path) -> Ended:
+        """Runs iree-compile; how it ended, which is well.
 
         Raises:
             CompileFailed: it crashed or refused.
@@ -80,7 +83,7 @@ class JobRunner:
             raise CompileFailed(
                 f"the compiler {_how(ended.status)} on this recipe: {_tail(log)}", {"status": str(ended.status)}
             )
-        return ended.wall_s
+        return ended
 
 
 class _Listener:

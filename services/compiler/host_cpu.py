@@ -1,0 +1,41 @@
+"""What the CPU of this machine is called and can do, out of /proc/cpuinfo."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+
+def read_host_cpu() -> str:
+    """A name for this machine's CPU that two machines share only when one runs the other's code.
+
+    The model name alone does not do: the same chip shows fewer instructions inside some virtual machines.
+    """
+    flags = cpu_flags()
+    if not flags:
+        return platform.machine()
+    vector = next((name for name in ("avx512f", "avx2", "avx", "asimd") if name in flags), "scalar")
+    return f"{platform.machine()}-{_cpu_model()}-{vector}"
+
+
+def cpu_flags() -> frozenset[str]:
+    """Features by their names in /proc/cpuinfo; none where there is no such file."""
+    line = _cpuinfo("flags") or _cpuinfo("Features")
+    return frozenset(line.split())
+
+
+def _cpu_model() -> str:
+    family, model = _cpuinfo("cpu family"), _cpuinfo("model")
+    return f"f{family}m{model}" if family else "generic"
+
+
+def _cpuinfo(key: str) -> str:
+    path = Path("/proc/cpuinfo")
+    if not path.exists() or not os.access(path, os.R_OK):
+        return ""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""

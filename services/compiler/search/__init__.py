@@ -1,0 +1,1 @@
+"""Finds the recipes worth having for a model on a target, within a time budget; `core` decides, the rest acts."""

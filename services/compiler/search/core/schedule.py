@@ -1,0 +1,185 @@
+"""What a search does next: successive halving over how much of the model is built, under a time budget. Pure.
+
+Building the whole of a 30-layer model takes minutes, its first few layers seconds. So every candidate is tried on a few
+layers, the winners of each precision go on to the whole, and only what is built whole can be kept. The same trials and
+times give the same answer, in whatever order they are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from services.compiler.search.core.facts import WHOLE, Candidate, Fate, Measured, Trial, Verdict
+from services.compiler.search.core.front import pareto, rung_winners
+
+# Layers of the first rung: two show the cost of a layer twice, and the compiler repeats what it does for more of them.
+PROBE_LAYERS: Final = 2
+# A model this shallow is built whole at once: a rung below would cost as much as it saves.
+LEAST_LAYERS_TO_PROBE: Final = 6
+# A rung has this many times the layers of the one before.
+GROWTH: Final = 8
+# Wholes take longer than probes by less than their layers say: start of processes, embeddings and head are in both.
+WHOLE_COST_SHARE: Final = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A search on one target.
+
+    Attributes:
+        candidates: best known first.
+        model_layers: of the whole model.
+        budget_s: for this target.
+        width: trials that may run side by side.
+        measurable: whether there is a device to time candidates on.
+        cuttable: whether the model can be built with fewer layers.
+    """
+
+    candidates: tuple[Candidate, ...]
+    model_layers: int
+    budget_s: float
+    width: int
+    measurable: bool
+    cuttable: bool = True
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Layers of each rung; the last is WHOLE."""
+        if not self.cuttable or self.model_layers < LEAST_LAYERS_TO_PROBE or len(self.candidates) < 2:
+            return (WHOLE,)
+        rungs, layers = [PROBE_LAYERS], PROBE_LAYERS * GROWTH
+        while layers * 2 <= self.model_layers and self.measurable:
+            rungs.append(layers)
+            layers *= GROWTH
+        return (*rungs, WHOLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """Trials to make now, side by side; none when the search is over."""
+
+    layers: int
+    recipes: tuple[str, ...]
+
+
+def next_trials(plan: Plan, trials: Sequence[Trial], elapsed_s: float) -> Next:
+    """What to try now.
+
+    Args:
+        plan: the search.
+        trials: made so far, in any order.
+        elapsed_s: spent so far.
+    """
+    standing = [c.recipe for c in plan.candidates]
+    for layers in plan.rungs:
+        made = _by_recipe(trials, layers)
+        waiting = [recipe for recipe in standing if recipe not in made]
+        if waiting and not (layers == WHOLE and _has_enough(plan, made)):
+            chosen = waiting[: plan.width if plan.measurable or layers != WHOLE else 1]
+            if _affordable(plan, trials, layers, elapsed_s):
+                return Next(layers, tuple(chosen))
+        standing = _survivors(plan, layers, made)
+    return Next(WHOLE, ())
+
+
+def verdicts(plan: Plan, trials: Sequence[Trial]) -> tuple[Verdict, ...]:
+    """What became of every candidate, in the plan's order."""
+    found: dict[str, Verdict] = {}
+    standing = [c.recipe for c in plan.candidates]
+    for layers in plan.rungs:
+        made = _by_recipe(trials, layers)
+        _tell_failures(found, made)
+        if layers != WHOLE:
+            _tell_slower(found, plan, made)
+            standing = _survivors(plan, layers, made)
+    _tell_whole(found, plan, _by_recipe(trials, WHOLE))
+    for recipe in standing:
+        if recipe not in found:
+            found[recipe] = _left_out(plan, recipe)
+    for candidate in plan.candidates:
+        found.setdefault(candidate.recipe, _left_out(plan, candidate.recipe))
+    return tuple(found[c.recipe] for c in plan.candidates)
+
+
+def _left_out(plan: Plan, recipe: str) -> Verdict:
+    if not plan.measurable:
+        return Verdict(
+            recipe, Fate.UNMEASURED, "no device of this kind to compare on; what stands before it in the book is built"
+        )
+    return Verdict(
+        recipe, Fate.OVER_BUDGET, f"the {plan.budget_s:.0f} s for this target were over; give more with --budget"
+    )
+
+
+def _by_recipe(trials: Sequence[Trial], layers: int) -> dict[str, Trial]:
+    return {trial.recipe: trial for trial in trials if trial.layers == layers}
+
+
+def _measured(made: Mapping[str, Trial]) -> dict[str, Measured]:
+    return {recipe: trial.measured for recipe, trial in made.items() if trial.measured is not None}
+
+
+def _has_enough(plan: Plan, made: Mapping[str, Trial]) -> bool:
+    """Without a device to compare on one whole module is enough: more of them would only wait for one."""
+    return not plan.measurable and any(trial.fate is None for trial in made.values())
+
+
+def _survivors(plan: Plan, layers: int, made: Mapping[str, Trial]) -> list[str]:
+    """Who goes on from a rung, best first, as far as it was climbed."""
+    seen = _measured(made)
+    if not plan.measurable:
+        return [c.recipe for c in plan.candidates if c.recipe in seen]
+    kept = [recipe for recipe, beaten in rung_winners(plan.candidates, seen).items() if beaten is None]
+    whole_ms = {recipe: sum(cost.time_ms for cost in seen[recipe].costs) for recipe in kept}
+    return sorted(kept, key=lambda recipe: whole_ms[recipe]) if layers != WHOLE else kept
+
+
+def _affordable(plan: Plan, trials: Sequence[Trial], layers: int, elapsed_s: float) -> bool:
+    """Whether another batch fits into the budget; the first whole is always worth its time.
+
+    A probe must leave time for a whole: a search that knows much and has built nothing is of no use.
+    """
+    need_s = _expected_s(plan, trials, layers)
+    if layers != WHOLE:
+        return elapsed_s + need_s + _expected_s(plan, trials, WHOLE) <= plan.budget_s or not trials
+    built = any(trial.layers == WHOLE and trial.fate is None for trial in trials)
+    return not built or elapsed_s + need_s <= plan.budget_s
+
+
+def _expected_s(plan: Plan, trials: Sequence[Trial], layers: int) -> float:
+    """What a trial may take: as long as the longest at its depth, else scaled from those at another; 0 at first."""
+    same = [trial.spent_s for trial in trials if trial.layers == layers]
+    if same:
+        return max(same)
+    wanted = layers or plan.model_layers
+    scaled = [
+        trial.spent_s * max(1.0, WHOLE_COST_SHARE * wanted / (trial.layers or plan.model_layers)) for trial in trials
+    ]
+    return max(scaled, default=0.0)
+
+
+def _tell_failures(found: dict[str, Verdict], made: Mapping[str, Trial]) -> None:
+    for recipe, trial in made.items():
+        if trial.fate is not None:
+            found.setdefault(recipe, Verdict(recipe, trial.fate, trial.words))
+
+
+def _tell_slower(found: dict[str, Verdict], plan: Plan, made: Mapping[str, Trial]) -> None:
+    if not plan.measurable:
+        return
+    for recipe, beaten in rung_winners(plan.candidates, _measured(made)).items():
+        if beaten is not None:
+            found.setdefault(recipe, Verdict(recipe, Fate.SLOWER, beaten.words))
+
+
+def _tell_whole(found: dict[str, Verdict], plan: Plan, made: Mapping[str, Trial]) -> None:
+    seen = _measured(made)
+    for recipe, beaten in pareto(plan.candidates, seen).items():
+        if not plan.measurable:
+            found.setdefault(recipe, Verdict(recipe, Fate.KEPT, "compiled only: no device of this kind is here"))
+        elif beaten is None:
+            found.setdefault(recipe, Verdict(recipe, Fate.KEPT, "in the Pareto set"))
+        else:
+            found.setdefault(recipe, Verdict(recipe, Fate.DOMINATED, beaten.words))

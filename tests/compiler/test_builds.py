@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from services.compiler.order import Order
 from services.compiler.importing import StoredModel
 from services.compiler.jobs.limits import JobLimits
+from services.compiler.order import Order
 from services.compiler.recipes import find_recipe
 from services.compiler.workshop import Workshop
 from tests.compiler.conftest import LIMITS

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from services.compiler.export.shapes import Shapes
+from services.compiler.host_cpu import read_host_cpu
 from services.compiler.quality.thresholds import TABLE
 from services.compiler.recipes import BOOK, NARROW_WEIGHTS, default_recipes, find_recipe, fit
-from services.compiler.host_cpu import read_host_cpu
 from services.compiler.targets import choose_targets, known_targets
 from tradewind.domain.errors import InvalidField
 
@@ -24,7 +24,7 @@ def test_the_default_for_cpus_is_exact_and_half_and_never_the_wrong_one() -> Non
     assert {r.name for r in default_recipes("cpu:host", zen3)} == {"f32-grouped", "bf16-grouped"}
     assert {r.name for r in default_recipes("cpu:host", zen5)} == {"f32-grouped-gdt", "bf16-grouped-gdt"}
     assert {r.name for r in default_recipes("cpu:host", frozenset({"avx512f"}))} == {"f32-grouped-gdt", "bf16-grouped"}
-    assert default_recipes("cuda:sm_80", zen5) == ()
+    assert {r.name for r in default_recipes("vulkan:ampere", frozenset())} == {"f32-gpu"}
 
 
 def test_a_precision_the_cpu_cannot_compute_in_is_kept_for_weights_only() -> None:

@@ -125,8 +125,8 @@ class Trier:
         except _FAILURES as error:
             return _failed(order, WHOLE, began, error), None
         if refused:
-            fate = {"fate": Fate.WRONG_ANSWERS, "words": variant.state_reason}
-            return _trial(order, WHOLE, began, variant_id=variant.variant_id, **fate), variant
+            why = {"fate": Fate.WRONG_ANSWERS, "words": variant.state_reason}
+            return _trial(order, WHOLE, began, variant_id=variant.variant_id, **why), variant
         measured = _measured(found, order) if found else Measured(memory_bytes=variant.memory_bytes)
         if timer is not None:
             measured = await _on_device(timer, variant, measured)

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from services.compiler.order import Order
+from services.compiler.host_cpu import read_host_cpu
 from services.compiler.jobs.limits import JobLimits
 from services.compiler.kernels.attention import Attention, attention_kernel
 from services.compiler.kernels.formats import W4, W8, Format
 from services.compiler.kernels.linear import Linear, linear_kernels
 from services.compiler.kernels.packing import pack, unpack_rows
+from services.compiler.order import Order
 from services.compiler.recipes import find_recipe
-from services.compiler.host_cpu import read_host_cpu
 from services.compiler.targets import find_target
 from services.compiler.toolchain import find_iree_compile
 from services.compiler.workshop import Workshop

@@ -62,7 +62,7 @@ def run_all() -> None:
     else:
         console.print(f"Tradewind runs already in {STATE}, going on with that")
     step("Import a model", "model", "import", str(model_file()), "--name", "smollm2")
-    step("Build variants and check their answers", "variant", "build", "smollm2", "--target", "auto")
+    step("Build variants and check their answers", "variant", "build", "smollm2", "--no-search")
     step("Measure them on this machine", "profile", "run", "smollm2")
     step("Deploy under an SLO, least energy", "deploy", "smollm2", "--name", "chat", *SLO, "--objective", "energy")
     ask()

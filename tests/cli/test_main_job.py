@@ -35,7 +35,7 @@ async def test_the_main_job_step_by_step(stage: Stage, gguf: str) -> None:
 
     built = await stage.cli("variant", "build", "smollm2", "--target", "auto")
     assert built.code == 0
-    for words in ("bf16-grouped/cpu-host", "99.4 %", "rejected", "perplexity 4801"):
+    for words in ("bf16-grouped/cpu-host", "99.4 %", "rejected", "perplexity 4801", "w4-kernels", "crash", "signal 11"):
         assert words in built.out
 
     measured = await stage.cli("profile", "run", "smollm2")
@@ -82,6 +82,7 @@ async def test_json_is_pure_and_has_the_contracts_names(stage: Stage, gguf: str)
         ("model", "list"): "models",
         ("model", "show", "smollm2"): "model",
         ("variant", "list"): "variants",
+        ("variant", "candidates", "smollm2"): "search",
         ("variant", "show", "bf16-grouped/cpu-host"): "variant",
         ("profile", "list"): "profiles",
         ("pareto", "smollm2"): "points",

@@ -166,6 +166,27 @@ class Compiler(compiler_pb2_grpc.CompilerServiceServicer):
             self.world.model(request.model)
         return compiler_pb2.ListVariantsResponse(variants=self.world.variants)
 
+    async def GetSearch(self, request: Any, context: Any) -> compiler_pb2.GetSearchResponse:
+        model = self.world.model(request.model)
+        cost = compiler_pb2.FunctionCost(function="decode_b1_c1024", time_ms=9.9)
+        kept = compiler_pb2.CandidateTrial(costs=[cost], kl_divergence_nats=0.02, measured_on="cpu:znver3")
+        fates = (("w4-kernels", "KEPT", "in the Pareto set"), ("f32-gdt", "CRASH", "ended by signal 11"))
+        candidates = [
+            compiler_pb2.RecipeCandidate(
+                target="cpu:host",
+                recipe=recipe,
+                precision="w4",
+                fate=compiler_pb2.CandidateFate.Value(f"CANDIDATE_FATE_{fate}"),
+                reason=reason,
+                trials=[kept] if fate == "KEPT" else [],
+            )
+            for recipe, fate, reason in fates
+        ]
+        search = compiler_pb2.Search(
+            search_id="search-1", model_id=model.model_id, budget_s=300, spent_s=12, candidates=candidates
+        )
+        return compiler_pb2.GetSearchResponse(search=search)
+
     async def ListTargets(self, request: Any, context: Any) -> compiler_pb2.ListTargetsResponse:
         target = compiler_pb2.Target(name="cpu:host", resolved="znver3", runnable_here=True, note="this machine's CPU")
         return compiler_pb2.ListTargetsResponse(targets=[target])

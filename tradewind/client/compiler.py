@@ -9,6 +9,7 @@ from typing import Any
 
 from tradewind.client.operations import OperationsClient
 from tradewind.client.wire import Wire
+from tradewind.domain.quality_floor import QualityFloor
 from tradewind.v1 import compiler_pb2, compiler_pb2_grpc, operation_pb2
 
 
@@ -54,9 +55,24 @@ class CompilerClient:
         recipes: Sequence[str] = (),
         context_tokens: int = 0,
         budget_s: int = 0,
+        search: bool = False,
+        chain: bool = False,
+        floor: QualityFloor | None = None,
         request_id: str = "",
     ) -> operation_pb2.Operation:
-        """Starts the build of variants; its results are variant ids, rejected ones too."""
+        """Starts the build of variants; its results are variant ids, rejected ones too.
+
+        Args:
+            model: name or id.
+            targets: none means what runs on the compiler's machine.
+            recipes: by name; none means the book's choice, or the search's.
+            context_tokens: longest context; 0 for the recipe's choice.
+            budget_s: time for all; 0 for the default.
+            search: whether recipes are searched for, in place of building the book's choice.
+            chain: whether the targets are a fallback chain.
+            floor: least quality.
+            request_id: makes a repeat harmless.
+        """
         request = compiler_pb2.BuildVariantsRequest(
             request_id=request_id or uuid.uuid4().hex,
             model=model,
@@ -64,9 +80,18 @@ class CompilerClient:
             recipes=recipes,
             context_tokens=context_tokens,
             budget_s=budget_s,
+            search=search,
+            chain=chain,
+            min_quality=_message_of(floor) if floor is not None and floor.asks else None,
         )
         operation: operation_pb2.Operation = self._wire.call(self._stub.BuildVariants, request).operation
         return operation
+
+    def search(self, model: str) -> compiler_pb2.Search:
+        """The newest search of a model, with every candidate."""
+        response = self._wire.call(self._stub.GetSearch, compiler_pb2.GetSearchRequest(model=model))
+        search: compiler_pb2.Search = response.search
+        return search
 
     def variant(self, variant_id: str) -> compiler_pb2.Variant:
         """A variant by id."""
@@ -83,3 +108,11 @@ class CompilerClient:
         """Targets the compiler knows."""
         response = self._wire.call(self._stub.ListTargets, compiler_pb2.ListTargetsRequest())
         return list(response.targets)
+
+
+def _message_of(floor: QualityFloor) -> compiler_pb2.MinQuality:
+    return compiler_pb2.MinQuality(
+        top1_agreement=floor.top1_least,
+        kl_divergence_nats=floor.kl_most_nats,
+        perplexity_increase=floor.perplexity_increase_most,
+    )

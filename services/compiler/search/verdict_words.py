@@ -27,8 +27,7 @@ def floor_of(message: compiler_pb2.MinQuality) -> QualityFloor:
 
 def message_of(floor: QualityFloor) -> compiler_pb2.MinQuality:
     """The floor as a request carries it."""
-    values = {field: getattr(floor, name) for name, field in _FIELDS.items()}
-    return compiler_pb2.MinQuality(**{field: value for field, value in values.items() if value is not None})
+    return compiler_pb2.MinQuality(**{field: getattr(floor, name) for name, field in _FIELDS.items()})
 
 
 _FIELDS = {

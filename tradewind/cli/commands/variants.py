@@ -11,6 +11,7 @@ from rich.text import Text
 
 from tradewind.cli import words
 from tradewind.cli.commands.models import CancelOnInterrupt, NoWait, show_started
+from tradewind.cli.commands.variant_candidates import show_candidates, show_search
 from tradewind.cli.commands.variant_explain import explain_variant
 from tradewind.cli.lookup import find_variant
 from tradewind.cli.output import Output, lined, to_json, to_json_list
@@ -18,9 +19,14 @@ from tradewind.cli.progress import follow
 from tradewind.cli.session import Session, command
 from tradewind.cli.wish import parsed
 from tradewind.domain import units
+from tradewind.domain.errors import RemoteError
+from tradewind.domain.quality_floor import quality_floor
 from tradewind.v1 import compiler_pb2
 
 COLUMNS = ("variant", "state", "^same top-1", "^KL nats", "^perplexity", "^memory", "^compile")
+
+# States in which a build was of use: what runs elsewhere cannot be checked here.
+_USEFUL = (compiler_pb2.VARIANT_STATE_ADMITTED, compiler_pb2.VARIANT_STATE_UNCHECKED)
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -30,6 +36,7 @@ def register(app: typer.Typer, panel: str) -> None:
     command(group, "build")(build)
     command(group, "list")(list_variants)
     command(group, "show")(show_variant)
+    command(group, "candidates")(show_candidates)
     command(group, "explain")(explain_variant)
 
 
@@ -37,37 +44,70 @@ def build(
     session: Session,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model name or id.")],
     target: Annotated[
-        list[str] | None, typer.Option("--target", help='Such as cpu:host; repeatable. Default "auto": what runs here.')
+        list[str] | None,
+        typer.Option(
+            "--target", help='Such as cpu:host or cpu:host,cuda:sm_80; repeatable. Default "auto": what runs here.'
+        ),
     ] = None,
     recipe: Annotated[
-        list[str] | None, typer.Option("--recipe", help="By name; repeatable. Default: the recipe book's choice.")
+        list[str] | None, typer.Option("--recipe", help="By name; repeatable. Default: a search finds them.")
     ] = None,
     context: Annotated[
         int, typer.Option("--context", min=0, help="Longest context in tokens; 0: recipe's choice.")
     ] = 0,
-    budget: Annotated[str, typer.Option("--budget", help="Time for the whole search, such as 10min.")] = "",
+    budget: Annotated[str, typer.Option("--budget", help="Time for the whole search, such as 5m.")] = "",
+    min_quality: Annotated[
+        str, typer.Option("--min-quality", help="Beyond the thresholds, such as top1=0.97,kl=0.01,ppl=0.5%.")
+    ] = "",
+    no_search: Annotated[
+        bool, typer.Option("--no-search", help="Build the recipe book's choice, and try nothing else.")
+    ] = False,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="The targets are a fallback chain: a device takes the first it can load.")
+    ] = False,
     no_wait: NoWait = False,
     cancel_on_interrupt: CancelOnInterrupt = False,
 ) -> None:
     """Compile variants of a model and compare their answers with the source framework's."""
     compiler = session.client.compiler
-    budget_s = round(parsed("--budget", budget, units.duration_s)) if budget else 0
+    search = not (recipe or no_search)
     operation = compiler.build_variants(
-        model, targets=target or (), recipes=recipe or (), context_tokens=context, budget_s=budget_s
+        model,
+        targets=[name.strip() for names in target or () for name in names.split(",")],
+        recipes=recipe or (),
+        context_tokens=context,
+        budget_s=round(parsed("--budget", budget, units.duration_s)) if budget else 0,
+        search=search,
+        chain=chain,
+        floor=parsed("--min-quality", min_quality, quality_floor) if min_quality else None,
     )
     if no_wait:
         return show_started(session, operation.operation_id, {"operation": to_json(operation)})
     title = f"Building variants of {model}"
     operation = follow(session.out, compiler.operations, operation, title, cancel_on_interrupt=cancel_on_interrupt)
     built = [compiler.variant(variant_id) for variant_id in operation.result_ids]
-    session.out.document({"operation": to_json(operation), "variants": to_json_list(built)})
+    found = _search_of(session, model) if search else None
+    told = {"search": to_json(found)} if found else {}
+    session.out.document({"operation": to_json(operation), "variants": to_json_list(built), **told})
+    if found:
+        show_search(session.out, found)
     show_table(session.out, built)
-    if any(v.state == compiler_pb2.VARIANT_STATE_ADMITTED for v in built):
+    if any(v.state in _USEFUL for v in built):
         session.out.show(Text(f"next: tradewind profile run {model}", style="dim"))
     else:
         session.out.note("[yellow]no variant was admitted[/]; the table says why")
         raise typer.Exit(1)
     return None
+
+
+def _search_of(session: Session, model: str) -> compiler_pb2.Search | None:
+    """The search that a build made; none for a model that maps tensors, whose recipes are not searched for."""
+    try:
+        return session.client.compiler.search(model)
+    except RemoteError as error:
+        if error.remote_reason != "NOT_FOUND":
+            raise
+        return None
 
 
 def list_variants(

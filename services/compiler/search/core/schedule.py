@@ -80,8 +80,18 @@ def next_trials(plan: Plan, trials: Sequence[Trial], elapsed_s: float) -> Next:
             chosen = waiting[: plan.width if plan.measurable or layers != WHOLE else 1]
             if _affordable(plan, trials, layers, elapsed_s):
                 return Next(layers, tuple(chosen))
-        standing = _survivors(plan, layers, made)
-    return Next(WHOLE, ())
+        standing = [*_survivors(plan, layers, made), *waiting]
+    return Next(WHOLE, _second_choice(plan, trials))
+
+
+def _second_choice(plan: Plan, trials: Sequence[Trial]) -> tuple[str, ...]:
+    """When everything that was built whole failed: the first that ran on some layers and was beaten by those."""
+    wholes = _by_recipe(trials, WHOLE)
+    if not plan.measurable or any(trial.fate is None for trial in wholes.values()):
+        return ()
+    ran = {trial.recipe for trial in trials if trial.measured is not None}
+    failed = {trial.recipe for trial in trials if trial.fate is not None}
+    return tuple(c.recipe for c in plan.candidates if c.recipe in ran - failed)[:1]
 
 
 def verdicts(plan: Plan, trials: Sequence[Trial]) -> tuple[Verdict, ...]:
@@ -93,7 +103,8 @@ def verdicts(plan: Plan, trials: Sequence[Trial]) -> tuple[Verdict, ...]:
         _tell_failures(found, made)
         if layers != WHOLE:
             _tell_slower(found, plan, made)
-            standing = _survivors(plan, layers, made)
+            waiting = [recipe for recipe in standing if recipe not in made]
+            standing = [*_survivors(plan, layers, made), *waiting]
     _tell_whole(found, plan, _by_recipe(trials, WHOLE))
     for recipe in standing:
         if recipe not in found:
@@ -178,8 +189,8 @@ def _tell_whole(found: dict[str, Verdict], plan: Plan, made: Mapping[str, Trial]
     seen = _measured(made)
     for recipe, beaten in pareto(plan.candidates, seen).items():
         if not plan.measurable:
-            found.setdefault(recipe, Verdict(recipe, Fate.KEPT, "compiled only: no device of this kind is here"))
+            found[recipe] = Verdict(recipe, Fate.KEPT, "compiled only: no device of this kind is here")
         elif beaten is None:
-            found.setdefault(recipe, Verdict(recipe, Fate.KEPT, "in the Pareto set"))
+            found[recipe] = Verdict(recipe, Fate.KEPT, "in the Pareto set")
         else:
-            found.setdefault(recipe, Verdict(recipe, Fate.DOMINATED, beaten.words))
+            found[recipe] = Verdict(recipe, Fate.DOMINATED, beaten.words)

@@ -1,0 +1,81 @@
+"""A search through the service: real export, compilation and timing, PostgreSQL, and what is kept of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.compiler.conftest import Service, imported_state, service, tiny_folder  # noqa: F401  fixtures
+from tradewind.domain.errors import RemoteError
+from tradewind.rpc.errors import translated
+from tradewind.v1 import compiler_pb2, operation_pb2
+
+DONE = operation_pb2.OPERATION_STATE_DONE
+KEPT = compiler_pb2.CANDIDATE_FATE_KEPT
+pytestmark = pytest.mark.timeout(600)
+
+
+async def found_of(service: Service) -> compiler_pb2.Search:  # noqa: F811
+    with translated("compiler"):
+        response = await service.compiler.GetSearch(compiler_pb2.GetSearchRequest(model="tiny"), timeout=10)
+    found: compiler_pb2.Search = response.search
+    return found
+
+
+async def test_a_search_measures_what_runs_here_and_compiles_the_rest(
+    service: Service,  # noqa: F811
+    tiny_folder: Path,  # noqa: F811
+) -> None:
+    await service.end_of(await service.begin_import(tiny_folder))
+    wanted = {
+        "targets": ["metal", "vmvx"],
+        "search": True,
+        "chain": True,
+        "context_tokens": 64,
+        "min_quality": compiler_pb2.MinQuality(top1_agreement=0.9),
+    }
+    built = await service.end_of(await service.begin_build(**wanted))
+    assert built.state == DONE, built.error
+    search = await found_of(service)
+    metal, portable = search.candidates
+    assert (metal.target, metal.fate, portable.target, portable.fate) == ("metal:default", KEPT, "vmvx:portable", KEPT)
+    assert "compiled only" in metal.reason
+    (trial,) = portable.trials
+    assert {cost.function for cost in trial.costs} == {"prefill_t64_c64", "decode_b1_c64", "decode_b4_c64"}
+    assert all(cost.time_ms > 0 for cost in trial.costs)
+    assert trial.kl_divergence_nats < 1e-4
+    assert list(search.chain.targets) == ["metal:default", "vmvx:portable"]
+    assert list(search.chain.variant_ids) == [metal.variant_id, portable.variant_id]
+    states = {v.target: v.state for v in await service.variants(model="tiny")}
+    assert states == {
+        "metal:default": compiler_pb2.VARIANT_STATE_UNCHECKED,
+        "vmvx:portable": compiler_pb2.VARIANT_STATE_ADMITTED,
+    }
+    assert all(v.build_peak_bytes > 0 for v in await service.variants(model="tiny"))
+    assert list((service.state_dir / "work").iterdir()) == []
+
+    again = await service.end_of(await service.begin_build(**wanted))
+    assert set(again.result_ids) == set(built.result_ids)
+    assert (again.update_time.ToDatetime() - again.create_time.ToDatetime()).total_seconds() < 2
+    assert (await found_of(service)).search_id == search.search_id
+
+
+async def test_nonsense_is_refused_before_anything_is_done(
+    service: Service,  # noqa: F811
+    tiny_folder: Path,  # noqa: F811
+) -> None:
+    await service.end_of(await service.begin_import(tiny_folder))
+    refused = [
+        ({"search": True, "recipes": ["f32-grouped"]}, "not both"),
+        ({"search": True, "chain": True, "targets": ["vmvx"]}, "two or more targets"),
+        ({"min_quality": compiler_pb2.MinQuality(top1_agreement=1.5)}, "no share between 0 and 1"),
+        ({"min_quality": compiler_pb2.MinQuality(kl_divergence_nats=-1)}, "0 or more"),
+        ({"recipes": ["w4-kernels"], "targets": ["cpu:x86-64-v2"]}, "needs avx2"),
+    ]
+    for wanted, words in refused:
+        with pytest.raises(RemoteError, match=words) as caught:
+            await service.begin_build(**wanted)
+        assert caught.value.remote_reason == "INVALID_FIELD"
+    with pytest.raises(RemoteError, match="tradewind variant build tiny"):
+        await found_of(service)

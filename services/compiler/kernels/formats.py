@@ -60,29 +60,6 @@ class Format:
         """
         return (_products_w4 if self.has_offset else _products_w8)(text, weights, activation, rows)
 
-    def word(self, text: Text, weights: str) -> str:
-        """A vector of `unpack` as vector<8xi32>: `step_inputs` weights of each output."""
-        if self.has_offset:
-            return text.value(f"vector.bitcast {weights} : vector<32xi8> to vector<8xi32>")
-        wide = text.value(f"arith.extsi {weights} : vector<16xi8> to vector<16xi16>")
-        return text.value(f"vector.bitcast {wide} : vector<16xi16> to vector<8xi32>")
-
-    def accumulate(self, text: Text, weight: str, activation: str, total: str) -> str:
-        """Products of two words vector<8xi32> of one step, added to those before ("" for none)."""
-        pair = (_pair_w4 if self.has_offset else _pair_w8)(text, weight, activation)
-        return text.value(f"arith.addi {total}, {pair} : {self._summed}") if total else pair
-
-    def finish(self, text: Text, total: str) -> str:
-        """The sum of a group's `accumulate` as vector<8xi32>."""
-        if not self.has_offset:
-            return total
-        ones = text.value("arith.constant dense<1> : vector<16xi16>")
-        return text.value(f"llvm.call_intrinsic {_MADD_WORDS}({total}, {ones}) : {_WORDS}")
-
-    @property
-    def _summed(self) -> str:
-        return "vector<16xi16>" if self.has_offset else "vector<8xi32>"
-
 
 # Four bits and an offset, activations in 8 bits. Products of a pair are at most 2 · 15 · 127, and eight of these stay
 # within 16 bits: 30,480.
@@ -119,14 +96,19 @@ def _products_w4(text: Text, weights: list[str], activation: Callable[[int, int]
     return sums
 
 
-def _pair_w4(text: Text, weight: str, activation: str) -> str:
-    unsigned, signed = (text.value(f"vector.bitcast {v} : vector<8xi32> to vector<32xi8>") for v in (weight, activation))
-    return text.value(f"llvm.call_intrinsic {_MADD_BYTES}({unsigned}, {signed}) : {_BYTES}")
+def add_products_w4(text: Text, weights: str, activations: str, total: str) -> str:
+    """Products of two vector<8xi32> of four numbers each, added to those of the group before ("" for none)."""
+    unsigned, signed = (
+        text.value(f"vector.bitcast {v} : vector<8xi32> to vector<32xi8>") for v in (weights, activations)
+    )
+    pair = text.value(f"llvm.call_intrinsic {_MADD_BYTES}({unsigned}, {signed}) : {_BYTES}")
+    return text.value(f"arith.addi {total}, {pair} : vector<16xi16>") if total else pair
 
 
-def _pair_w8(text: Text, weight: str, activation: str) -> str:
-    one, other = (text.value(f"vector.bitcast {v} : vector<8xi32> to vector<16xi16>") for v in (weight, activation))
-    return text.value(f"llvm.call_intrinsic {_MADD_WORDS}({one}, {other}) : {_WORDS}")
+def group_sum_w4(text: Text, total: str) -> str:
+    """What `add_products_w4` gave for a whole group, as vector<8xi32>."""
+    ones = text.value("arith.constant dense<1> : vector<16xi16>")
+    return text.value(f"llvm.call_intrinsic {_MADD_WORDS}({total}, {ones}) : {_WORDS}")
 
 
 def _unpack_w8(text: Text, weights: str, weights_type: str, block: str, group: str) -> list[str]:

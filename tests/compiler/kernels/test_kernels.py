@@ -40,8 +40,7 @@ LINEARS = (
     Linear(W8, 6, 64, 48),
     Linear(W4, 132, 96, 24),
     Linear(W8, 132, 96, 24),
-    Linear(W4, 160, 96, 24),
-    Linear(W8, 160, 1280, 16),
+    Linear(W4, 64, 1280, 24),
 )
 ATTENTION = Attention(tokens=5, heads=6, width=40, slots=3, rows=71, kv_heads=2, scale=0.2)
 

@@ -38,6 +38,7 @@ LINEARS = (
     Linear(W4, 1, 64, 80),
     Linear(W4, 8, 96, 16),
     Linear(W8, 6, 64, 48),
+    Linear(W8, 8, 288, 48),
     Linear(W4, 132, 96, 24),
     Linear(W8, 132, 96, 24),
     Linear(W4, 64, 1280, 24),

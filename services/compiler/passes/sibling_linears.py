@@ -19,24 +19,24 @@ class Siblings:
     def __init__(self) -> None:
         """Empty."""
         self._rows: Any = None
-        self._results: list[torch.Tensor] = []
+        self._results: dict[int, torch.Tensor] = {}
 
     def put(self, rows: torch.Tensor, results: Sequence[torch.Tensor]) -> None:
-        """Results in the order in which they are taken, and the rows that they belong to."""
-        self._rows, self._results = rows, list(results)
+        """Results of the second layer, the third and so on, and the rows that they belong to."""
+        self._rows, self._results = rows, dict(enumerate(results, 1))
 
-    def take(self, rows: torch.Tensor) -> torch.Tensor:
-        """The next result.
+    def take(self, number: int, rows: torch.Tensor) -> torch.Tensor:
+        """The result of the layer of that number, once.
 
         Raises:
             UnsupportedModel: other rows than the first layer's.
         """
-        if rows is not self._rows or not self._results:
+        if rows is not self._rows or number not in self._results:
             raise UnsupportedModel(
                 "layers that shared their rows in one call do not in another; build it with a recipe without "
                 "sibling-linears, such as f32-grouped"
             )
-        result = self._results.pop(0)
+        result = self._results.pop(number)
         if not self._results:
             self._rows = None
         return result
@@ -67,14 +67,14 @@ class FirstSibling(torch.nn.Module):
 class LaterSibling(torch.nn.Module):
     """Takes what the first has computed."""
 
-    def __init__(self, siblings: Siblings) -> None:
-        """Has no weights of its own."""
+    def __init__(self, number: int, siblings: Siblings) -> None:
+        """Has no weights of its own; `number` counts from the first sibling, which is 0."""
         super().__init__()
-        self._siblings = siblings
+        self._number, self._siblings = number, siblings
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """The same rows in; own outputs out."""
-        return self._siblings.take(rows)
+        return self._siblings.take(self._number, rows)
 
 
 Place = tuple[torch.nn.Module, str]
@@ -124,9 +124,9 @@ def join_siblings(found: Sequence[Sequence[Place]]) -> None:
         layers = [_at(place) for place in places]
         if all(isinstance(layer, PackedLinear) for layer in layers):
             siblings = Siblings()
-            for place in places:
-                setattr(*place, LaterSibling(siblings))
             setattr(*places[0], FirstSibling(layers, siblings))
+            for number, place in enumerate(places[1:], 1):
+                setattr(*place, LaterSibling(number, siblings))
 
 
 def _at(place: Place) -> Any:

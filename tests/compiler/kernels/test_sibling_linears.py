@@ -45,14 +45,15 @@ def test_joined_weights_stand_one_behind_the_other() -> None:
     assert first.sizes == (64, 64) and list(block.a.parameters()) == []
 
 
-def test_results_of_other_rows_are_refused() -> None:
+def test_each_takes_its_own_result_once_and_results_of_other_rows_are_refused() -> None:
     siblings, rows = Siblings(), torch.zeros(1, 64)
-    siblings.put(rows, [rows + 1])
+    siblings.put(rows, [rows + 1, rows + 2])
     with pytest.raises(UnsupportedModel, match="without sibling-linears"):
-        siblings.take(torch.zeros(1, 64))
-    assert torch.equal(siblings.take(rows), rows + 1)
+        siblings.take(1, torch.zeros(1, 64))
+    assert torch.equal(siblings.take(2, rows), rows + 2)
+    assert torch.equal(siblings.take(1, rows), rows + 1)
     with pytest.raises(UnsupportedModel):
-        siblings.take(rows)
+        siblings.take(1, rows)
 
 
 def _fixed(tensor: torch.Tensor) -> torch.nn.Parameter:

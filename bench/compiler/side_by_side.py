@@ -124,7 +124,7 @@ def table(samples: Samples) -> list[str]:
             for c in CASES
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    for kind in (_LLAMA, _TORCH):
+    for kind in (k for k in (_LLAMA, _TORCH) if any(name.startswith(k) for name in samples)):
         ratios = [best(samples, _OURS, c.name) / best(samples, kind, c.name) for c in CASES]
         lines.append(f"| **best of ours / best of {kind.strip()}** | " + " | ".join(f"{r:.2f}" for r in ratios) + " |")
     single = best(samples, _OURS, "decode 1")

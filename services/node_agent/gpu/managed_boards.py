@@ -16,7 +16,6 @@ from typing import Final, TypeVar
 import structlog
 
 from services.node_agent.core.mig.goal import Order
-from services.node_agent.core.mig.ledger import Outcome
 from services.node_agent.core.target import Target
 from services.node_agent.devices.port import Partition
 from services.node_agent.gpu.executor.board import AT_ONCE_S, Access, Planners
@@ -132,12 +131,6 @@ class ManagedBoards:
         """Boards that are managed; none before the helper answered."""
         return frozenset(self._boards)
 
-    def fault(self, uuid: str) -> str:
-        """Why a board is to take no new work; "" when it may, or is not managed."""
-        board = self._boards.get(uuid)
-        last = board.state.last if board else None
-        return f"layout degraded: {last.words}" if last and last.outcome is Outcome.DEGRADED else ""
-
     def partitions(self) -> tuple[Partition, ...]:
         """Partitions that can be opened, of all boards."""
         return tuple(
@@ -148,7 +141,7 @@ class ManagedBoards:
 
     def layouts(self) -> list[node_pb2.LayoutStatus]:
         """What goes on with each board's layout."""
-        return [layout_status(board.state, board.refusal) for board in self._boards.values()]
+        return [layout_status(board.state, board.refusal, board.taken) for board in self._boards.values()]
 
     def power_states(self) -> list[node_pb2.PowerStatus]:
         """Power of each board."""

@@ -28,6 +28,7 @@ from services.node_agent.gpu.executor.look import Held
 from services.node_agent.gpu.helper.client import HelperClient
 from services.node_agent.gpu.managed_boards import ManagedBoards, Reach
 from services.node_agent.gpu.managed_boards import Surroundings as BoardSurroundings
+from services.node_agent.gpu.reading.process import ReaderProcess
 from services.node_agent.gpu.simulated import SimulatedGpus
 from services.node_agent.gpu.telemetry import Telemetry
 from services.node_agent.link import Link
@@ -128,6 +129,8 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
         telemetry = Telemetry(found.reader, found.watches)
         telemetry.start()
         life.on_stop(_async(telemetry.stop))
+    if isinstance(found.reader, ReaderProcess):
+        life.on_stop(_async(found.reader.close))
     metering = asyncio.create_task(_meter(inventory, fleet, settings.report_period_s))
     life.on_stop(lambda: _end(metering))
     # The link still tells that replicas drain, and ends after them.

@@ -23,6 +23,7 @@ from services.node_agent.core.energy import Rate
 from services.node_agent.core.target import ReplicaSpec, Target
 from services.node_agent.devices.discovery import discover_cpu, offered_cpus
 from services.node_agent.devices.inventory import Inventory
+from services.node_agent.devices.port import DeviceKind
 from services.node_agent.gpu.discovery import Boards, discover_in_time
 from services.node_agent.gpu.executor.look import Held
 from services.node_agent.gpu.helper.client import HelperClient
@@ -178,6 +179,9 @@ class _Parts:
 
     def _process_spec(self, spec: ReplicaSpec, envelope: Path, number: int) -> ProcessSpec:
         name = hashlib.sha256(spec.replica_id.encode()).hexdigest()[:12]
+        facts = self._inventory.find(spec.device_id).facts
+        # On a simulated board there is nothing to see: the process runs on the CPU, and the slice is booked for it.
+        gpu_uuid = "" if facts.kind is DeviceKind.SIMULATED else spec.partition_uuid
         return ProcessSpec(
             replica_id=spec.replica_id,
             variant_id=spec.variant_id,
@@ -186,7 +190,7 @@ class _Parts:
             trusted_keys=self._settings.keys.absolute(),
             socket=self._folder.sockets / f"{name}-{number}",
             cpu_ids=spec.cpu_ids,
-            gpu_uuid=spec.partition_uuid,
+            gpu_uuid=gpu_uuid,
             batch_limit=spec.batch_limit,
             parent=os.getpid(),
             rate=self._inventory.find(spec.device_id).rate(),

@@ -109,7 +109,12 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     obedience = Obedience(node_id, folder, follow)
     identity = Identity(node_id, read_boot_id(), time.time_ns(), "", labels, settings.report_period_s)
     reporter = Reporter(identity, list(inventory), fleet, store, lambda: obedience.newest, managed, found.faults)
-    bench, turn = parts.workbench(fetcher, node_id, lambda: fleet.busy), asyncio.Lock()
+
+    def taken() -> set[int | str]:
+        standing = [one for device in found.devices for one in device.partitions()]
+        return fleet.busy | (managed.strangers(standing) if managed is not None else set())
+
+    bench, turn = parts.workbench(fetcher, node_id, taken), asyncio.Lock()
     server.add(inference.register, inference.InferenceProxy(fleet), inference.SERVICE)
     servicer = NodeAgentServicer(reporter, Measurer(bench, turn), DispatchTimer(bench, turn))
     server.add(node_pb2_grpc.add_NodeAgentServiceServicer_to_server, servicer, "tradewind.v1.NodeAgentService")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +138,11 @@ class ManagedBoards:
             for board in self._boards.values()
             for one in board.state.partitions
         )
+
+    def strangers(self, standing: Iterable[Partition]) -> set[str]:
+        """UUIDs of slices on managed boards that are not ours, out of those that stand on any board."""
+        ours = {one.uuid for one in self.partitions()}
+        return {one.uuid for one in standing if one.device_id in self._boards and one.uuid not in ours}
 
     def layouts(self) -> list[node_pb2.LayoutStatus]:
         """What goes on with each board's layout."""

@@ -1,13 +1,14 @@
 """Replica processes that serve on slices of a simulated board, and load on them: agent and replicas are real.
 
-The helper's server is in this process, over a machine that can be made to fail. A slice of a simulated board computes
-nothing: its process runs the CPU variant on the host's cores. So what is shown is that changing a board leaves what
-serves on other slices alone (process, slice, requests), not how slices of a chip disturb each other.
+A slice of a simulated board computes nothing: its process runs the CPU variant on the host's cores. So what is shown is
+that changing a board leaves what serves on other slices alone (process, slice, requests), not how slices of a chip
+disturb each other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from services.node_agent.gpu.simulated import SimulatedGpus, SimulatedMachine
 from services.node_agent.gpu.simulated.products import PRODUCTS
+from tests.gpu.helper.process import Helper
 from tests.gpu.helper.within import client_of_helper
 from tests.node_agent.agent_process import NODE_ID, Agent, generate, tokens_of
 from tests.node_agent.neighbours import (
@@ -67,14 +69,10 @@ class Board:
     """One simulated H100 that an agent cuts, and what is told to it."""
 
     tiny: TinyVariant
-    machine: SimulatedMachine
+    uuid: str
     orchestrator: Orchestrator
     agent: Agent
     generation: int = 0
-
-    @property
-    def uuid(self) -> str:
-        return self.machine.boards[0].uuid
 
     def tell(self, places: Sequence[str], **replicas: str) -> None:
         """A target: slices by "PROFILE@START", and the place of each replica, whose slice stands."""
@@ -111,21 +109,38 @@ class Board:
 
 
 @asynccontextmanager
-async def serving_board(tiny: TinyVariant, folder: Path) -> AsyncIterator[Board]:
-    """Neighbours, machine, helper and agent."""
+async def failing_board(tiny: TinyVariant, folder: Path) -> AsyncIterator[tuple[Board, SimulatedMachine]]:
+    """A board whose machine is in this process, behind the helper's server, so that it can be made to fail."""
     machine = SimulatedMachine([PRODUCTS["h100-80"]], 1, time.monotonic)
     gpus = SimulatedGpus(machine)
     helper = client_of_helper(gpus, gpus, folder)
+    async with board_behind(helper._path, machine.boards[0].uuid, tiny, folder) as board:
+        yield board, machine
+
+
+@asynccontextmanager
+async def serving_board(tiny: TinyVariant, folder: Path) -> AsyncIterator[Board]:
+    """A board behind a helper process."""
+    with tempfile.TemporaryDirectory() as place, Helper(Path(place) / "run", backend="simulated:h100-80") as helper:
+        uuid = helper.client.boards()[0].uuid
+        helper.client.close()
+        async with board_behind(helper.socket, uuid, tiny, folder) as board:
+            yield board
+
+
+@asynccontextmanager
+async def board_behind(helper: Path, uuid: str, tiny: TinyVariant, folder: Path) -> AsyncIterator[Board]:
+    """Neighbours and an agent for the board of a helper."""
     compiler, orchestrator = FileCompiler(), Orchestrator()  # type: ignore[abstract]
     compiler.offer(tiny)
     servers = [await serve_compiler(compiler), await serve_orchestrator(orchestrator)]
     compiling, planning = (server.address for server in servers)
-    settings = {"gpu_helper": str(helper._path), "cpu_ids": "0"}
+    settings = {"gpu_helper": str(helper), "cpu_ids": "0"}
     agent = Agent(folder / "state", compiling, planning, tiny.public_key_file.parent, **settings)
     try:
         await agent.start()
         await until(lambda: bool(orchestrator.reports) and len(orchestrator.report.layouts) == 1)
-        yield Board(tiny, machine, orchestrator, agent)
+        yield Board(tiny, uuid, orchestrator, agent)
     finally:
         await agent.close()
         for server in servers:

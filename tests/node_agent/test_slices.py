@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from services.node_agent.gpu.simulated import Fault, FaultKind
-from tests.gpu.serving import Load, serving_board
+from tests.gpu.serving import Load, failing_board, serving_board
 from tests.tiny_variant import TinyVariant
 from tradewind.v1 import node_pb2
 
@@ -51,14 +51,14 @@ async def test_what_serves_on_a_slice_does_not_notice_changes_beside_it(tiny: Ti
 
 async def test_servers_are_back_after_a_change_that_failed(tiny: TinyVariant, tmp_path: Path) -> None:
     """Promise 6: the slice of a server was taken away for a layout that could not be made; it serves again in time."""
-    async with serving_board(tiny, tmp_path) as board:
+    async with failing_board(tiny, tmp_path) as (board, machine):
         board.tell([KEPT, "9@4"])
         await board.ended(REACHED, KEPT, "9@4")
         before = board.slices()["9@4"].uuid
         board.tell([KEPT, "9@4"], steady=KEPT, moved="9@4")
         for name in ("steady", "moved"):
             await board.orchestrator.state(name, READY)
-        board.machine.inject(Fault(FaultKind.NO_PERMISSION, verb="create_gpu_instance", times=1))
+        machine.inject(Fault(FaultKind.NO_PERMISSION, verb="create_gpu_instance", times=1))
         begun_s = time.monotonic()
         board.tell([KEPT, "14@4"], steady=KEPT)
         await board.ended(RESTORED, KEPT, "9@4")

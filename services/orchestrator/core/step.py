@@ -25,6 +25,7 @@ from services.orchestrator.core.facts.wish import Demand, Deployment
 from services.orchestrator.core.liveness import Patience, next_state
 from services.orchestrator.core.planning.plan import Plan, make_plan
 from services.orchestrator.core.planning.scores import key_of
+from services.orchestrator.core.rollout.bars import LayoutMemory, watch_layouts, without_barred
 from services.orchestrator.core.rollout.rollout import Rollout, RolloutMemory, Target, roll_out
 from services.orchestrator.core.rollout.weights import weights_of
 from services.orchestrator.core.trigger import trigger_words
@@ -91,6 +92,7 @@ class State:
         deferred_s: when a plan that only saves may be made, because devices it would change are cool again.
         asked: whether the last plan was asked for by people, nodes or faults; what is, starts no cool-down.
         touches: when devices were changed last without being asked for.
+        layouts: those that boards would not take.
     """
 
     started_s: float
@@ -108,6 +110,7 @@ class State:
     deferred_s: float | None = None
     asked: bool = True
     touches: tuple[Touch, ...] = ()
+    layouts: LayoutMemory = field(default_factory=LayoutMemory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +255,7 @@ def situation_of(state: State, seen: Observation, nodes: tuple[Node, ...], now_s
     quarantined = (*state.quarantined, *learnt.rolled_back)
     return Situation(
         deployments=planned_wishes(learnt, seen.deployments, policy, seen.foreseen),
-        nodes=nodes,
+        nodes=without_barred(nodes, state.layouts, now_s),
         catalog=learnt.catalog if policy.adaptive and learnt.source == seen.catalog else seen.catalog,
         parent=seen.blueprint,
         budgets=seen.budgets,
@@ -296,7 +299,8 @@ def _remember(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: f
             key = (replica.deployment_id, replica.variant_id, replica.device_class)
             if all((q.deployment_id, q.variant_id, q.device_class) != key for q in quarantined):
                 quarantined.append(Quarantine(*key, report.reason, now_s + QUARANTINE_S))
-    state = replace(state, quarantined=tuple(quarantined))
+    layouts = watch_layouts(state.layouts, seen.blueprint, nodes, now_s)
+    state = replace(state, quarantined=tuple(quarantined), layouts=layouts)
     if seen.blueprint.blueprint_id != state.blueprint.blueprint_id:
         state = _in_force(state, seen, now_s)
     if state.policy.adaptive:

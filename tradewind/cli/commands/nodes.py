@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from tradewind.cli import words
+from tradewind.cli import boards, words
 from tradewind.cli.output import Cell, Output, lined, table_of, to_json, to_json_list
 from tradewind.cli.session import Session, command, with_session
 from tradewind.domain.units import show_bytes, show_mj, show_mw
@@ -55,6 +55,9 @@ def show_nodes(out: Output, found: Sequence[orchestrator_pb2.Node]) -> None:
         for reading in node.report.readings:
             if reading.fault:
                 out.show(Text(f"{node.report.node_id} {reading.device_id}: {reading.fault}", style="red"))
+        for status in node.report.layouts:
+            if trouble := boards.trouble(node.report, status.device_id):
+                out.show(Text(f"{node.report.node_id} {status.device_id}: ").append_text(trouble))
 
 
 def drain(session: Session, node: Annotated[str, typer.Argument(metavar="NODE", help="Node id.")]) -> None:

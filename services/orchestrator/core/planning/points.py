@@ -138,6 +138,9 @@ def _point(deployment: Deployment, variant: Variant, profile: Profile, batch: in
         return refuse(Refusal.NO_DEVICE, f"no node {where}that takes work has a {profile.device_class}")
     fitting = [s for s in shapes if s.most_of(kind) and _can_be_set(s.device, profile.power)]
     if not fitting:
+        if troubled := next((s.device for s in shapes if s.device.layout_trouble and not s.most_of(kind)), None):
+            words = f"{troubled.device_id} is not cut into {kind} for now: {troubled.layout_trouble}"
+            return refuse(Refusal.QUARANTINED, words)
         how = f"cut into {kind}" if not any(s.most_of(kind) for s in shapes) else f"set to {profile.power}"
         return refuse(Refusal.NO_DEVICE, f"no {profile.device_class} can be {how}")
     places = sum(s.count * s.places(kind, memory) for s in fitting)

@@ -17,7 +17,7 @@ from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.facts.blueprint import EMPTY, Blueprint, Replica
 from services.orchestrator.core.facts.catalog import EMPTY_CATALOG, Catalog, Quarantine
 from services.orchestrator.core.facts.explanation import Explanation
-from services.orchestrator.core.facts.fleet import Budget, Node, NodeState, ReplicaState
+from services.orchestrator.core.facts.fleet import Budget, Device, Node, NodeState, ReplicaState
 from services.orchestrator.core.facts.policy import ENERGY, Policy
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.traffic import DeploymentTraffic, PowerReading, Speed
@@ -202,7 +202,7 @@ def _plan(state: State, seen: Observation, situation: Situation, now_s: float) -
     asked = is_asked(state.acted, situation)
     state = replace(
         state,
-        planned=situation,
+        planned=replace(situation, parent=plan.blueprint),
         acted=situation,
         explanations=plan.explanations,
         deferred_s=None,
@@ -323,7 +323,7 @@ def _in_force(state: State, seen: Observation, now_s: float) -> State:
 def _swaps(state: State, seen: Observation, now_s: float) -> tuple[Swap, ...]:
     """A new blueprint is in force: note which deployments it gave another operating point without being asked to."""
     assert state.planned is not None
-    before = state.planned.parent
+    before = state.blueprint
     asked = {d.deployment_id: d.generation for d in state.planned.deployments}
     swaps = {
         s.deployment_id: s for s in state.swaps if any(d.deployment_id == s.deployment_id for d in seen.deployments)
@@ -337,14 +337,22 @@ def _swaps(state: State, seen: Observation, now_s: float) -> tuple[Swap, ...]:
 
 
 def _outline(situation: Situation | None) -> object:
-    """What a plan depends on; reports of progress are left out, they change all the time and change no plan."""
+    """What a plan depends on. Reports of progress are left out, and what devices only do after a plan: settings, sleep."""
     if situation is None:
         return None
     return (
-        tuple((n.node_id, n.state, n.devices, n.labels) for n in situation.nodes),
+        tuple((n.node_id, n.state, tuple(_lasting(d) for d in n.devices), n.labels) for n in situation.nodes),
         (situation.deployments, situation.catalog, situation.parent.blueprint_id),
         (situation.budgets, situation.settled, situation.gone),
         tuple((q.deployment_id, q.variant_id, q.device_class) for q in situation.quarantined),
+    )
+
+
+def _lasting(device: Device) -> object:
+    """The device but for what follows the blueprint in force by itself and is told again at each look."""
+    return (
+        *(device.device_id, device.device_class, device.memory_bytes, device.cpu_ids, device.partitions),
+        *(device.idle_power_mw, device.power_settings, device.table, device.sleep_power_mw, device.price_per_hour),
     )
 
 

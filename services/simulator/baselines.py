@@ -13,7 +13,6 @@ from dataclasses import replace
 from math import sqrt
 from typing import Final
 
-from services.orchestrator.core.facts.levers import Levers
 from services.orchestrator.core.facts.policy import POLICIES, Policy
 from services.orchestrator.core.facts.wish import Demand
 from services.simulator.outcome import Outcome
@@ -34,7 +33,7 @@ FORESIGHT_S: Final = 120.0
 Tell = Callable[[str, Outcome], None]
 
 
-def best_static(case: Case, tell: Tell, narrowings: Iterable[str] = ("",)) -> Outcome:
+def best_static(case: Case, policy: Policy, tell: Tell, narrowings: Iterable[str] = ("",)) -> Outcome:
     """The cheapest fixed placement whose attainment is reached; the best attainment when none does.
 
     Args:
@@ -42,14 +41,14 @@ def best_static(case: Case, tell: Tell, narrowings: Iterable[str] = ("",)) -> Ou
     """
     found: list[Outcome] = []
     for device_type in narrowings:
-        found += _search(case, device_type, tell)
+        found += _search(case, policy, device_type, tell)
     return _best(found)
 
 
 def static_peak(case: Case, tell: Tell) -> Outcome:
     """The fastest variant on whole devices at the default clock, for the peak minute, raised until it attains."""
     policy = replace(
-        POLICIES["static-peak"], levers=Levers(variants=False, partitions=False, power=False, consolidation=True)
+        POLICIES["static-peak"], levers=replace(POLICIES["static-peak"].levers, consolidation=True)
     )
     seen = case.trace.between(case.from_s, float("inf"))
     rate, outcome = seen.peak_per_s(60.0), None
@@ -106,14 +105,14 @@ def foresight(trace: Trace, window_s: float) -> Callable[[float], tuple[tuple[st
     return foresee
 
 
-def _search(case: Case, device_type: str, tell: Tell) -> list[Outcome]:
+def _search(case: Case, policy: Policy, device_type: str, tell: Tell) -> list[Outcome]:
     seen = case.trace.between(case.from_s, float("inf"))
     mean = len(seen) / max(seen.length_s, 1e-9)
     low, high = _LEAST_RATE * mean, _MOST_RATE * mean
     found: list[Outcome] = []
     for _ in range(_SEARCH_STEPS):
         rate = sqrt(low * high)
-        outcome = run(case, POLICIES["static"], demand_of(seen, rate, mean), device_type=device_type)
+        outcome = run(case, policy, demand_of(seen, rate, mean), device_type=device_type)
         tell(f"{device_type or 'all'} {rate:.3g}/s", outcome)
         found.append(outcome)
         # A rate that has no placement at all is beyond the devices, one that attains is more than needed.

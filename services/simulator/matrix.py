@@ -53,7 +53,7 @@ class Workload:
 
 
 WORKLOADS: Final = (
-    Workload("chat", "azure2023_conv.csv.gz", Limits(1.0, 0.05), copies=4, look_s=2.0),
+    Workload("chat", "azure2023_conv.csv.gz", Limits(1.0, 0.05), copies=8, look_s=2.0),
     Workload("code", "azure2023_code.csv.gz", Limits(2.0, 0.05), copies=3, look_s=2.0),
     Workload(
         "summarisation", "arxiv_summarization_lengths.csv.gz", Limits(2.0, 0.05),

@@ -25,6 +25,7 @@ from services.orchestrator.core.facts.wish import Demand, Deployment
 from services.orchestrator.core.liveness import Patience, next_state
 from services.orchestrator.core.planning.plan import Plan, make_plan
 from services.orchestrator.core.planning.scores import key_of
+from services.orchestrator.core.rollout.fills import Fill, fills_of
 from services.orchestrator.core.rollout.rollout import Rollout, RolloutMemory, Target, roll_out
 from services.orchestrator.core.rollout.weights import weights_of
 from services.orchestrator.core.trigger import trigger_words
@@ -143,12 +144,14 @@ class Publish:
         weights: share of requests for its size that a replica is given, where that is not 1, by replica id.
         limits: sequences together that a replica is given, where that is less than its batch limit, by replica id.
         asleep: deployments that run nothing until a request comes; gateways hold requests for them.
+        fills: how far each replica is filled before the next one works, by replica id.
     """
 
     routes: tuple[tuple[str, tuple[Replica, ...]], ...]
     weights: tuple[tuple[str, float], ...] = ()
     limits: tuple[tuple[str, int], ...] = ()
     asleep: tuple[str, ...] = ()
+    fills: tuple[tuple[str, Fill], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,10 +215,13 @@ def _plan(state: State, seen: Observation, situation: Situation, now_s: float) -
 
 
 def _publish(state: State, seen: Observation, rollout: Rollout) -> Publish:
-    if not state.policy.adaptive:
-        return Publish(rollout.routes, weights_of(rollout.routes, ()))
-    weights = weights_of(rollout.routes, seen.speeds)
-    return Publish(rollout.routes, weights, rollout.limits, state.learnt.asleep)
+    learnt, policy = state.learnt, state.policy
+    spread = learnt.alarmed if policy.levers.packing else frozenset(name for name, _ in rollout.routes)
+    wishes = planned_wishes(learnt, seen.deployments, policy, seen.foreseen)
+    fills = fills_of(rollout.routes, wishes, seen.catalog, seen.blueprint, spread)
+    if not policy.adaptive:
+        return Publish(rollout.routes, weights_of(rollout.routes, ()), fills=fills)
+    return Publish(rollout.routes, weights_of(rollout.routes, seen.speeds), rollout.limits, learnt.asleep, fills)
 
 
 def watch(state: State, seen: Observation, now_s: float) -> State:

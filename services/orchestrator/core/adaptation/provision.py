@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.adaptation.alarm import Alarm
+from services.orchestrator.core.adaptation.attainment import attainment
 from services.orchestrator.core.adaptation.forecast import Forecast, forecast
 from services.orchestrator.core.adaptation.history import History
-from services.orchestrator.core.facts.traffic import DeploymentTraffic
-from services.orchestrator.core.facts.wish import Demand, Deployment
+from services.orchestrator.core.facts.traffic import DeploymentTraffic, Window
+from services.orchestrator.core.facts.wish import Demand, Deployment, Metric, Slo
 
 # Less history than this moves nothing: it is mostly the first windows' noise.
 WARM_UP_S: Final = 30.0
@@ -42,11 +43,18 @@ SLEEP_AFTER_S: Final = 600.0
 # An alarm that the forecast does not explain raises the provision by this factor, again after `PRESS_PAUSE_S`.
 PRESS: Final = 1.25
 PRESS_PAUSE_S: Final = 60.0
-# Beyond this factor the model is not a little wrong but useless; more machines are not the answer.
+# Outside these factors the model is not a little wrong but useless; more or fewer machines are not the answer.
 MOST_PRESSURE: Final = 2.0
-# Pressure eases by this factor for each `EASE_AFTER_S` without an alarm.
-EASE: Final = 0.9
+LEAST_PRESSURE: Final = 0.5
+# Pressure eases by this factor for each `EASE_AFTER_S` without an alarm: above 1 by that alone, below it only while the
+# limits are kept with room. The model reckons each replica for itself and on the safe side; what is seen decides.
+EASE: Final = 0.92
 EASE_AFTER_S: Final = 120.0
+# Room: so small a share of the misses that the SLO allows. Too close: so large a one; the provision then grows a little.
+ROOM_SHARE: Final = 0.3
+CLOSE_SHARE: Final = 0.8
+# One allowed miss at least must have been possible, else none says nothing: 100 requests at a p99.
+LEAST_ALLOWED: Final = 1.0
 
 
 # Words that are inherited again and again do not grow.
@@ -64,7 +72,7 @@ class Provision:
         since_s: when it was last changed.
         low_since_s: since when the forecast is below the band; None when it is not.
         low: the greatest that was wanted in the later half of that time, which is what a fall goes to.
-        pressure: factor that alarms put on the forecast; `pressed_s` when it last changed.
+        pressure: factor that attainment and alarms put on the forecast; `pressed_s` when it last changed.
         asleep: nothing is provisioned; the first request wakes it.
         words: why it is as it is, with figures.
     """
@@ -103,7 +111,7 @@ def provide(
     if history.age_s < WARM_UP_S:
         return before
     alarmed = tuple(alarms)
-    before = _pressed(before, alarmed, now_s)
+    before = _pressed(before, wish.slo, traffic.windows, alarmed, now_s)
     return _banded(before, wish, history, bool(alarmed), now_s)
 
 
@@ -119,16 +127,34 @@ def _woken(before: Provision, wish: Deployment, history: History, now_s: float) 
     return replace(before, asleep=False, demand=demand, since_s=now_s, words="awake")
 
 
-def _pressed(before: Provision, alarmed: tuple[Alarm, ...], now_s: float) -> Provision:
+def _pressed(
+    before: Provision, slo: Slo, windows: tuple[Window, ...], alarmed: tuple[Alarm, ...], now_s: float
+) -> Provision:
     if alarmed:
         # Only a change that had its time to help can be said not to have helped.
         ripe = now_s - max(before.pressed_s, before.since_s) >= PRESS_PAUSE_S
         fresh = any(now_s - a.last_s < 1.0 for a in alarmed)
         if ripe and fresh and before.pressure < MOST_PRESSURE:
             return replace(before, pressure=min(before.pressure * PRESS, MOST_PRESSURE), pressed_s=now_s)
-    elif before.pressure > 1.0 and now_s - before.pressed_s >= EASE_AFTER_S:
-        return replace(before, pressure=max(before.pressure * EASE, 1.0), pressed_s=now_s)
+    elif now_s - max(before.pressed_s, before.since_s) >= EASE_AFTER_S:
+        used = _allowance_used(slo, [w for w in windows if w.start_s >= before.pressed_s])
+        if used is not None and used > CLOSE_SHARE:
+            return replace(before, pressure=min(before.pressure / EASE, MOST_PRESSURE), pressed_s=now_s)
+        if before.pressure > 1.0 or (used is not None and used < ROOM_SHARE):
+            return replace(before, pressure=max(before.pressure * EASE, LEAST_PRESSURE), pressed_s=now_s)
     return before
+
+
+def _allowance_used(slo: Slo, windows: Iterable[Window]) -> float | None:
+    """Misses as a share of those that the tightest limit allows; None when too few requests were judged, or no limit."""
+    shares: list[float] = []
+    kept = attainment(windows, slo)
+    for metric, share in ((Metric.TTFT, kept.ttft_share), (Metric.TPOT, kept.tpot_share)):
+        allowed = 1.0 - slo.percentile_of(metric) / 100.0
+        if allowed * kept.judged < LEAST_ALLOWED:
+            return None
+        shares.append((1.0 - share) / allowed)
+    return max(shares) if slo.latency else None
 
 
 def _banded(before: Provision, wish: Deployment, history: History, alarmed: bool, now_s: float) -> Provision:
@@ -157,7 +183,7 @@ def _changed(before: Provision, wanted: Demand, seen: Forecast, now_s: float) ->
     words = (
         f"{before.demand.requests_per_s:.3g} → {wanted.requests_per_s:.3g} requests/s "
         f"(seen {seen.mean_per_s:.3g}, up to {seen.upper_per_s:.3g}, dispersion {seen.dispersion:.2g}"
-        + (f", pressed × {before.pressure:.3g})" if before.pressure > 1.0 else ")")
+        + (f", × {before.pressure:.3g} by attainment)" if before.pressure != 1.0 else ")")
     )
     return replace(before, demand=wanted, since_s=now_s, low_since_s=None, low=None, words=words)
 

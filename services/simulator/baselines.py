@@ -47,9 +47,7 @@ def best_static(case: Case, policy: Policy, tell: Tell, narrowings: Iterable[str
 
 def static_peak(case: Case, tell: Tell) -> Outcome:
     """The fastest variant on whole devices at the default clock, for the peak minute, raised until it attains."""
-    policy = replace(
-        POLICIES["static-peak"], levers=replace(POLICIES["static-peak"].levers, consolidation=True)
-    )
+    policy = replace(POLICIES["static-peak"], levers=replace(POLICIES["static-peak"].levers, consolidation=True))
     seen = case.trace.between(case.from_s, float("inf"))
     rate, outcome = seen.peak_per_s(60.0), None
     for _ in range(_PEAK_TRIES):

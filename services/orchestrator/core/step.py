@@ -343,7 +343,7 @@ def _swaps(state: State, seen: Observation, now_s: float) -> tuple[Swap, ...]:
 
 
 def _outline(situation: Situation | None) -> object:
-    """What a plan depends on. Reports of progress are left out, and what devices only do after a plan: settings, sleep."""
+    """What a plan depends on. Reports of progress are left out, and what follows a plan: settings, sleep."""
     if situation is None:
         return None
     return (

@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.adaptation.alarm import Alarm
-from services.orchestrator.core.adaptation.attainment import attainment
 from services.orchestrator.core.adaptation.forecast import Forecast, forecast
 from services.orchestrator.core.adaptation.history import History
-from services.orchestrator.core.facts.traffic import DeploymentTraffic, Window
+from services.orchestrator.core.facts.traffic import DeploymentTraffic
 from services.orchestrator.core.facts.wish import Demand, Deployment, Metric, Slo
 
 # Less history than this moves nothing: it is mostly the first windows' noise.
@@ -45,19 +44,13 @@ PRESS: Final = 1.25
 PRESS_PAUSE_S: Final = 60.0
 # Outside these factors the model is not a little wrong but useless; more or fewer machines are not the answer.
 MOST_PRESSURE: Final = 2.0
-LEAST_PRESSURE: Final = 0.5
+LEAST_PRESSURE: Final = 0.65
 # Pressure eases by this factor for each `EASE_AFTER_S` without an alarm: above 1 by that alone, below it only while the
 # limits are kept with room. The model reckons each replica for itself and on the safe side; what is seen decides.
 EASE: Final = 0.92
 EASE_AFTER_S: Final = 120.0
-# Room: so small a share of the misses that the SLO allows. Too close: so large a one; the provision then grows a little.
+# Room: over half an hour so small a share of the misses that the SLO allows.
 ROOM_SHARE: Final = 0.3
-CLOSE_SHARE: Final = 0.8
-# Room proves something only when the load came near the forecast's upper end, in its busiest half minute.
-TESTED_SHARE: Final = 0.6
-TESTED_WINDOWS: Final = 6
-# After an alarm it does not ease below 1 for so long: what was learnt in a calm did not hold.
-REST_S: Final = 900.0
 # One allowed miss at least must have been possible, else none says nothing: 100 requests at a p99.
 LEAST_ALLOWED: Final = 1.0
 
@@ -78,7 +71,6 @@ class Provision:
         low_since_s: since when the forecast is below the band; None when it is not.
         low: the greatest that was wanted in the later half of that time, which is what a fall goes to.
         pressure: factor that attainment and alarms put on the forecast; `pressed_s` when it last changed.
-        alarmed_s: when an alarm last pressed.
         asleep: nothing is provisioned; the first request wakes it.
         words: why it is as it is, with figures.
     """
@@ -91,7 +83,6 @@ class Provision:
     low: Demand | None = None
     pressure: float = 1.0
     pressed_s: float = 0.0
-    alarmed_s: float | None = None
     asleep: bool = False
     words: str = ""
 
@@ -118,9 +109,8 @@ def provide(
     if history.age_s < WARM_UP_S:
         return before
     alarmed = tuple(alarms)
-    seen = forecast(history, now_s)
-    before = _pressed(before, wish.slo, traffic.windows, seen.upper_per_s, alarmed, now_s)
-    return _banded(before, wish, history, seen, bool(alarmed), now_s)
+    before = _pressed(before, wish.slo, history, alarmed, now_s)
+    return _banded(before, wish, history, bool(alarmed), now_s)
 
 
 def _may_sleep(wish: Deployment, history: History, traffic: DeploymentTraffic, before: Provision, now_s: float) -> bool:
@@ -135,53 +125,33 @@ def _woken(before: Provision, wish: Deployment, history: History, now_s: float) 
     return replace(before, asleep=False, demand=demand, since_s=now_s, words="awake")
 
 
-def _pressed(
-    before: Provision,
-    slo: Slo,
-    windows: tuple[Window, ...],
-    upper_per_s: float,
-    alarmed: tuple[Alarm, ...],
-    now_s: float,
-) -> Provision:
+def _pressed(before: Provision, slo: Slo, history: History, alarmed: tuple[Alarm, ...], now_s: float) -> Provision:
+    # Only a change that had its time to help can be said not to have helped.
+    passed_s = now_s - max(before.pressed_s, before.since_s)
     if alarmed:
-        # Only a change that had its time to help can be said not to have helped.
-        ripe = now_s - max(before.pressed_s, before.since_s) >= PRESS_PAUSE_S
         fresh = any(now_s - a.last_s < 1.0 for a in alarmed)
-        if ripe and fresh and before.pressure < MOST_PRESSURE:
+        if passed_s >= PRESS_PAUSE_S and fresh and before.pressure < MOST_PRESSURE:
             pressure = min(max(before.pressure * PRESS, 1.0), MOST_PRESSURE)
-            return replace(before, pressure=pressure, pressed_s=now_s, alarmed_s=now_s)
-    elif now_s - max(before.pressed_s, before.since_s) >= EASE_AFTER_S:
-        used = _allowance_used(slo, [w for w in windows if w.start_s >= before.pressed_s])
-        if used is not None and used > CLOSE_SHARE:
-            return replace(before, pressure=min(before.pressure / EASE, MOST_PRESSURE), pressed_s=now_s)
-        tested = _busiest_per_s(windows) >= TESTED_SHARE * upper_per_s
-        rested = before.alarmed_s is None or now_s - before.alarmed_s >= REST_S
-        if before.pressure > 1.0 or (used is not None and used < ROOM_SHARE and tested and rested):
-            return replace(before, pressure=max(before.pressure * EASE, LEAST_PRESSURE), pressed_s=now_s)
+            return replace(before, pressure=pressure, pressed_s=now_s)
+        return before
+    may_ease = before.pressure > 1.0 or (before.pressure > LEAST_PRESSURE and _has_room(slo, history))
+    if may_ease and now_s - before.pressed_s >= EASE_AFTER_S:
+        return replace(before, pressure=max(before.pressure * EASE, LEAST_PRESSURE), pressed_s=now_s)
     return before
 
 
-def _busiest_per_s(windows: tuple[Window, ...]) -> float:
-    """Requests a second in the busiest half minute."""
-    runs = [windows[i : i + TESTED_WINDOWS] for i in range(max(len(windows) - TESTED_WINDOWS + 1, 0))]
-    return max((sum(w.arrivals for w in run) / sum(w.length_s for w in run) for run in runs), default=0.0)
+def _has_room(slo: Slo, history: History) -> bool:
+    """Whether every limit was missed by far fewer requests than the SLO allows, of enough requests to tell."""
+    for limit in slo.latency:
+        missed = history.tpot_missed if limit.metric is Metric.TPOT else history.ttft_missed
+        allowed = 1.0 - limit.percentile / 100.0
+        if allowed * missed.weight < LEAST_ALLOWED or missed.mean > ROOM_SHARE * allowed:
+            return False
+    return bool(slo.latency)
 
 
-def _allowance_used(slo: Slo, windows: Iterable[Window]) -> float | None:
-    """Misses as a share of those that the tightest limit allows; None when too few requests were judged, or no limit."""
-    shares: list[float] = []
-    kept = attainment(windows, slo)
-    for metric, share in ((Metric.TTFT, kept.ttft_share), (Metric.TPOT, kept.tpot_share)):
-        allowed = 1.0 - slo.percentile_of(metric) / 100.0
-        if allowed * kept.judged < LEAST_ALLOWED:
-            return None
-        shares.append((1.0 - share) / allowed)
-    return max(shares) if slo.latency else None
-
-
-def _banded(
-    before: Provision, wish: Deployment, history: History, seen: Forecast, alarmed: bool, now_s: float
-) -> Provision:
+def _banded(before: Provision, wish: Deployment, history: History, alarmed: bool, now_s: float) -> Provision:
+    seen = forecast(history, now_s)
     wanted, have = demand_of(seen, wish, before.pressure), before.demand
     rate, planned = wanted.requests_per_s, have.requests_per_s
     if history.age_s < STATED_S and rate <= planned:

@@ -20,7 +20,7 @@ from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.wish import Deployment, Metric
 
 # Share of the TTFT limit that prompts before one may take: the rest is for its own, and for those longer than the mean.
-WAIT_SHARE: Final = 0.4
+WAIT_SHARE: Final = 0.25
 # Without a limit on TTFT a request waits for so many others at most.
 WAITING_WITHOUT_LIMIT: Final = 4
 # A decode step with prefills between may take longer than profiled at a steady load.
@@ -73,14 +73,15 @@ Key = tuple[str, str, str, PowerSetting]
 def _profiles(catalog: Catalog, routed: tuple[Replica, ...]) -> dict[Key, Profile]:
     wanted = {r.variant_id for r in routed}
     return {
-        (p.variant_id, p.device_class, p.partition_kind, p.power): p
-        for p in catalog.profiles
-        if p.variant_id in wanted
+        (p.variant_id, p.device_class, p.partition_kind, p.power): p for p in catalog.profiles if p.variant_id in wanted
     }
 
 
 def _filled(
-    wish: Deployment, routed: tuple[Replica, ...], profiles: dict[Key, Profile], powers: dict[tuple[str, str], PowerSetting]
+    wish: Deployment,
+    routed: tuple[Replica, ...],
+    profiles: dict[Key, Profile],
+    powers: dict[tuple[str, str], PowerSetting],
 ) -> list[tuple[str, Fill]]:
     most: dict[str, tuple[int, int, float]] = {}
     for r in routed:

@@ -21,10 +21,10 @@ from services.simulator.trace import Trace
 
 # Share of requests within both limits that a policy must reach to count.
 WANTED_ATTAINMENT: Final = 0.99
-# Bisections of the provisioned rate; the last step is below 4 % of it, less than a replica of any fleet here.
-_SEARCH_STEPS: Final = 6
-# A fixed placement is looked for between these multiples of the mean rate.
-_LEAST_RATE, _MOST_RATE = 0.5, 12.0
+# The provisioned rate is bisected to this factor, which is less than a replica of any fleet here.
+_SEARCH_FACTOR: Final = 1.05
+# It is looked for between these multiples of the mean rate and of the busiest ten seconds' rate.
+_LEAST_RATE, _MOST_RATE = 0.6, 1.3
 # Provisioning for the peak grows by this factor until attainment is reached, at most so often.
 _PEAK_STEP: Final = 1.15
 _PEAK_TRIES: Final = 10
@@ -106,9 +106,9 @@ def foresight(trace: Trace, window_s: float) -> Callable[[float], tuple[tuple[st
 def _search(case: Case, policy: Policy, device_type: str, tell: Tell) -> list[Outcome]:
     seen = case.trace.between(case.from_s, float("inf"))
     mean = len(seen) / max(seen.length_s, 1e-9)
-    low, high = _LEAST_RATE * mean, _MOST_RATE * mean
+    low, high = _LEAST_RATE * mean, _MOST_RATE * seen.peak_per_s(10.0)
     found: list[Outcome] = []
-    for _ in range(_SEARCH_STEPS):
+    while high > low * _SEARCH_FACTOR:
         rate = sqrt(low * high)
         outcome = run(case, policy, demand_of(seen, rate, mean), device_type=device_type)
         tell(f"{device_type or 'all'} {rate:.3g}/s", outcome)

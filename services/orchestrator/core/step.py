@@ -12,6 +12,7 @@ from typing import Final
 
 from services.orchestrator.core.adaptation.adapt import Memory, Sense, learn, planned_wishes, watch_swaps
 from services.orchestrator.core.adaptation.pace import Touch, changed_places, cool_at_s, is_asked, is_urgent, touched
+from services.orchestrator.core.adaptation.provision import AS_WISHED
 from services.orchestrator.core.adaptation.relief import NO_RELIEF, relief_for
 from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.facts.blueprint import EMPTY, Blueprint, Replica
@@ -36,6 +37,8 @@ STARTS_BEFORE_QUARANTINE: Final = 3
 QUARANTINE_S: Final = 600.0
 # After a swap that nobody asked for, the next one for savings comes no sooner.
 COOL_DOWN_S: Final = 600.0
+# Of the greatest demand that is possible, which is found to about a hundredth, so much is planned for.
+POSSIBLE_SHARE: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,16 +193,17 @@ def _is_due(state: State, seen: Observation, nodes: tuple[Node, ...], situation:
 
 
 def _plan(state: State, seen: Observation, situation: Situation, now_s: float) -> tuple[State, list[Effect]]:
-    plan = make_plan(situation)
-    findings = check(situation, plan.blueprint, plan.explanations)
+    plan, planned = _best_effort(situation, state.learnt)
+    findings = check(planned, plan.blueprint, plan.explanations)
     if findings:
         return replace(state, planned=situation, deferred_s=None), [Broken(findings)]
+    notes = _lessened(situation, planned)
     if state.policy.adaptive and not is_urgent(state.acted, situation):
         places = changed_places(seen.blueprint, plan.blueprint)
         cool_s = cool_at_s(state.touches, places, now_s)
         if cool_s is not None:
             words = f"a saving waits {cool_s - now_s:.0f} s: {len(places)} devices would change, some did lately"
-            return replace(state, planned=situation, deferred_s=cool_s), [Note(words)]
+            return replace(state, planned=situation, deferred_s=cool_s), [*notes, Note(words)]
     trigger = trigger_words(state.acted, situation, state.learnt.asleep)
     news = plan.blueprint != seen.blueprint or _verdicts(plan.explanations) != _verdicts(state.explanations)
     asked = is_asked(state.acted, situation)
@@ -211,7 +215,44 @@ def _plan(state: State, seen: Observation, situation: Situation, now_s: float) -
         deferred_s=None,
         asked=asked,
     )
-    return state, [Commit(plan, seen.blueprint, trigger)] if news else []
+    return state, [*notes, *([Commit(plan, seen.blueprint, trigger)] if news else [])]
+
+
+def _best_effort(situation: Situation, learnt: Memory) -> tuple[Plan, Situation]:
+    """The plan, and the situation that it is for.
+
+    A load that was seen and is more than the devices take is served as far as they do; a demand that is only stated is
+    left as it is, and its report says what is possible.
+    """
+    plan = make_plan(situation)
+    seen = {p.deployment_id for p in learnt.provisions if p.words != AS_WISHED}
+    possible = {
+        e.deployment_id: e.nearest_demand_requests_per_s * POSSIBLE_SHARE
+        for e in plan.explanations
+        if not e.feasible and e.nearest_demand_requests_per_s and e.deployment_id in seen
+    }
+    if not possible:
+        return plan, situation
+    wishes = tuple(
+        replace(w, demand=replace(w.demand, requests_per_s=possible[w.deployment_id]))
+        if w.deployment_id in possible
+        else w
+        for w in situation.deployments
+    )
+    less = replace(situation, deployments=wishes)
+    return make_plan(less), less
+
+
+def _lessened(situation: Situation, planned: Situation) -> list[Effect]:
+    """Words on deployments that are planned for less than they want."""
+    return [
+        Note(
+            f"{asked.name}: {asked.demand.requests_per_s:.4g} requests/s are more than the devices take; "
+            f"planned for {given.demand.requests_per_s:.4g}"
+        )
+        for asked, given in zip(situation.deployments, planned.deployments, strict=True)
+        if asked.demand != given.demand
+    ]
 
 
 def _publish(state: State, seen: Observation, rollout: Rollout) -> Publish:

@@ -44,7 +44,7 @@ PRESS: Final = 1.25
 PRESS_PAUSE_S: Final = 60.0
 # Outside these factors the model is not a little wrong but useless; more or fewer machines are not the answer.
 MOST_PRESSURE: Final = 2.0
-LEAST_PRESSURE: Final = 0.65
+LEAST_PRESSURE: Final = 0.75
 # Pressure eases by this factor for each `EASE_AFTER_S` without an alarm: above 1 by that alone, below it only while the
 # limits are kept with room. The model reckons each replica for itself and on the safe side; what is seen decides.
 EASE: Final = 0.92

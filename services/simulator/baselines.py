@@ -28,8 +28,8 @@ _LEAST_RATE, _MOST_RATE = 0.6, 1.3
 # Provisioning for the peak grows by this factor until attainment is reached, at most so often.
 _PEAK_STEP: Final = 1.15
 _PEAK_TRIES: Final = 10
-# What an oracle looks ahead: loading a replica and its wake take less.
-FORESIGHT_S: Final = 120.0
+# What an oracle looks ahead: waking a board and loading a replica take half of it.
+FORESIGHT_S: Final = 300.0
 Tell = Callable[[str, Outcome], None]
 
 

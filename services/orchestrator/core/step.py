@@ -189,7 +189,7 @@ def _is_due(state: State, seen: Observation, nodes: tuple[Node, ...], situation:
         return False
     if state.deferred_s is not None and now_s >= state.deferred_s:
         return True
-    return _outline(situation) != _outline(state.planned)
+    return not _alike(situation, state.planned)
 
 
 def _plan(state: State, seen: Observation, situation: Situation, now_s: float) -> tuple[State, list[Effect]]:
@@ -325,8 +325,13 @@ def _nodes(state: State, seen: Observation, now_s: float) -> tuple[Node, ...]:
             busy=bool(sight and sight.node.replicas),
             patience=state.patience,
         )
-        nodes.append(replace(sight.node, state=after) if sight else Node(name, after))
+        nodes.append(_with_state(sight.node, after) if sight else Node(name, after))
     return tuple(nodes)
+
+
+def _with_state(node: Node, state: NodeState) -> Node:
+    """The same object when nothing changes: thousands of nodes are compared at every look."""
+    return node if node.state is state else replace(node, state=state)
 
 
 def _settled_in(blueprint: Blueprint, nodes: tuple[Node, ...]) -> bool:
@@ -383,16 +388,25 @@ def _swaps(state: State, seen: Observation, now_s: float) -> tuple[Swap, ...]:
     return tuple(swaps[name] for name in sorted(swaps))
 
 
-def _outline(situation: Situation | None) -> object:
-    """What a plan depends on. Reports of progress are left out, and what follows a plan: settings, sleep."""
-    if situation is None:
-        return None
+def _alike(situation: Situation, planned: Situation | None) -> bool:
+    """Whether a plan would be the same. Reports of progress are left out, and what follows a plan: settings, sleep."""
     return (
-        tuple((n.node_id, n.state, tuple(_lasting(d) for d in n.devices), n.labels) for n in situation.nodes),
-        (situation.deployments, situation.catalog, situation.parent.blueprint_id),
-        (situation.budgets, situation.settled, situation.gone),
-        tuple((q.deployment_id, q.variant_id, q.device_class) for q in situation.quarantined),
+        planned is not None
+        and len(situation.nodes) == len(planned.nodes)
+        and all(a is b or _outline(a) == _outline(b) for a, b in zip(situation.nodes, planned.nodes, strict=True))
+        and (situation.deployments, situation.parent.blueprint_id) == (planned.deployments, planned.parent.blueprint_id)
+        and (situation.catalog is planned.catalog or situation.catalog == planned.catalog)
+        and (situation.budgets, situation.settled, situation.gone) == (planned.budgets, planned.settled, planned.gone)
+        and _failures(situation) == _failures(planned)
     )
+
+
+def _failures(situation: Situation) -> list[tuple[str, str, str]]:
+    return [(q.deployment_id, q.variant_id, q.device_class) for q in situation.quarantined]
+
+
+def _outline(node: Node) -> object:
+    return (node.node_id, node.state, [_lasting(d) for d in node.devices], node.labels)
 
 
 def _lasting(device: Device) -> object:

@@ -33,6 +33,8 @@ RAISE_SHARE: Final = 0.02
 LOWER_SHARE: Final = 0.20
 # A fall must last so long: half the cool-down of a device, and longer than the pauses of on/off traffic.
 LOWER_AFTER_S: Final = 300.0
+# It goes to this share of the provision at most: a calm says little of the next burst, and a rise after it is late.
+LOWER_LEAST: Final = 0.75
 # Two rises are this far apart at least, unless there is an alarm: a plan and its loading take about as long.
 RAISE_PAUSE_S: Final = 15.0
 # Mean lengths that differ by less change no capacity by more than the model's own error.
@@ -50,7 +52,7 @@ LEAST_PRESSURE: Final = 0.75
 EASE: Final = 0.92
 EASE_AFTER_S: Final = 120.0
 # Room: over half an hour so small a share of the misses that the SLO allows.
-ROOM_SHARE: Final = 0.3
+ROOM_SHARE: Final = 0.1
 # One allowed miss at least must have been possible, else none says nothing: 100 requests at a p99.
 LEAST_ALLOWED: Final = 1.0
 
@@ -168,7 +170,8 @@ def _banded(before: Provision, wish: Deployment, history: History, alarmed: bool
     early = now_s - since_s < LOWER_AFTER_S / 2.0
     low = wanted if early or before.low is None or rate >= before.low.requests_per_s else before.low
     if now_s - since_s >= LOWER_AFTER_S:
-        return _changed(before, low, seen, now_s)
+        least = _digits(LOWER_LEAST * planned)
+        return _changed(before, replace(low, requests_per_s=max(low.requests_per_s, least)), seen, now_s)
     return replace(before, low_since_s=since_s, low=low)
 
 

@@ -20,7 +20,7 @@ from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.wish import Deployment, Metric
 
 # Share of the TTFT limit that prompts before one may take: the rest is for its own, and for those longer than the mean.
-WAIT_SHARE: Final = 0.33
+WAIT_SHARE: Final = 0.25
 # Without a limit on TTFT a request waits for so many others at most.
 WAITING_WITHOUT_LIMIT: Final = 4
 # A decode step with prefills between may take longer than profiled at a steady load.

@@ -18,12 +18,13 @@ from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.facts.blueprint import EMPTY, Blueprint, Replica
 from services.orchestrator.core.facts.catalog import EMPTY_CATALOG, Catalog, Quarantine
 from services.orchestrator.core.facts.explanation import Explanation
-from services.orchestrator.core.facts.fleet import Budget, Device, Node, NodeState, ReplicaState
+from services.orchestrator.core.facts.fleet import Budget, Node, NodeState, ReplicaState
 from services.orchestrator.core.facts.policy import ENERGY, Policy
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.traffic import DeploymentTraffic, PowerReading, Speed
 from services.orchestrator.core.facts.wish import Demand, Deployment
 from services.orchestrator.core.liveness import Patience, next_state
+from services.orchestrator.core.news import alike, verdicts
 from services.orchestrator.core.planning.plan import Plan, make_plan
 from services.orchestrator.core.planning.scores import key_of
 from services.orchestrator.core.rollout.fills import Fill, fills_of
@@ -189,7 +190,7 @@ def _is_due(state: State, seen: Observation, nodes: tuple[Node, ...], situation:
         return False
     if state.deferred_s is not None and now_s >= state.deferred_s:
         return True
-    return not _alike(situation, state.planned)
+    return not alike(situation, state.planned)
 
 
 def _plan(state: State, seen: Observation, situation: Situation, now_s: float) -> tuple[State, list[Effect]]:
@@ -205,7 +206,7 @@ def _plan(state: State, seen: Observation, situation: Situation, now_s: float) -
             words = f"a saving waits {cool_s - now_s:.0f} s: {len(places)} devices would change, some did lately"
             return replace(state, planned=situation, deferred_s=cool_s), [*notes, Note(words)]
     trigger = trigger_words(state.acted, situation, state.learnt.asleep)
-    news = plan.blueprint != seen.blueprint or _verdicts(plan.explanations) != _verdicts(state.explanations)
+    news = plan.blueprint != seen.blueprint or verdicts(plan.explanations) != verdicts(state.explanations)
     asked = is_asked(state.acted, situation)
     state = replace(
         state,
@@ -386,45 +387,3 @@ def _swaps(state: State, seen: Observation, now_s: float) -> tuple[Swap, ...]:
         if asked.get(wish.deployment_id) == wish.generation and old and any(key not in old for key in new):
             swaps[wish.deployment_id] = Swap(wish.deployment_id, wish.generation, now_s)
     return tuple(swaps[name] for name in sorted(swaps))
-
-
-def _alike(situation: Situation, planned: Situation | None) -> bool:
-    """Whether a plan would be the same. Reports of progress are left out, and what follows a plan: settings, sleep."""
-    return (
-        planned is not None
-        and len(situation.nodes) == len(planned.nodes)
-        and all(a is b or _outline(a) == _outline(b) for a, b in zip(situation.nodes, planned.nodes, strict=True))
-        and (situation.deployments, situation.parent.blueprint_id) == (planned.deployments, planned.parent.blueprint_id)
-        and (situation.catalog is planned.catalog or situation.catalog == planned.catalog)
-        and (situation.budgets, situation.settled, situation.gone) == (planned.budgets, planned.settled, planned.gone)
-        and _failures(situation) == _failures(planned)
-    )
-
-
-def _failures(situation: Situation) -> list[tuple[str, str, str]]:
-    return [(q.deployment_id, q.variant_id, q.device_class) for q in situation.quarantined]
-
-
-def _outline(node: Node) -> object:
-    return (node.node_id, node.state, [_lasting(d) for d in node.devices], node.labels)
-
-
-def _lasting(device: Device) -> object:
-    """The device but for what follows the blueprint in force by itself and is told again at each look."""
-    return (
-        *(device.device_id, device.device_class, device.memory_bytes, device.cpu_ids, device.partitions),
-        *(device.idle_power_mw, device.power_settings, device.table, device.sleep_power_mw, device.price_per_hour),
-    )
-
-
-def _verdicts(explanations: tuple[Explanation, ...]) -> object:
-    """What makes an explanation news."""
-
-    def verdict(explanation: Explanation) -> object:
-        options = [
-            (c.variant_id, c.device_class, c.partition_kind, c.batch_limit, c.refusal, c.chosen)
-            for c in explanation.candidates
-        ]
-        return (explanation.deployment_id, explanation.binding_limit, explanation.nearest_slo, sorted(options))
-
-    return [verdict(explanation) for explanation in explanations]

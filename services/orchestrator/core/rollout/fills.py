@@ -19,8 +19,8 @@ from services.orchestrator.core.facts.loads import figures_at, longest_prompt, m
 from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.wish import Deployment, Metric
 
-# Share of the TTFT limit that prompts before one may take: the rest is for its own, and for those longer than the mean.
-WAIT_SHARE: Final = 0.25
+# Share that prompts before one may take of what a long one (95th percentile) leaves of the TTFT limit.
+WAIT_SHARE: Final = 0.6
 # Without a limit on TTFT a request waits for so many others at most.
 WAITING_WITHOUT_LIMIT: Final = 4
 # A decode step with prefills between may take longer than profiled at a steady load.
@@ -115,6 +115,8 @@ def _most(profile: Profile, wish: Deployment, batch_limit: int) -> tuple[int, in
         return 0, 0, 0.0
     limit_ms = min((x.limit_ms for x in slo.latency if x.metric is Metric.TTFT), default=0.0)
     # What a prompt takes while as many decode; some wait for others is in it, which errs on the safe side.
-    prompt_ms = figures_at(profile, demand.prompt_tokens, sequences).ttft.p50_ms
-    waiting = int(WAIT_SHARE * limit_ms / max(prompt_ms, 1e-3)) if limit_ms else WAITING_WITHOUT_LIMIT
+    long = min(max(demand.prompt_tokens_p95, demand.prompt_tokens), int(longest_prompt(profile, sequences)))
+    prompt_ms, long_ms = (figures_at(profile, n, sequences).ttft.p50_ms for n in (demand.prompt_tokens, long))
+    left_ms = WAIT_SHARE * (limit_ms - long_ms)
+    waiting = int(left_ms / max(prompt_ms, 1e-3)) if limit_ms else WAITING_WITHOUT_LIMIT
     return sequences, max(waiting, 1), energy_mj

@@ -20,8 +20,8 @@ from tradewind.cli.progress import bar
 from tradewind.cli.session import Session, command
 from tradewind.client.endpoints import default_state_dir
 from tradewind.domain.errors import InvalidField, JobTimeout
-from tradewind.embedded.layout import Layout
 from tradewind.domain.units import duration_s
+from tradewind.embedded.layout import Layout
 from tradewind.v1 import orchestrator_pb2
 
 if TYPE_CHECKING:

@@ -13,12 +13,13 @@ from typing import Final
 
 from services.orchestrator.core.facts.fleet import Budget
 from services.orchestrator.core.facts.wish import Deployment
+from services.orchestrator.core.planning.figures import idle_mw
 from services.orchestrator.core.planning.ground import Group, Tenant
 from services.orchestrator.core.planning.mixes import ways
 from services.orchestrator.core.planning.parcel import MW_PER_UNIT, Opening, Parcel, Rules, add_parcel
 from services.orchestrator.core.planning.scores import Item
 from services.orchestrator.core.planning.solver import Answer, Program
-from services.orchestrator.core.planning.weigh import idle_mw, replicas_needed
+from services.orchestrator.core.planning.weigh import replicas_needed
 
 # Programs of up to so many columns are solved as they are; larger ones by ways (docs/adr/0035).
 MOST_DIRECT: Final = 120
@@ -182,7 +183,7 @@ def _meet(program: Program, parcels: list[Parcel], one: Wanted) -> list[int]:
     end = len(program.rows)
     if deployment.slo.power_mw is not None:
         limit = deployment.slo.power_mw * (1.0 + _BUDGET_SLACK)
-        draws = [(column, (i.option.active_mw + idle_mw(i.option.point)) / limit) for column, i, _ in terms]
+        draws = [(column, (i.option.shown.active_mw + idle_mw(i.option.point)) / limit) for column, i, _ in terms]
         program.row(draws, most=1.0)
     if deployment.spread is not None:
         _spread(program, terms, deployment)
@@ -219,7 +220,7 @@ def _limit(program: Program, parcels: list[Parcel], budget: Budget, rules: Rules
         if not awake:
             opened = like.idle_power_mw - like.least_power_mw
             terms += [(column, opened / MW_PER_UNIT) for column in parcel.opened.values()]
-        terms += [(column, item.option.active_mw / MW_PER_UNIT) for item, column in parcel.placed.items()]
+        terms += [(column, item.option.shown.active_mw / MW_PER_UNIT) for item, column in parcel.placed.items()]
     if terms:
         program.row(terms, most=limit / MW_PER_UNIT)
 

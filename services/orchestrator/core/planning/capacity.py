@@ -20,6 +20,7 @@ All functions speak of many stations at once, a row each, and of one rate for ea
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final
@@ -27,7 +28,7 @@ from typing import Final
 import numpy
 
 from services.orchestrator.core.facts.wish import LatencyLimit, Metric
-from services.orchestrator.core.planning.stations import Z95, Spreads, Stations, Vector, Whole
+from services.orchestrator.core.planning.stations import Bools, Spreads, Stations, Vector, Whole
 
 # A capacity is looked for to this share of it, in at most so many steps; each leaves out at least this share.
 _PRECISION: Final = 1e-4
@@ -62,18 +63,29 @@ def share_within(stations: Stations, metric: Metric, limit_ms: float, rates_per_
     return _kept(stations, metric, limits).share(presence(stations, rates_per_s), rates_per_s)
 
 
-def percentiles_ms(stations: Stations, metric: Metric, percentile: float, rates_per_s: Vector) -> Vector:
-    """The latencies that `percentile` per cent of requests stay within, rounded up by at most seven in ten thousand."""
-    first, wanted = stations.spreads(metric), percentile / 100.0
-    alone = first.medians_ms[:, 0] * numpy.exp(first.sigmas[:, 0] * NormalDist().inv_cdf(wanted))
+def percentiles_ms(
+    stations: Stations, wanted: Sequence[tuple[Metric, float]], rates_per_s: Vector
+) -> tuple[Vector, ...]:
+    """For each metric the latencies that its per cent of requests stay within, at most seven in ten thousand too long."""
     if not (rates_per_s > 0.0).any():
-        return alone
-    seen = presence(stations, rates_per_s)
+        return tuple(_alone_ms(stations, metric, percentile) for metric, percentile in wanted)
+    count, rows = len(stations), numpy.tile(stations.rows, len(wanted))
+    alone = numpy.concatenate([_alone_ms(stations, metric, percentile) for metric, percentile in wanted])
+    shares = numpy.repeat([percentile / 100.0 for _, percentile in wanted], count)
+    seen, rates = presence(stations, rates_per_s)[rows], rates_per_s[rows]
+    spreads = _side_by_side([stations.spreads(metric) for metric, _ in wanted])
+    waits = numpy.repeat([metric is not Metric.TPOT for metric, _ in wanted], count)
+    wide = stations.take(rows)
 
     def share(limits_ms: Vector) -> Vector:
-        return _kept(stations, metric, limits_ms).share(seen, rates_per_s)
+        return _kept_of(wide, spreads, waits, limits_ms).share(seen, rates)
 
-    high = numpy.maximum(alone, 1e-3)
+    found = numpy.where(rates > 0.0, _quantiles(share, shares, numpy.maximum(alone, 1e-3)), alone)
+    return tuple(numpy.split(found, len(wanted)))
+
+
+def _quantiles(share: Callable[[Vector], Vector], wanted: Vector, high: Vector) -> Vector:
+    """Where growing shares reach what is wanted, from above: brackets a factor of 2 apart, then halvings."""
     while (below := (high < _MOST_MS) & (share(high) < wanted)).any():
         high = numpy.where(below, high * 2.0, high)
     low = high / 2.0
@@ -83,7 +95,19 @@ def percentiles_ms(stations: Stations, metric: Metric, percentile: float, rates_
         middle = numpy.sqrt(low * high)
         below = share(middle) < wanted
         low, high = numpy.where(below, middle, low), numpy.where(below, high, middle)
-    return numpy.where(rates_per_s > 0.0, high, alone)
+    return high
+
+
+def _alone_ms(stations: Stations, metric: Metric, percentile: float) -> Vector:
+    first = stations.spreads(metric)
+    found: Vector = first.medians_ms[:, 0] * numpy.exp(first.sigmas[:, 0] * NormalDist().inv_cdf(percentile / 100.0))
+    return found
+
+
+def _side_by_side(spreads: list[Spreads]) -> Spreads:
+    return Spreads(
+        numpy.concatenate([one.medians_ms for one in spreads]), numpy.concatenate([one.sigmas for one in spreads])
+    )
 
 
 def broken_limits(stations: Stations, limits: tuple[LatencyLimit, ...], rates_per_s: Vector) -> Whole:
@@ -148,20 +172,20 @@ class _Kept:
 
 
 def _kept(stations: Stations, metric: Metric, limits_ms: Vector) -> _Kept:
-    spreads, last = stations.spreads(metric), (stations.rows, stations.batches - 1)
+    waits = numpy.full(len(stations), metric is not Metric.TPOT)
+    return _kept_of(stations, stations.spreads(metric), waits, limits_ms)
+
+
+def _kept_of(stations: Stations, spreads: Spreads, waits: Bools, limits_ms: Vector) -> _Kept:
+    last = (stations.rows, stations.batches - 1)
     at_once = spreads.within(limits_ms)
-    if metric is Metric.TPOT:
-        return _Kept(at_once, at_once[last], numpy.full(len(stations), numpy.inf), stations.full_per_s)
-    spare_s = numpy.maximum((limits_ms - _p95_ms(spreads)[last]) / 1000.0, 0.0)
-    return _Kept(at_once, numpy.ones(len(stations)), spare_s, stations.full_per_s)
-
-
-def _p95_ms(spreads: Spreads) -> Vector:
-    return spreads.medians_ms * numpy.exp(Z95 * spreads.sigmas)
+    spare_s = numpy.maximum((limits_ms - spreads.p95_ms(*last)) / 1000.0, 0.0)
+    queued = numpy.where(waits, 1.0, at_once[last])
+    return _Kept(at_once, queued, numpy.where(waits, spare_s, numpy.inf), stations.full_per_s)
 
 
 class _Margin:
-    """How far the tightest limit is kept, as a share of requests; what does not depend on the rate is worked out once."""
+    """How far the tightest limit is kept, as a share of requests; what the rate does not change is worked out once."""
 
     def __init__(
         self, stations: Stations, limits: tuple[LatencyLimit, ...], kept: tuple[_Kept, ...] | None = None

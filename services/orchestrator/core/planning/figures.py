@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy
 
 from services.orchestrator.core.facts.explanation import Candidate, Refusal
+from services.orchestrator.core.facts.loads import sheaves_of
 from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.wish import Deployment, Metric, Slo
 from services.orchestrator.core.planning.capacity import energies_per_token_mj, percentiles_ms
 from services.orchestrator.core.planning.points import Point
-from services.orchestrator.core.planning.stations import Stations, Vector, station_of
+from services.orchestrator.core.planning.stations import Stations, Vector, stations_of
 from tradewind.domain.figures import FigureSource
 
 
@@ -72,17 +73,17 @@ def figures_of(
 
 def latencies_of(slo: Slo, stations: Stations, rates_per_s: Vector) -> list[Latencies]:
     """Latencies of stations at the SLO's percentiles."""
-    columns = [
-        percentiles_ms(stations, metric, slo.percentile_of(metric), rates_per_s).tolist()
-        for metric in (Metric.TTFT, Metric.TPOT, Metric.E2E)
-    ]
-    return [Latencies(*values) for values in zip(*columns, strict=True)]
+    wanted = [(metric, slo.percentile_of(metric)) for metric in (Metric.TTFT, Metric.TPOT, Metric.E2E)]
+    columns = percentiles_ms(stations, wanted, rates_per_s)
+    return [Latencies(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def latencies_at(deployment: Deployment, point: Point, rate_per_s: float) -> Latencies:
-    """Latencies of one replica at a rate, or at its most."""
-    station = station_of(point.profile, deployment.demand, point.batch_limit)
-    return latencies_of(deployment.slo, station, numpy.minimum([rate_per_s], station.most_per_s))[0]
+def latencies_at(deployment: Deployment, points: Sequence[Point], rates_per_s: Sequence[float]) -> list[Latencies]:
+    """Latencies of one replica of each point at its rate, or at its most."""
+    profiles = [point.profile for point in points]
+    sheaves = sheaves_of({id(profile): profile for profile in profiles}.values())
+    stations = stations_of(profiles, [point.batch_limit for point in points], deployment.demand, sheaves)
+    return latencies_of(deployment.slo, stations, numpy.minimum(rates_per_s, stations.most_per_s))
 
 
 def idle_mw(point: Point) -> float:

@@ -124,7 +124,7 @@ def _relax_quality(slo: Slo, point: Point, stretches: list[tuple[float, str]]) -
 
 
 def _lift(limit: LatencyLimit, station: Stations, each: float, stretches: list[tuple[float, str]]) -> LatencyLimit:
-    reached = float(percentiles_ms(station, limit.metric, limit.percentile, numpy.array([each]))[0])
+    reached = float(percentiles_ms(station, [(limit.metric, limit.percentile)], numpy.array([each]))[0][0])
     if reached <= limit.limit_ms:
         return limit
     stretches.append((math.log(reached / limit.limit_ms), f"{limit.metric}_LIMIT"))

@@ -49,31 +49,30 @@ def explain_chosen(
     """The report on a deployment that is placed."""
     first = verdict.chosen[0][0].option
     keys = [item.option.key for item, _ in verdict.chosen]
-    best = [
-        replace(shown, chosen=True, reason=_why_chosen(deployment, shown))
-        for shown in as_placed(deployment, verdict.chosen)
-    ]
     others = sorted((o for o in options if o.key not in keys), key=_by_cost)
     dearer = [_line(o.point, "", partial(_dearer, deployment, o, first)) for o in others if not o.short]
     short = [_line(o.point, Refusal.CAPACITY, partial(_crowded, o, Refusal.CAPACITY)) for o in others if o.short]
     held = " It was swapped lately and is kept for now." if verdict.settled else ""
     apart = f" The plan is within {verdict.gap:.2%} of the least cost." if verdict.gap > _SHOWN_GAP else ""
+    placed = as_placed(deployment, verdict.chosen)
+    lines = grouped([*dearer, *short, *(_refusal(r) for r in refused)])
+    best, candidates = _with_latencies(deployment, options, placed, lines)
+    best = tuple(replace(shown, chosen=True, reason=_why_chosen(deployment, shown)) for shown in best)
     places = " and ".join(_place(shown) for shown in best)
     refusals = [*(line.refusal for line in short), *(r.refusal for r in refused)]
     count = _weighed(len(options) - len(short), refusals)
     summary = f"{deployment.name}: {places}. {_sentence(best[0].reason)}. {count}{held}{apart}"
-    candidates = (*best, *_told(deployment, options, [*dearer, *short, *(_refusal(r) for r in refused)]))
-    return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, candidates, gap=verdict.gap)
+    return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, (*best, *candidates), gap=verdict.gap)
 
 
-def as_placed(deployment: Deployment, chosen: tuple[tuple[Item, int], ...]) -> list[Candidate]:
+def as_placed(deployment: Deployment, chosen: tuple[tuple[Item, int], ...]) -> tuple[Candidate, ...]:
     """Figures of what was chosen, each option with its share of the demand: in proportion to capacities."""
     total = sum(item.option.capacity * count for item, count in chosen)
     shown = []
     for item, count in chosen:
         option, rate = item.option, deployment.demand.requests_per_s
         if len(chosen) == 1 and count == option.replicas:
-            shown.append(_with_latencies(deployment, option, option.candidate))
+            shown.append(option.candidate)
             continue
         part = option.capacity * count / total if len(chosen) > 1 else 1.0
         mean = deployment.demand.compared_requests_per_s * part
@@ -81,27 +80,28 @@ def as_placed(deployment: Deployment, chosen: tuple[tuple[Item, int], ...]) -> l
         wish, point = replace(deployment, demand=mine), option.point
         station = station_of(point.profile, mine, point.batch_limit)
         figures = figures_of(wish, (point,), station, numpy.array([float(count)]), numpy.array([option.capacity]))[0]
-        shown.append(_with_latencies(wish, option, told(point, figures)))
-    return shown
+        shown.append(told(point, figures))
+    return tuple(shown)
 
 
-def _with_latencies(deployment: Deployment, option: Option, shown: Candidate) -> Candidate:
-    """With the latencies that it reaches; they are only worked out for what is told first."""
-    if shown.e2e_ms > 0.0:
-        return shown
-    each = deployment.demand.requests_per_s / max(shown.replicas, 1)
-    reached = latencies_at(deployment, option.point, each)
-    return replace(shown, ttft_ms=reached.ttft_ms, tpot_ms=reached.tpot_ms, e2e_ms=reached.e2e_ms)
-
-
-def _told(deployment: Deployment, options: tuple[Option, ...], lines: list[Line]) -> tuple[Candidate, ...]:
-    by_key = {option.key: option for option in options}
-    shown = grouped(lines)
-    first = [
-        _with_latencies(deployment, by_key[one.key], one) if one.key in by_key else one
-        for one in shown[:MOST_LATENCIES]
-    ]
-    return (*first, *shown[MOST_LATENCIES:])
+def _with_latencies(
+    deployment: Deployment, options: tuple[Option, ...], placed: tuple[Candidate, ...], lines: tuple[Candidate, ...]
+) -> tuple[tuple[Candidate, ...], tuple[Candidate, ...]]:
+    """What is placed and the first lines with the latencies they reach, which are only worked out for what is told."""
+    total = sum(one.capacity_requests_per_s * one.replicas for one in placed)
+    points = {option.key: option.point for option in options}
+    rate = deployment.demand.requests_per_s
+    wanted, rates = list[tuple[int, Candidate]](), list[float]()
+    for number, one in enumerate((*placed, *lines[:MOST_LATENCIES])):
+        if one.key in points and one.e2e_ms <= 0.0:
+            alone = number >= len(placed) or len(placed) == 1
+            wanted.append((number, one))
+            rates.append(rate / max(one.replicas, 1) if alone else rate * one.capacity_requests_per_s / total)
+    shown = [*placed, *lines]
+    reached = latencies_at(deployment, [points[one.key] for _, one in wanted], rates) if wanted else []
+    for (number, one), figures in zip(wanted, reached, strict=True):
+        shown[number] = replace(one, ttft_ms=figures.ttft_ms, tpot_ms=figures.tpot_ms, e2e_ms=figures.e2e_ms)
+    return tuple(shown[: len(placed)]), tuple(shown[len(placed) :])
 
 
 def _line(point: Point, refusal: str, write: Callable[[], Candidate]) -> Line:
@@ -144,11 +144,12 @@ def explain_infeasible(
         binding, reason = near.binding, _reason_of(near, refusals) or reason
     crowding = Refusal.POWER_BUDGET if over_budget else Refusal.CAPACITY
     crowded = [_line(o.point, crowding, partial(_crowded, o, crowding, reason)) for o in sorted(options, key=_by_cost)]
+    lines = grouped([*crowded, *(_refusal(r) for r in refused)])
     summary = f"{deployment.name}: nothing meets it; {binding} binds: {reason}. {_nearest_words(near)}"
     return Explanation(
         deployment_id=deployment.deployment_id,
         summary=f"{summary} {_weighed(len(options), [r.refusal for r in refused])}",
-        candidates=_told(deployment, options, [*crowded, *(_refusal(r) for r in refused)]),
+        candidates=_with_latencies(deployment, options, (), lines)[1],
         binding_limit=binding,
         nearest_slo=near.slo if near and not over_budget else None,
         nearest_demand_requests_per_s=near.requests_per_s if near else None,

@@ -20,11 +20,12 @@ from services.orchestrator.core.planning.normal import normal_cdf
 
 # Queues grow as 1/(1-ρ); above this share the model's errors decide, not the load.
 MOST_UTILISATION: Final = 0.9
-Z95: Final = 1.6449
+_Z95: Final = 1.6449
 _Z99: Final = 2.3263
 
 Vector = NDArray[numpy.float64]
 Whole = NDArray[numpy.int64]
+Bools = NDArray[numpy.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +46,11 @@ class Spreads:
         limits = limits_ms[:, None]
         shares = normal_cdf((numpy.log(numpy.maximum(limits, 1e-300)) - numpy.log(medians)) / sigmas)
         return numpy.where(certain, self.medians_ms <= limits, shares) * (limits > 0.0)
+
+    def p95_ms(self, rows: Whole, columns: Whole) -> Vector:
+        """95th percentiles of some of them."""
+        found: Vector = self.medians_ms[rows, columns] * numpy.exp(_Z95 * self.sigmas[rows, columns])
+        return found
 
     def take(self, rows: Whole) -> Spreads:
         """Those of some stations."""
@@ -178,7 +184,7 @@ def _spreads(table: Table, median: COLUMNS) -> Spreads:
     p50, p95, p99, mean = (table[..., median + offset] for offset in range(4))
     known = p50 > 0.0
     safe = numpy.where(known, p50, 1.0)
-    sigma95 = numpy.log(numpy.maximum(p95 / safe, 1.0)) / Z95
+    sigma95 = numpy.log(numpy.maximum(p95 / safe, 1.0)) / _Z95
     sigma99 = numpy.log(numpy.maximum(p99 / safe, 1.0)) / _Z99
     sigmas = numpy.where(known, numpy.maximum(sigma95, sigma99), 0.0)
     return Spreads(numpy.where(known, p50, numpy.maximum(mean, 0.0)), sigmas)
@@ -187,9 +193,9 @@ def _spreads(table: Table, median: COLUMNS) -> Spreads:
 def _sum(ttft: Spreads, tpot: Spreads, later: int) -> Spreads:
     """First token plus the later ones; percentiles add up as if both were slow together, the safe side."""
     medians = ttft.medians_ms + later * tpot.medians_ms
-    p95 = ttft.medians_ms * numpy.exp(Z95 * ttft.sigmas) + later * tpot.medians_ms * numpy.exp(Z95 * tpot.sigmas)
+    p95 = ttft.medians_ms * numpy.exp(_Z95 * ttft.sigmas) + later * tpot.medians_ms * numpy.exp(_Z95 * tpot.sigmas)
     wide = (p95 > medians) & (medians > 0.0)
-    return Spreads(medians, numpy.log(numpy.where(wide, p95 / numpy.where(wide, medians, 1.0), 1.0)) / Z95)
+    return Spreads(medians, numpy.log(numpy.where(wide, p95 / numpy.where(wide, medians, 1.0), 1.0)) / _Z95)
 
 
 def _energies_mj(table: Table, output_tokens: int) -> Vector:

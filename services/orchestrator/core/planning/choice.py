@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.facts.fleet import Budget
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.figures import idle_mw
+from services.orchestrator.core.planning.fold import add_folds, folds_of
 from services.orchestrator.core.planning.ground import Group, Tenant
-from services.orchestrator.core.planning.mixes import ways
+from services.orchestrator.core.planning.mixes import Way, ways
 from services.orchestrator.core.planning.parcel import MW_PER_UNIT, Opening, Parcel, Rules, add_parcel
 from services.orchestrator.core.planning.scores import Item
 from services.orchestrator.core.planning.solver import Answer, Program
@@ -23,6 +24,8 @@ from services.orchestrator.core.planning.weigh import replicas_needed
 
 # Programs of up to so many columns are solved as they are; larger ones by ways (docs/adr/0035).
 MOST_DIRECT: Final = 120
+# Programs of up to so many columns are written down whole; larger ones after folding (docs/adr/0038).
+MOST_WHOLE: Final = 4_000
 # Ways offered for each wish, and the time for choosing among them.
 WAYS_KEPT: Final = 24
 MOST_WAYS_S: Final = 4.0
@@ -85,20 +88,113 @@ def choose(
     """The choice of least cost, None when the wishes do not fit together."""
     if any(not one.items for one in wanted):
         return None
-    program = Program()
     items = _by_class(one.items for one in wanted)
+    if rules.starts and sum(len(items.get(g.likeness.device_class, ())) for g in groups) > MOST_WHOLE:
+        worth = _worth_a_column(groups, wanted, rules, budgets)
+        if worth is None:
+            return None
+        if worth.menus and (mix := _chosen(groups, worth.menus, rules, budgets)):
+            return replace(mix, gap=max(mix.cost_mw - worth.bound_mw, 0.0) / max(abs(mix.cost_mw), 1e-9))
+    return _chosen(groups, wanted, rules, budgets)
+
+
+def _chosen(
+    groups: tuple[Group, ...], wanted: tuple[Wanted, ...], rules: Rules, budgets: tuple[Budget, ...]
+) -> Mix | None:
+    program, items = Program(), _by_class(one.items for one in wanted)
     parcels = [add_parcel(program, g, items.get(g.likeness.device_class, ()), rules) for g in groups]
-    covers = [row for one in wanted for row in _meet(program, parcels, one)]
-    for budget in budgets:
-        _limit(program, parcels, budget, rules)
+    covers = _demands(program, parcels, wanted, rules, budgets)
     if len(program.costs) <= MOST_DIRECT:
         answer = program.solve()
     else:
-        answer = _by_ways(program, parcels, wanted, frozenset(covers)) or program.solve()
+        answer = _by_ways(program, parcels, wanted, covers) or program.solve()
     if answer is None:
         return None
     values = [round(value) for value in answer.values]
     return Mix(tuple(_share(parcel, values) for parcel in parcels), answer.cost * MW_PER_UNIT, answer.gap)
+
+
+@dataclass(frozen=True, slots=True)
+class _Worth:
+    """Wishes with the options near the cheapest, and a cost that no plan is below; no menus when that is not known."""
+
+    menus: tuple[Wanted, ...]
+    bound_mw: float
+
+
+def _worth_a_column(
+    groups: tuple[Group, ...], wanted: tuple[Wanted, ...], rules: Rules, budgets: tuple[Budget, ...]
+) -> _Worth | None:
+    """Which options of each wish to look at in every group; None when not even the folded groups have room."""
+    program, items = Program(), _by_class(one.items for one in wanted)
+    parcels = add_folds(program, folds_of(groups, rules), items, rules)
+    covers = _demands(program, parcels, wanted, rules, budgets)
+    prices = program.prices()
+    if prices is None:
+        return None
+    priced = _priced(program, parcels, wanted, covers, prices)
+    if priced is None:
+        return _Worth((), 0.0)
+    menus = []
+    for one, (offered, found) in zip(wanted, priced.ways, strict=True):
+        used = {offered[number] for way in found for number, _ in way.counts}
+        menus.append(replace(one, items=tuple(i for i in one.items if i in used or i.incumbent)))
+    return _Worth(tuple(menus), priced.bound * MW_PER_UNIT)
+
+
+def _demands(
+    program: Program, parcels: list[Parcel], wanted: tuple[Wanted, ...], rules: Rules, budgets: tuple[Budget, ...]
+) -> frozenset[int]:
+    """Adds wishes and budgets; the rows of demands and numbers of replicas."""
+    places: dict[str, list[tuple[int, Item, Group]]] = defaultdict(list)
+    for parcel in parcels:
+        for item, column in parcel.placed.items():
+            places[item.deployment_id].append((column, item, parcel.group))
+    covers = [row for one in wanted for row in _meet(program, places[one.deployment.deployment_id], one)]
+    for budget in budgets:
+        _limit(program, parcels, budget, rules)
+    return frozenset(covers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    """For each wish the items that have a column and the cheapest ways to use them; a lower bound of the cost."""
+
+    ways: tuple[tuple[list[Item], list[Way]], ...]
+    bound: float
+    columns: dict[Item, list[int]]
+
+
+def _priced(
+    program: Program,
+    parcels: list[Parcel],
+    wanted: tuple[Wanted, ...],
+    covers: frozenset[int],
+    prices: tuple[float, ...],
+) -> _Priced | None:
+    """Ways at the prices of room (Lagrange); None when a wish has none."""
+    reduced = program.reduced_costs(prices, covers)
+    placing = {column for parcel in parcels for column in parcel.placed.values()}
+    bound = program.paid(prices, covers) + sum(
+        min(cost * upper, 0.0)
+        for column, (cost, upper) in enumerate(zip(reduced, program.uppers, strict=True))
+        if cost < -1e-9 and column not in placing
+    )
+    columns: dict[Item, list[int]] = defaultdict(list)
+    for parcel in parcels:
+        for item, column in parcel.placed.items():
+            columns[item].append(column)
+    found = []
+    for one in wanted:
+        items = [item for item in one.items if item in columns]
+        costs = [max(min(reduced[column] for column in columns[item]), 0.0) for item in items]
+        least, most = replicas_needed(one.deployment), one.deployment.max_replicas
+        near = ways([item.capacity for item in items], costs, least, most, WAYS_KEPT) if items else []
+        if not near:
+            return None
+        bound += near[0].cost
+        found.append((items, near))
+    return _Priced(tuple(found), bound, columns)
 
 
 def _by_ways(
@@ -111,32 +207,17 @@ def _by_ways(
     prices = program.prices()
     if prices is None:
         return None
-    reduced = program.reduced_costs(prices, covers)
-    placing = {column for parcel in parcels for column in parcel.placed.values()}
-    bound = program.paid(prices, covers) + sum(
-        min(cost * upper, 0.0)
-        for column, (cost, upper) in enumerate(zip(reduced, program.uppers, strict=True))
-        if column not in placing and cost < -1e-9
-    )
+    priced = _priced(program, parcels, wanted, covers, prices)
+    if priced is None:
+        return None
     smaller = Program(list(program.costs), list(program.uppers), list(program.whole))
     smaller.rows = [row for number, row in enumerate(program.rows) if number not in covers]
-    columns: dict[Item, list[int]] = defaultdict(list)
-    for parcel in parcels:
-        for item, column in parcel.placed.items():
-            columns[item].append(column)
-    for one in wanted:
-        items = [item for item in one.items if columns[item]]
-        costs = [max(min(reduced[column] for column in columns[item]), 0.0) for item in items]
-        least, most = replicas_needed(one.deployment), one.deployment.max_replicas
-        found = ways([item.capacity for item in items], costs, least, most, WAYS_KEPT) if items else []
-        if not found:
-            return None
-        bound += found[0].cost
-        _one_of(smaller, items, columns, [way.counts for way in found])
+    for items, near in priced.ways:
+        _one_of(smaller, items, priced.columns, [way.counts for way in near])
     answer = smaller.solve(most_s=MOST_WAYS_S)
     if answer is None:
         return None
-    gap = max(answer.cost - bound, 0.0) / max(abs(answer.cost), 1e-9)
+    gap = max(answer.cost - priced.bound, 0.0) / max(abs(answer.cost), 1e-9)
     return Answer(answer.values[: len(program.costs)], answer.cost, gap)
 
 
@@ -171,10 +252,10 @@ def _by_class(menus: Iterable[tuple[Item, ...]]) -> dict[str, list[Item]]:
     return found
 
 
-def _meet(program: Program, parcels: list[Parcel], one: Wanted) -> list[int]:
+def _meet(program: Program, places: list[tuple[int, Item, Group]], one: Wanted) -> list[int]:
     """Rows of a wish: its power limit, its spread, and those that are returned: its demand and number of replicas."""
     deployment, mine = one.deployment, frozenset(one.items)
-    terms = [(c, item, p.group) for p in parcels for item, c in p.placed.items() if item in mine]
+    terms = [place for place in places if place[1] in mine]
     covers = len(program.rows)
     if deployment.demand.requests_per_s > 0.0:
         program.row([(column, item.capacity) for column, item, _ in terms], least=1.0)

@@ -233,13 +233,14 @@ def _move(program: Program, parcel: Parcel, rules: Rules) -> None:
             own = sum(t.units for t in here if t.deployment_id == deployment_id)
             column = program.column(0.0, whole=False)
             terms = [(parcel.placed[item], float(item.units)) for item in items]
-            program.row([*terms, (column, -1.0)], most=float(own * group.size))
+            program.row([*terms, (column, -1.0), *((c, -float(own)) for c in parcel.opened.values())], most=0.0)
             beyond.append((column, 1.0))
         if not beyond:
             continue
         held = sum(tenant.units for tenant in here)
         if group.board is None:
-            program.row(beyond, most=float(max(group.likeness.cores - held, 0) * group.size))
+            free = float(max(group.likeness.cores - held, 0))
+            program.row([*beyond, *((c, -free) for c in parcel.opened.values())], most=0.0)
         else:
             room = [(c, -float(dict(o.cut or ()).get(kind, 0) - held)) for o, c in parcel.opened.items()]
             program.row([*beyond, *room], most=0.0)

@@ -66,7 +66,7 @@ def share_within(stations: Stations, metric: Metric, limit_ms: float, rates_per_
 def percentiles_ms(
     stations: Stations, wanted: Sequence[tuple[Metric, float]], rates_per_s: Vector
 ) -> tuple[Vector, ...]:
-    """For each metric the latencies that its per cent of requests stay within, at most seven in ten thousand too long."""
+    """For each metric the latencies that its per cent of requests stay within, by 0.07 % too long at most."""
     if not (rates_per_s > 0.0).any():
         return tuple(_alone_ms(stations, metric, percentile) for metric, percentile in wanted)
     count, rows = len(stations), numpy.tile(stations.rows, len(wanted))

@@ -222,21 +222,20 @@ def _move(program: Program, parcel: Parcel, rules: Rules) -> None:
     group, content = parcel.group, parcel.group.likeness.content
     if not content:
         return
-    kinds = sorted({item.kind for item in parcel.placed}) if group.board is not None else [""]
-    for kind in kinds:
+    moving: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    for item in parcel.placed:
+        if item.deployment_id in rules.movers:
+            moving[item.kind if group.board is not None else "", item.deployment_id].append(item)
+    for kind in sorted({kind for kind, _ in moving}):
         here = [t for t in content if not kind or t.base[2] == kind]
         beyond: list[tuple[int, float]] = []
-        for deployment_id in sorted({item.deployment_id for item in parcel.placed} & rules.movers):
-            items = [i for i in parcel.placed if i.deployment_id == deployment_id and (not kind or i.kind == kind)]
-            if not items:
-                continue
+        for deployment_id in sorted(name for other, name in moving if other == kind):
+            items = moving[kind, deployment_id]
             own = sum(t.units for t in here if t.deployment_id == deployment_id)
             column = program.column(0.0, whole=False)
             terms = [(parcel.placed[item], float(item.units)) for item in items]
             program.row([*terms, (column, -1.0), *((c, -float(own)) for c in parcel.opened.values())], most=0.0)
             beyond.append((column, 1.0))
-        if not beyond:
-            continue
         held = sum(tenant.units for tenant in here)
         if group.board is None:
             free = float(max(group.likeness.cores - held, 0))

@@ -24,6 +24,7 @@ from services.orchestrator.core.facts.fleet import Budget, Node, NodeState
 from services.orchestrator.core.facts.policy import ENERGY, Policy
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.liveness import Patience
+from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.plan import Plan, make_plan
 from services.orchestrator.core.planning.report import differences
 from services.orchestrator.core.replay import Asked, Inputs, Look
@@ -119,6 +120,7 @@ class Control:
         self.records, self.links, self.catalogue = records, links, catalogue
         self._publisher, self._now_s, self._gauges, self._listener = publisher, now_s, gauges, listener
         self._state = State(started_s=now_s(), patience=patience, policy=policy)
+        self._known = Known()
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -262,7 +264,7 @@ class Control:
         nodes = nodes_now(self._state, seen, now_s)
         situation = situation_of(self._state, seen, nodes, now_s)
         began_s = self._now_s()
-        plan = await asyncio.to_thread(make_plan, situation)
+        plan = await asyncio.to_thread(make_plan, situation, self._known)
         self._gauges.planned(self._now_s() - began_s)
         if findings := check(situation, plan.blueprint, plan.explanations):
             self._log.error("the check refused a plan", findings=findings)
@@ -378,7 +380,7 @@ class Control:
         if self._retry_at_s is not None and now_s >= self._retry_at_s:
             self._retry_at_s, self._state = None, again(self._state)
         seen, before = self._observe(), self._state
-        state, effects = await asyncio.to_thread(step, before, seen, now_s)
+        state, effects = await asyncio.to_thread(step, before, seen, now_s, self._known)
         self._state = state
         self._gauges.nodes([node_state for _, node_state in state.nodes])
         for effect in sorted(effects, key=lambda e: isinstance(e, Commit)):

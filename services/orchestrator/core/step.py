@@ -23,6 +23,7 @@ from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.traffic import DeploymentTraffic, PowerReading, Speed
 from services.orchestrator.core.facts.wish import Demand, Deployment
 from services.orchestrator.core.liveness import Patience, next_state
+from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.plan import Plan, make_plan
 from services.orchestrator.core.planning.scores import key_of
 from services.orchestrator.core.rollout.rollout import Rollout, RolloutMemory, Target, roll_out
@@ -161,15 +162,19 @@ class Note:
 Effect = Commit | Broken | Push | Publish | Note
 
 
-def step(state: State, seen: Observation, now_s: float) -> tuple[State, tuple[Effect, ...]]:
-    """One look at everything."""
+def step(state: State, seen: Observation, now_s: float, known: Known | None = None) -> tuple[State, tuple[Effect, ...]]:
+    """One look at everything.
+
+    Args:
+        known: what earlier plans worked out of the catalogue; saves time and changes nothing.
+    """
     nodes = _nodes(state, seen, now_s)
     state = replace(state, nodes=tuple((n.node_id, n.state) for n in nodes))
     state = _remember(state, seen, nodes, now_s)
     effects: list[Effect] = [Note(words) for words in state.learnt.notes]
     situation = situation_of(state, seen, nodes, now_s)
     if _is_due(state, seen, nodes, situation, now_s):
-        state, proposed = _plan(state, seen, situation, now_s)
+        state, proposed = _plan(state, seen, situation, now_s, known)
         effects += proposed
     relief = relief_for(state.learnt.alarms, state.learnt.on_trial) if state.policy.adaptive else NO_RELIEF
     rollout = roll_out(seen.blueprint, nodes, state.rollout, now_s, relief)
@@ -186,8 +191,10 @@ def _is_due(state: State, seen: Observation, nodes: tuple[Node, ...], situation:
     return _outline(situation) != _outline(state.planned)
 
 
-def _plan(state: State, seen: Observation, situation: Situation, now_s: float) -> tuple[State, list[Effect]]:
-    plan = make_plan(situation)
+def _plan(
+    state: State, seen: Observation, situation: Situation, now_s: float, known: Known | None
+) -> tuple[State, list[Effect]]:
+    plan = make_plan(situation, known)
     findings = check(situation, plan.blueprint, plan.explanations)
     if findings:
         return replace(state, planned=situation, deferred_s=None), [Broken(findings)]

@@ -50,6 +50,7 @@ from services.orchestrator.listener import TrafficListener
 from services.orchestrator.publisher import Publisher
 from services.orchestrator.records import (
     DeploymentRecord,
+    Mark,
     Records,
     add_decision,
     commit_blueprint,
@@ -121,6 +122,7 @@ class Control:
         self._publisher, self._now_s, self._gauges, self._listener = publisher, now_s, gauges, listener
         self._state = State(started_s=now_s(), patience=patience, policy=policy)
         self._known = Known()
+        self._mark: Mark | None = None
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -144,6 +146,7 @@ class Control:
             DatabaseUnavailable: PostgreSQL does not answer; it does not lead then.
         """
         async with self._lock:
+            self._mark = None
             await self._load()
             self.links.clear()
             learnt = self._state.learnt
@@ -174,7 +177,10 @@ class Control:
             DatabaseUnavailable: PostgreSQL does not answer.
         """
         async with self._lock:
-            await self._load()
+            mark = await self.records.mark()
+            if mark != self._mark:
+                await self._load()
+                self._mark = mark
             if self.leader != leader:
                 self._log.info("following", leader=leader, generation=self.blueprint.generation)
             self.leader = leader

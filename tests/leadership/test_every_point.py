@@ -63,7 +63,7 @@ class End:
 
 
 def run(dies_at: tuple[int, int] | None = None) -> End:
-    """A deployment is served, and swapped because more quality is asked for; the leader dies after so many effects then."""
+    """A deployment is swapped because more quality is asked for; the leader dies after so many effects of a look."""
     agent, state = Agent(), State(started_s=0.0)
     seen = Observation(deployments=(wish(slo=slo(ttft=400)),), catalog=two_variants())
     points: list[tuple[int, int]] = []

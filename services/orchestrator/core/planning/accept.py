@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.facts.fleet import Budget
-from services.orchestrator.core.planning.choice import Mix, Wanted, choose
+from services.orchestrator.core.planning.choice import Mix, choose
+from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.ground import Ground
 from services.orchestrator.core.planning.layout import Layout, Misfit, lay_out
 from services.orchestrator.core.planning.parcel import Rules

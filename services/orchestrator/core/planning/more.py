@@ -14,7 +14,7 @@ from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Device, Node, 
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.accept import Desk
-from services.orchestrator.core.planning.choice import Wanted
+from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.ground import ground_of
 from services.orchestrator.core.planning.offer import offer_of
 from services.orchestrator.core.planning.points import points_of

@@ -14,7 +14,7 @@ from services.orchestrator.core.facts.explanation import Candidate, Explanation
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.accept import Accepted, Desk
-from services.orchestrator.core.planning.choice import Wanted
+from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.descent import blueprint_of_layout
 from services.orchestrator.core.planning.ground import Ground, base_of, ground_of
 from services.orchestrator.core.planning.more import hardware_that_would_do

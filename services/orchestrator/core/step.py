@@ -25,6 +25,7 @@ from services.orchestrator.core.facts.traffic import DeploymentTraffic, PowerRea
 from services.orchestrator.core.facts.wish import Demand, Deployment
 from services.orchestrator.core.liveness import Patience, next_state
 from services.orchestrator.core.news import alike, verdicts
+from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.plan import Plan, make_plan
 from services.orchestrator.core.planning.scores import key_of
 from services.orchestrator.core.rollout.bars import LayoutMemory, watch_layouts, without_barred
@@ -171,15 +172,19 @@ class Note:
 Effect = Commit | Broken | Push | Publish | Note
 
 
-def step(state: State, seen: Observation, now_s: float) -> tuple[State, tuple[Effect, ...]]:
-    """One look at everything."""
+def step(state: State, seen: Observation, now_s: float, known: Known | None = None) -> tuple[State, tuple[Effect, ...]]:
+    """One look at everything.
+
+    Args:
+        known: what earlier plans worked out of the catalogue; saves time and changes nothing.
+    """
     nodes = _nodes(state, seen, now_s)
     state = replace(state, nodes=tuple((n.node_id, n.state) for n in nodes))
     state = _remember(state, seen, nodes, now_s)
     effects: list[Effect] = [Note(words) for words in state.learnt.notes]
     situation = situation_of(state, seen, nodes, now_s)
     if _is_due(state, seen, nodes, situation, now_s):
-        state, proposed = _plan(state, seen, situation, now_s)
+        state, proposed = _plan(state, seen, situation, now_s, known)
         effects += proposed
     relief = relief_for(state.learnt.alarms, state.learnt.on_trial) if state.policy.adaptive else NO_RELIEF
     rollout = roll_out(seen.blueprint, nodes, state.rollout, now_s, relief)
@@ -196,8 +201,10 @@ def _is_due(state: State, seen: Observation, nodes: tuple[Node, ...], situation:
     return not alike(situation, state.planned)
 
 
-def _plan(state: State, seen: Observation, situation: Situation, now_s: float) -> tuple[State, list[Effect]]:
-    plan, planned = _best_effort(situation, state.learnt)
+def _plan(
+    state: State, seen: Observation, situation: Situation, now_s: float, known: Known | None
+) -> tuple[State, list[Effect]]:
+    plan, planned = _best_effort(situation, state.learnt, known)
     findings = check(planned, plan.blueprint, plan.explanations)
     if findings:
         return replace(state, planned=situation, deferred_s=None), [Broken(findings)]
@@ -222,13 +229,13 @@ def _plan(state: State, seen: Observation, situation: Situation, now_s: float) -
     return state, [*notes, *([Commit(plan, seen.blueprint, trigger)] if news else [])]
 
 
-def _best_effort(situation: Situation, learnt: Memory) -> tuple[Plan, Situation]:
+def _best_effort(situation: Situation, learnt: Memory, known: Known | None) -> tuple[Plan, Situation]:
     """The plan, and the situation that it is for.
 
     A load that was seen and is more than the devices take is served as far as they do; a demand that is only stated is
     left as it is, and its report says what is possible.
     """
-    plan = make_plan(situation)
+    plan = make_plan(situation, known)
     seen = {p.deployment_id for p in learnt.provisions if p.words != AS_WISHED}
     possible = {
         e.deployment_id: e.nearest_demand_requests_per_s * POSSIBLE_SHARE
@@ -244,7 +251,7 @@ def _best_effort(situation: Situation, learnt: Memory) -> tuple[Plan, Situation]
         for w in situation.deployments
     )
     less = replace(situation, deployments=wishes)
-    return make_plan(less), less
+    return make_plan(less, known), less
 
 
 def _lessened(situation: Situation, planned: Situation) -> list[Effect]:

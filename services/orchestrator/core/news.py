@@ -33,6 +33,7 @@ def _lasting(device: Device) -> object:
     return (
         *(device.device_id, device.device_class, device.memory_bytes, device.cpu_ids, device.partitions),
         *(device.idle_power_mw, device.power_settings, device.table, device.sleep_power_mw, device.price_per_hour),
+        *(device.barred, device.kept, device.layout_trouble),
     )
 
 

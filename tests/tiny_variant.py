@@ -12,8 +12,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from services.compiler.order import Order
 from services.compiler.jobs.limits import JobLimits
+from services.compiler.order import Order
 from services.compiler.workshop import Workshop
 from tests.tiny_model import write_tiny_model
 from tradewind.domain.envelope import open_envelope

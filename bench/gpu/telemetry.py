@@ -1,7 +1,7 @@
 """What sampling costs: eight boards with seven slices each on the fake library, through pynvml.
 
     python -m bench.gpu.telemetry                 # processor time of one look at all boards, at one look a second
-    python -m bench.gpu.telemetry --threads 20    # that of this process while the agent's threads look, for 20 s
+    python -m bench.gpu.telemetry --threads 20    # while the agent's threads look, for 20 s: this process and its child
 
 The fake answers at once; a real driver takes longer, and that time is mostly waiting. So this is what our own code and
 pynvml cost, not what a real driver costs.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import os
 import statistics
 import tempfile
 import threading
@@ -19,11 +20,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pynvml
 
 from services.node_agent.core.mig.model import Placement
 from services.node_agent.gpu.board_watch import BoardWatch
 from services.node_agent.gpu.nvml import NvmlAdmin, NvmlReader, open_nvml
+from services.node_agent.gpu.reading.process import ReaderProcess
 from services.node_agent.gpu.simulated.products import PRODUCTS
 from services.node_agent.gpu.telemetry import PERIOD_S, Telemetry
 from tests.gpu.fake_nvml.library import build
@@ -91,19 +94,26 @@ def by_hand(folder: Path, product: str) -> dict[str, float]:
 
 
 def by_threads(folder: Path, product: str, seconds: float) -> dict[str, float]:
-    """Processor time of this process while the agent's threads look, events and switching of threads included."""
-    machine, watches, reader = cut_machine(folder, product, time.monotonic)
+    """Processor time while the agent's threads look through the child that reads NVML; events and switches included."""
+    machine, _, _ = cut_machine(folder, product, time.monotonic)
+    machine.run_in_real_time()
+    os.environ |= {"FAKE_NVML_MACHINE": str(machine.file), "LD_LIBRARY_PATH": str(machine.path.parent)}
+    reader = ReaderProcess()
+    assert reader.open()
+    watches = [BoardWatch(reader, f, reader.table(f.uuid), time.monotonic) for f in reader.boards()]
     telemetry = Telemetry(reader, watches)
     telemetry.start()
     ended = threading.Event()
-    ended.wait(2 * PERIOD_S)
-    before_s, began_s = time.process_time(), time.monotonic()
-    while time.monotonic() - began_s < seconds:
-        ended.wait(PERIOD_S)
-        machine.advance(PERIOD_S)
-    spent_s, passed_s = time.process_time() - before_s, time.monotonic() - began_s
+    ended.wait(3 * PERIOD_S)
+    child = psutil.Process(reader.pid)
+    before_s, child_before, began_s = time.process_time(), child.cpu_times(), time.monotonic()
+    ended.wait(seconds)
+    agent_s, passed_s = time.process_time() - before_s, time.monotonic() - began_s
+    child_s = sum(child.cpu_times()[:2]) - sum(child_before[:2])
     telemetry.stop()
-    return {"seconds": round(passed_s, 1), "share_of_a_core": round(spent_s / passed_s, 5)}
+    reader.close()
+    shares = {"agent": agent_s / passed_s, "child": child_s / passed_s, "together": (agent_s + child_s) / passed_s}
+    return {"seconds": round(passed_s, 1), **{f"share_of_a_core_{name}": round(v, 5) for name, v in shares.items()}}
 
 
 if __name__ == "__main__":

@@ -23,11 +23,13 @@ from services.node_agent.core.energy import Rate
 from services.node_agent.core.target import ReplicaSpec, Target
 from services.node_agent.devices.discovery import discover_cpu, offered_cpus
 from services.node_agent.devices.inventory import Inventory
+from services.node_agent.devices.port import DeviceKind
 from services.node_agent.gpu.discovery import Boards, discover_in_time
 from services.node_agent.gpu.executor.look import Held
 from services.node_agent.gpu.helper.client import HelperClient
 from services.node_agent.gpu.managed_boards import ManagedBoards, Reach
 from services.node_agent.gpu.managed_boards import Surroundings as BoardSurroundings
+from services.node_agent.gpu.reading.process import ReaderProcess
 from services.node_agent.gpu.simulated import SimulatedGpus
 from services.node_agent.gpu.telemetry import Telemetry
 from services.node_agent.link import Link
@@ -107,7 +109,12 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     obedience = Obedience(node_id, folder, follow)
     identity = Identity(node_id, read_boot_id(), time.time_ns(), "", labels, settings.report_period_s)
     reporter = Reporter(identity, list(inventory), fleet, store, lambda: obedience.newest, managed, found.faults)
-    bench, turn = parts.workbench(fetcher, node_id, lambda: fleet.busy), asyncio.Lock()
+
+    def taken() -> set[int | str]:
+        standing = [one for device in found.devices for one in device.partitions()]
+        return fleet.busy | (managed.strangers(standing) if managed is not None else set())
+
+    bench, turn = parts.workbench(fetcher, node_id, taken), asyncio.Lock()
     server.add(inference.register, inference.InferenceProxy(fleet), inference.SERVICE)
     servicer = NodeAgentServicer(reporter, Measurer(bench, turn), DispatchTimer(bench, turn))
     server.add(node_pb2_grpc.add_NodeAgentServiceServicer_to_server, servicer, "tradewind.v1.NodeAgentService")
@@ -128,6 +135,8 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
         telemetry = Telemetry(found.reader, found.watches)
         telemetry.start()
         life.on_stop(_async(telemetry.stop))
+    if isinstance(found.reader, ReaderProcess):
+        life.on_stop(_async(found.reader.close))
     metering = asyncio.create_task(_meter(inventory, fleet, settings.report_period_s))
     life.on_stop(lambda: _end(metering))
     # The link still tells that replicas drain, and ends after them.
@@ -175,6 +184,9 @@ class _Parts:
 
     def _process_spec(self, spec: ReplicaSpec, envelope: Path, number: int) -> ProcessSpec:
         name = hashlib.sha256(spec.replica_id.encode()).hexdigest()[:12]
+        facts = self._inventory.find(spec.device_id).facts
+        # On a simulated board there is nothing to see: the process runs on the CPU, and the slice is booked for it.
+        gpu_uuid = "" if facts.kind is DeviceKind.SIMULATED else spec.partition_uuid
         return ProcessSpec(
             replica_id=spec.replica_id,
             variant_id=spec.variant_id,
@@ -183,7 +195,7 @@ class _Parts:
             trusted_keys=self._settings.keys.absolute(),
             socket=self._folder.sockets / f"{name}-{number}",
             cpu_ids=spec.cpu_ids,
-            gpu_uuid=spec.partition_uuid,
+            gpu_uuid=gpu_uuid,
             batch_limit=spec.batch_limit,
             parent=os.getpid(),
             rate=self._inventory.find(spec.device_id).rate(),

@@ -93,10 +93,7 @@ class Reporter:
         return report
 
     def _reading(self, device: Device) -> node_pb2.DeviceReading:
-        device_id = device.facts.device_id
-        reading = reading_message(device_id, device.read())
-        reading.fault = reading.fault or (self._boards.fault(device_id) if self._boards else "")
-        return reading
+        return reading_message(device.facts.device_id, device.read())
 
     def _partitions(self) -> list[Partition]:
         """Of boards what stands, and of CPUs what replicas have: others are cut when they are wanted."""

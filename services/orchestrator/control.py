@@ -24,6 +24,7 @@ from services.orchestrator.core.facts.fleet import Budget, Node, NodeState
 from services.orchestrator.core.facts.policy import ENERGY, Policy
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.liveness import Patience
+from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.plan import Plan, make_plan
 from services.orchestrator.core.planning.report import differences
 from services.orchestrator.core.replay import Asked, Inputs, Look
@@ -49,6 +50,7 @@ from services.orchestrator.listener import TrafficListener
 from services.orchestrator.publisher import Publisher
 from services.orchestrator.records import (
     DeploymentRecord,
+    Mark,
     Records,
     add_decision,
     commit_blueprint,
@@ -119,6 +121,8 @@ class Control:
         self.records, self.links, self.catalogue = records, links, catalogue
         self._publisher, self._now_s, self._gauges, self._listener = publisher, now_s, gauges, listener
         self._state = State(started_s=now_s(), patience=patience, policy=policy)
+        self._known = Known()
+        self._mark: Mark | None = None
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -142,6 +146,7 @@ class Control:
             DatabaseUnavailable: PostgreSQL does not answer; it does not lead then.
         """
         async with self._lock:
+            self._mark = None
             await self._load()
             self.links.clear()
             learnt = self._state.learnt
@@ -172,7 +177,10 @@ class Control:
             DatabaseUnavailable: PostgreSQL does not answer.
         """
         async with self._lock:
-            await self._load()
+            mark = await self.records.mark()
+            if mark != self._mark:
+                await self._load()
+                self._mark = mark
             if self.leader != leader:
                 self._log.info("following", leader=leader, generation=self.blueprint.generation)
             self.leader = leader
@@ -262,7 +270,7 @@ class Control:
         nodes = nodes_now(self._state, seen, now_s)
         situation = situation_of(self._state, seen, nodes, now_s)
         began_s = self._now_s()
-        plan = await asyncio.to_thread(make_plan, situation)
+        plan = await asyncio.to_thread(make_plan, situation, self._known)
         self._gauges.planned(self._now_s() - began_s)
         if findings := check(situation, plan.blueprint, plan.explanations):
             self._log.error("the check refused a plan", findings=findings)
@@ -378,7 +386,7 @@ class Control:
         if self._retry_at_s is not None and now_s >= self._retry_at_s:
             self._retry_at_s, self._state = None, again(self._state)
         seen, before = self._observe(), self._state
-        state, effects = await asyncio.to_thread(step, before, seen, now_s)
+        state, effects = await asyncio.to_thread(step, before, seen, now_s, self._known)
         self._state = state
         self._gauges.nodes([node_state for _, node_state in state.nodes])
         for effect in sorted(effects, key=lambda e: isinstance(e, Commit)):

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import delete, func, literal, select, update
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -51,6 +52,10 @@ class Stored:
     draining: tuple[str, ...]
     budgets: tuple[tuple[str, int], ...]
     explanations: dict[str, orchestrator_pb2.Explanation]
+
+
+# Compared as a whole; nothing is read from it.
+Mark = tuple[Any, ...]
 
 
 class Records:
@@ -96,6 +101,18 @@ class Records:
         async with self._database.session() as session:
             return await newest_provisions(session)
 
+    async def mark(self) -> Mark:
+        """Where what `load` reads stands: in one small query, and another one after every change of it."""
+        deployments = select(func.count(), func.max(DeploymentRow.updated_at), func.sum(DeploymentRow.generation))
+        newest = select(
+            select(func.max(BlueprintRow.generation)).scalar_subquery(),
+            select(func.max(DecisionRow.sequence)).scalar_subquery(),
+            select(_listed(NodePolicyRow.node_id)).where(NodePolicyRow.draining).scalar_subquery(),
+            select(_listed(func.concat(PowerBudgetRow.scope, "=", PowerBudgetRow.limit_mw))).scalar_subquery(),
+        )
+        async with self._database.session() as session:
+            return (*(await session.execute(deployments)).one(), *(await session.execute(newest)).one())
+
     async def load(self) -> Stored:
         """Everything needed to go on after a restart."""
         async with self._database.session() as session:
@@ -119,6 +136,10 @@ class Records:
                 budgets=tuple((budget.scope, budget.limit_mw) for budget in budgets),
                 explanations=explanations,
             )
+
+
+def _listed(column: Any) -> Any:
+    return func.string_agg(column, aggregate_order_by(literal(" "), column))
 
 
 async def add_deployment(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.wish import Deployment, Metric
+from services.orchestrator.core.rollout.fills import EVENLY
 from services.orchestrator.core.step import Publish
 from tradewind.domain.routes import DeploymentRoute, ReplicaRoute
 
@@ -24,7 +25,7 @@ def routing_table(
         catalog: for names and context lengths of variants.
         published: what the core routes.
     """
-    weights, limits = dict(published.weights), dict(published.limits)
+    weights, limits, fills = dict(published.weights), dict(published.limits), dict(published.fills)
     by_id, variants = dict(published.routes), {v.variant_id: v for v in catalog.variants}
     routes: list[DeploymentRoute] = []
     for wish in sorted(wishes, key=lambda w: w.name):
@@ -46,6 +47,9 @@ def routing_table(
                         batch_limit=r.batch_limit,
                         weight=weights.get(r.replica_id, 1.0),
                         sequences_limit=limits.get(r.replica_id, 0),
+                        fill_sequences=fills.get(r.replica_id, EVENLY).sequences,
+                        fill_waiting=fills.get(r.replica_id, EVENLY).waiting,
+                        fill_rank=fills.get(r.replica_id, EVENLY).rank,
                     )
                     for r in replicas
                 ),

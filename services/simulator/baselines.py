@@ -13,7 +13,6 @@ from dataclasses import replace
 from math import sqrt
 from typing import Final
 
-from services.orchestrator.core.facts.levers import Levers
 from services.orchestrator.core.facts.policy import POLICIES, Policy
 from services.orchestrator.core.facts.wish import Demand
 from services.simulator.outcome import Outcome
@@ -22,19 +21,19 @@ from services.simulator.trace import Trace
 
 # Share of requests within both limits that a policy must reach to count.
 WANTED_ATTAINMENT: Final = 0.99
-# Bisections of the provisioned rate; the last step is below 4 % of it, less than a replica of any fleet here.
-_SEARCH_STEPS: Final = 6
-# A fixed placement is looked for between these multiples of the mean rate.
-_LEAST_RATE, _MOST_RATE = 0.5, 12.0
+# The provisioned rate is bisected to this factor, which is less than a replica of any fleet here.
+_SEARCH_FACTOR: Final = 1.05
+# It is looked for between these multiples of the mean rate and of the busiest ten seconds' rate.
+_LEAST_RATE, _MOST_RATE = 0.6, 1.3
 # Provisioning for the peak grows by this factor until attainment is reached, at most so often.
 _PEAK_STEP: Final = 1.15
 _PEAK_TRIES: Final = 10
-# What an oracle looks ahead: loading a replica and its wake take less.
-FORESIGHT_S: Final = 120.0
+# What an oracle looks ahead: waking a board and loading a replica take half of it.
+FORESIGHT_S: Final = 300.0
 Tell = Callable[[str, Outcome], None]
 
 
-def best_static(case: Case, tell: Tell, narrowings: Iterable[str] = ("",)) -> Outcome:
+def best_static(case: Case, policy: Policy, tell: Tell, narrowings: Iterable[str] = ("",)) -> Outcome:
     """The cheapest fixed placement whose attainment is reached; the best attainment when none does.
 
     Args:
@@ -42,15 +41,13 @@ def best_static(case: Case, tell: Tell, narrowings: Iterable[str] = ("",)) -> Ou
     """
     found: list[Outcome] = []
     for device_type in narrowings:
-        found += _search(case, device_type, tell)
+        found += _search(case, policy, device_type, tell)
     return _best(found)
 
 
 def static_peak(case: Case, tell: Tell) -> Outcome:
     """The fastest variant on whole devices at the default clock, for the peak minute, raised until it attains."""
-    policy = replace(
-        POLICIES["static-peak"], levers=Levers(variants=False, partitions=False, power=False, consolidation=True)
-    )
+    policy = replace(POLICIES["static-peak"], levers=replace(POLICIES["static-peak"].levers, consolidation=True))
     seen = case.trace.between(case.from_s, float("inf"))
     rate, outcome = seen.peak_per_s(60.0), None
     for _ in range(_PEAK_TRIES):
@@ -106,14 +103,14 @@ def foresight(trace: Trace, window_s: float) -> Callable[[float], tuple[tuple[st
     return foresee
 
 
-def _search(case: Case, device_type: str, tell: Tell) -> list[Outcome]:
+def _search(case: Case, policy: Policy, device_type: str, tell: Tell) -> list[Outcome]:
     seen = case.trace.between(case.from_s, float("inf"))
     mean = len(seen) / max(seen.length_s, 1e-9)
-    low, high = _LEAST_RATE * mean, _MOST_RATE * mean
+    low, high = _LEAST_RATE * mean, _MOST_RATE * seen.peak_per_s(10.0)
     found: list[Outcome] = []
-    for _ in range(_SEARCH_STEPS):
+    while high > low * _SEARCH_FACTOR:
         rate = sqrt(low * high)
-        outcome = run(case, POLICIES["static"], demand_of(seen, rate, mean), device_type=device_type)
+        outcome = run(case, policy, demand_of(seen, rate, mean), device_type=device_type)
         tell(f"{device_type or 'all'} {rate:.3g}/s", outcome)
         found.append(outcome)
         # A rate that has no placement at all is beyond the devices, one that attains is more than needed.

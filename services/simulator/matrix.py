@@ -53,14 +53,14 @@ class Workload:
 
 
 WORKLOADS: Final = (
-    Workload("chat", "azure2023_conv.csv.gz", Limits(1.0, 0.05), copies=4, look_s=2.0),
-    Workload("code", "azure2023_code.csv.gz", Limits(2.0, 0.05), copies=3, look_s=2.0),
+    Workload("chat", "azure2023_conv.csv.gz", Limits(1.0, 0.05), copies=8, look_s=2.0),
+    Workload("code", "azure2023_code.csv.gz", Limits(2.0, 0.05), copies=4, look_s=2.0),
     Workload(
         "summarisation", "arxiv_summarization_lengths.csv.gz", Limits(2.0, 0.05),
-        rates=("servegen_language_rates_10min.csv.gz", "m_mid_req_per_s", 7200.0, 144), look_s=2.0,
+        rates=("servegen_language_rates_10min.csv.gz", "m_mid_req_per_s", 21_600.0, 144), copies=8, look_s=2.0,
     ),
-    Workload("long-context", "mooncake_synthetic.csv.gz", Limits(30.0, 0.1), stretch=4.0, copies=3, look_s=2.0),
-    Workload("day", "servegen_mlarge_24h.csv.gz", Limits(1.0, 0.05), stretch=0.1, copies=3, look_s=2.0),
+    Workload("long-context", "mooncake_synthetic.csv.gz", Limits(30.0, 0.1), stretch=4.0, copies=6, look_s=2.0),
+    Workload("day", "servegen_mlarge_24h.csv.gz", Limits(1.0, 0.05), stretch=0.25, copies=16, look_s=2.0),
 )  # fmt: skip
 
 

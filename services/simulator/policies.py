@@ -14,8 +14,8 @@ from tradewind.domain.errors import InvalidField
 
 # In the order of reports: baselines, the adaptive default, its ablations, what nobody can beat.
 ORDER: Final = (
-    "static-peak", "static", "latency", "energy", "energy-no-variants", "energy-no-partitions", "energy-no-power",
-    "energy-no-consolidation", "oracle",
+    "static-peak", "static", "static-packed", "latency", "energy", "energy-no-variants", "energy-no-partitions",
+    "energy-no-power", "energy-no-consolidation", "energy-no-packing", "oracle",
 )  # fmt: skip
 
 
@@ -34,7 +34,8 @@ def check_policy(name: str) -> str:
 def run_policy(case: Case, name: str, tell: Tell) -> Outcome:
     """One policy over a case; baselines are searched for."""
     runs: dict[str, Callable[[Case, Tell], Outcome]] = {
-        "static": lambda c, t: best_static(c, t, ("",)),
+        "static": lambda c, t: best_static(c, POLICIES["static"], t),
+        "static-packed": lambda c, t: best_static(c, POLICIES["static-packed"], t),
         "static-peak": static_peak,
         "oracle": oracle,
     }

@@ -242,3 +242,30 @@ async def test_text_comes_from_stdin_too(stage: Stage) -> None:
 async def test_a_replay_that_comes_out_otherwise_fails(stage: Stage) -> None:
     ran = await stage.cli.inside("replay", "other")
     assert (ran.code, "nothing would be decided" in ran.out) == (1, True)
+
+
+async def test_all_that_the_planner_knows_can_be_said_in_both_ways(stage: Stage, gguf: str) -> None:
+    await stage.cli.inside("model", "import", gguf, "--name", "m")
+    options = ("--spread", "rack=3", "--trust-level", "red", "--rate", "4/s", "--mean-rate", "1/s")
+    lengths = ("--prompt-tokens", "100", "--prompt-tokens-p95", "900", "--output-tokens-p95", "300")
+    ran = await stage.cli.inside("deploy", "m", "--name", "chat", *options, *lengths, "--max-replicas", "6")
+    assert ran.code == 0, ran.err
+    said = stage.world.deployments["chat"].spec
+    assert (said.spread.label, said.spread.domains, said.trust_level) == ("rack", 3, "red")
+    assert (said.demand.mean_requests_per_s, said.demand.prompt_tokens_p95) == (1.0, 900)
+    assert said.demand.output_tokens_p95 == 300
+    (stage.cli.folder / "chat.yaml").write_text(
+        "version: 1\nmodel: {name: m}\ndeployment:\n  name: chat\n  max_replicas: 6\n  trust_level: red\n"
+        "  spread: {label: rack, domains: 3}\n"
+        "  demand: {rate: 4/s, mean_rate: 1/s, prompt_tokens: 100, prompt_tokens_p95: 900, output_tokens_p95: 300}\n"
+    )
+    stage.world.calls.clear()
+    ran = await stage.cli.inside("apply", "-f", "chat.yaml")
+    assert ran.code == 0, ran.err
+    assert not {"CreateDeployment", "UpdateDeployment"} & set(stage.world.calls), "the file means the same"
+
+
+async def test_a_power_budget_is_set_and_taken_away(stage: Stage) -> None:
+    ran = await stage.cli.inside("nodes", "budget", "node/n1", "1.5kW", "--json")
+    assert ran.document == {"scope": "node/n1", "limit_mw": 1_500_000}
+    assert "has no power budget" in (await stage.cli.inside("nodes", "budget", "node/n1", "none")).out

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tradewind.domain.errors import BadModelSource, CompileFailed, NotFound, ProfileMissing, SloInfeasible
+from tradewind.domain.errors import BadModelSource, CompileFailed, InvalidField, NotFound, ProfileMissing, SloInfeasible
 from tradewind.rpc.errors import to_operation_error
 from tradewind.v1 import (
     common_pb2,
@@ -324,6 +324,12 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             raise NotFound("node", request.node_id)
         (self.world.draining.discard if request.undo else self.world.draining.add)(request.node_id)
         return orchestrator_pb2.DrainNodeResponse(node=self._node())
+
+    async def SetPowerBudget(self, request: Any, context: Any) -> orchestrator_pb2.SetPowerBudgetResponse:
+        if request.scope.split("/")[0] not in ("site", "node", "device"):
+            raise InvalidField("scope", f"{request.scope!r} is none of 'site', 'node/NODE_ID'")
+        self.world.calls.append("SetPowerBudget")
+        return orchestrator_pb2.SetPowerBudgetResponse(scope=request.scope, limit_mw=request.limit_mw)
 
     def _get(self, name: str) -> orchestrator_pb2.Deployment:
         for deployment in self.world.deployments.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from services.compiler.export.generator import Generator, export_function
 from services.compiler.export.parity import check_wrapped
 from services.compiler.export.shapes import Shapes
 from services.compiler.sources.architectures import TESTED
-from services.compiler.sources.loading import load_normalised
+from services.compiler.sources.detection import detect
+from services.compiler.sources.loading import load_normalised, load_source
 from tests.tiny_model import write_tiny_model
 from tests.tiny_variant import TinyVariant
 from tradewind.domain.errors import UnsupportedModel
@@ -72,6 +74,34 @@ def test_prefill_in_chunks_and_decode_give_the_models_logits(architecture: str, 
         for at in range(26, 30):
             rows = generator.decode(numbers(7, tokens[at]), numbers(0, at), 64)
             assert (rows[1] - wanted[at]).abs().max() < TOLERANCE
+
+
+# Factors far from one, so that a kind left out or taken for another shows.
+ROTARY: dict[str, dict[str, Any]] = {
+    "linear": {"factor": 4.0},
+    "llama3": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64},
+    "yarn": {"factor": 8.0, "original_max_position_embeddings": 64},
+}
+
+
+@pytest.mark.parametrize("kind", ROTARY)
+def test_scaled_rotary_positions_and_weights_in_shards(kind: str, tmp_path: Path) -> None:
+    scaled = {"rope_type": kind, "rope_theta": 1e4, **ROTARY[kind]}
+    folder = write_tiny_model(tmp_path / "m", rope_parameters=scaled)
+    plain = load_normalised(write_tiny_model(tmp_path / "plain"), "f32")
+    model = load_normalised(folder, "f32")
+    model.save_pretrained(tmp_path / "shards", max_shard_size="100KB")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / name, tmp_path / "shards")
+    assert len(list((tmp_path / "shards").glob("model-*.safetensors"))) > 2
+    form, source = detect(tmp_path / "shards")
+    loaded, _ = load_source(form, source)
+    tokens = torch.tensor([np.random.default_rng(2).integers(3, 250, 16).tolist()])
+    with torch.no_grad():
+        wanted = model(tokens).logits[0, 15]
+        assert (plain(tokens).logits[0, 15] - wanted).abs().max() > 0.1
+        row = Generator(loaded, SHAPES).eval().prefill(tokens, numbers(1), numbers(0), numbers(16), 64)[0]
+    assert (row - wanted).abs().max() < TOLERANCE
 
 
 # Layers that are alike, layers under other names, layers with constants in them, layers that are not alike.

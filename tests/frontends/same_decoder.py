@@ -62,6 +62,25 @@ def write_onnx(model_folder: Path, folder: Path) -> Path:
     return folder / "model.onnx"
 
 
+def merge_branches(path: Path) -> None:
+    """Turns a decoder into the form of Optimum's merged ones: its nodes under one `If`, names and weights inside."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    model = onnx.load(path, load_external_data=False)
+    body = model.graph
+    without = helper.make_graph(
+        [helper.make_node("Constant", [], [o.name], value_float=0.0) for o in body.output], "without", [], body.output
+    )
+    branch = helper.make_graph(body.node, "with", [], body.output, body.initializer)
+    switch = helper.make_node(
+        "If", ["use_cache_branch"], [o.name for o in body.output], then_branch=branch, else_branch=without
+    )
+    flag = helper.make_tensor_value_info("use_cache_branch", TensorProto.BOOL, [1])
+    merged = helper.make_graph([switch], "merged", [*body.input, flag], body.output)
+    path.write_bytes(helper.make_model(merged, opset_imports=model.opset_import).SerializeToString())
+
+
 def write_saved_model(model_folder: Path, folder: Path) -> Path:
     """The same layers in TensorFlow; the SavedModel's folder."""
     import tensorflow as tf

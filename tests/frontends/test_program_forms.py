@@ -127,3 +127,37 @@ def test_an_8_bit_graph(tmp_path: Path) -> None:
     import_onnx(tmp_path / "m.onnx", tmp_path / "out", tmp_path / "answers", quiet)
     for got, wanted in graph_answers(tmp_path / "out", tmp_path / "answers"):
         assert relative_error(got, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("operator", ["QLinearMatMul", "QLinearConv"])
+def test_8_bit_operators_round_as_the_standard_says(operator: str, tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    draw = np.random.default_rng(0)
+    convolves = operator == "QLinearConv"
+    shape = (4, 3, 3, 3) if convolves else (16, 4)
+    known = {
+        "a_scale": np.float32(0.02), "a_zero": np.uint8(120), "w": draw.integers(-127, 128, shape).astype(np.int8),
+        "w_scale": draw.uniform(0.01, 0.02, 4).astype(np.float32), "w_zero": np.zeros(4, np.int8),
+        "y_scale": np.float32(0.1), "y_zero": np.uint8(128),
+    }  # fmt: skip
+    given = ["q", "a_scale", "a_zero", "w", "w_scale", "w_zero", "y_scale", "y_zero"]
+    if convolves:
+        known["bias"] = draw.integers(-500, 500, 4).astype(np.int32)
+        given.append("bias")
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "a_scale", "a_zero"], ["q"]),
+        helper.make_node(operator, given, ["sum"], **({"pads": [1, 1, 1, 1]} if convolves else {})),
+        helper.make_node("DequantizeLinear", ["sum", "y_scale", "y_zero"], ["y"]),
+    ]
+    sizes = (["batch", 3, 6, 6], ["batch", 4, 6, 6]) if convolves else (["batch", 16], ["batch", 4])
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in zip("xy", sizes, strict=True)]
+    weights = [numpy_helper.from_array(np.asarray(array), name) for name, array in known.items()]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    import_onnx(tmp_path / "m.onnx", tmp_path / "out", tmp_path / "answers", quiet)
+    for got, wanted in graph_answers(tmp_path / "out", tmp_path / "answers"):
+        assert np.ptp(wanted) > 1
+        assert np.abs(got - wanted).max() <= 0.1 + 1e-6, "one step at a tie at most"
+        assert np.mean(got != wanted) < 0.02

@@ -18,7 +18,7 @@ from services.compiler.sources.onnx.importing import import_onnx
 from services.compiler.sources.tensorflow.importing import import_saved_model
 from services.compiler.targets import known_targets
 from services.compiler.toolchain import find_iree_compile
-from tests.frontends.same_decoder import write_onnx, write_saved_model
+from tests.frontends.same_decoder import merge_branches, write_onnx, write_saved_model
 from tests.tiny_variant import TinyVariant, build_tiny_variant
 
 SHAPES = Shapes(prefill_chunks=(16,), decode_batches=(1,), context_buckets=(64,), slots=2)
@@ -53,11 +53,12 @@ def compiled_tokens(model: Any, prompt: tuple[int, ...], count: int, folder: Pat
     return tuple(taken)
 
 
-@pytest.mark.parametrize("source", ["onnx", "tensorflow"])
+@pytest.mark.parametrize("source", ["onnx with branches", "tensorflow"])
 def test_the_same_tokens_come_from_each_framework(source: str, llama: TinyVariant, tmp_path: Path) -> None:
     output, answers = tmp_path / "model", tmp_path / "reference.safetensors"
-    if source == "onnx":
+    if source == "onnx with branches":
         path = write_onnx(llama.model_folder, tmp_path / "source")
+        merge_branches(path)
         assert (path.parent / "model.onnx_data").is_file()
         facts = import_onnx(path, output, answers, quiet)
     else:

@@ -46,6 +46,30 @@ def test_equal_replicas_take_turns() -> None:
     assert [r.replica_id for r in chosen if r] == ["a", "b", "c", "a", "b", "c"]
 
 
+def filled(name: str, rank: int, sequences: int = 4, waiting: int = 2) -> ReplicaRoute:
+    return replace(replica(name, 8), fill_sequences=sequences, fill_waiting=waiting, fill_rank=rank)
+
+
+def test_one_replica_is_filled_before_the_next_one_works() -> None:
+    replicas = [filled("a", 1), filled("b", 0)]
+    at_work, unanswered = Counter[str](), Counter[str]()
+    order = []
+    for turn in range(8):
+        chosen = choose(replicas, at_work, turn, (), unanswered)
+        assert chosen is not None
+        order.append(chosen.replica_id)
+        at_work[chosen.replica_id] += 1
+    assert order[:6] == ["b"] * 4 + ["a"] * 2, "the lowest rank first, up to its sequences"
+    chosen = choose(replicas, {"b": 2}, 0, (), {"b": 2})
+    assert chosen == replicas[0], "two wait for their first token at b already"
+
+
+def test_when_all_are_full_the_fewest_waiting_decide() -> None:
+    replicas = [filled("a", 0, waiting=1), filled("b", 1, waiting=1)]
+    chosen = choose(replicas, {"a": 3, "b": 9}, 0, (), {"a": 3, "b": 2})
+    assert chosen == replicas[1]
+
+
 def test_draining_and_excluded_replicas_get_nothing() -> None:
     replicas = [replica("a", draining=True), replica("b"), replica("c")]
     assert choose(replicas, {"c": 99}, 0, excluded={"b"}) == replicas[2]

@@ -42,6 +42,15 @@ def fill(world: World) -> node_pb2.NodeReport:
     )
     energy = common_pb2.Energy(energy_mj=5e6, source=common_pb2.FIGURE_SOURCE_MODELLED, method="cpu-linear@1")
     report.readings.add(device_id="cpu0", energy=energy, power_mw=21_500, utilization=0.5, memory_used_bytes=2**32)
+    report.devices.add(device_id="GPU-1", kind=node_pb2.DEVICE_KIND_NVIDIA_GPU, device_class="gpu:h100-80")
+    report.partitions.add(partition_id="GPU-1:mig:9@4", device_id="GPU-1", kind="mig/3g.40gb", uuid="MIG-1")
+    report.layouts.add(
+        device_id="GPU-1",
+        activity=node_pb2.LAYOUT_ACTIVITY_NOTHING,
+        outcome=node_pb2.LAYOUT_OUTCOME_REFUSED,
+        outcome_words="3g.40gb@0 is somebody else's",
+        foreign_slices=["mig/3g.40gb"],
+    )
     stats = profiler_pb2.LatencyStats(p50_ms=80, p95_ms=120, samples=9)
     report.replicas.add(
         replica_id="r-chat",
@@ -119,10 +128,13 @@ async def test_status_shows_everything(world: World) -> None:
     await world.client().chat.completions.create(model="chat", messages=ASK)
     status = (await get(world, "/status.json")).json()
     assert status["trouble"] == []
-    assert status["power_mw"] == {"power_mw": 21_500, "source": "modelled", "devices": 1, "devices_with_power": 1}
+    assert status["power_mw"] == {"power_mw": 21_500, "source": "modelled", "devices": 2, "devices_with_power": 1}
     (node,) = status["nodes"]
     assert (node["node_id"], node["state"], node["labels"]) == ("node-1", "active", {"rack": "r1"})
-    (device,) = node["devices"]
+    device, board = node["devices"]
+    assert (device["slices"], device["layout"]) == ([], None)
+    assert [(one["kind"], one["uuid"]) for one in board["slices"]] == [("mig/3g.40gb", "MIG-1")]
+    assert board["layout"]["outcome"] == "refused" and "somebody else's" in board["layout"]["words"]
     assert (device["product"], device["energy_source"], device["energy_method"]) == (
         "AMD EPYC",
         "modelled",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from services.node_agent.core.mig.model import Placement
+from services.node_agent.gpu.reading.process import RESTART_PAUSE_S, WORKER
+from services.node_agent.gpu.simulated import Fault, FaultKind
 from tests.node_agent.agent_process import Agent
 from tradewind.v1 import common_pb2, node_pb2
 
@@ -83,6 +87,38 @@ async def test_boards_slices_and_faults_are_reported(rig: Rig, agent: Agent) -> 
         'tradewind_gpu_events_total{device="' + cut + '",event="mig_changed"}',
     ):
         assert words in text
+
+
+async def test_a_reading_process_that_hangs_or_dies_stops_no_heartbeat(rig: Rig, agent: Agent) -> None:
+    """The agent answers all the while, the CPU is offered, the boards are out, and come back by themselves."""
+    cut, _ = rig.machine.uuids
+    first = reading_process(agent)
+    first.suspend()
+    silent = await until(agent, lambda r: "has not answered" in reading(r, cut).fault, limit_s=6)
+    assert not reading(silent, "cpu0").fault
+    first.send_signal(signal.SIGSEGV)
+    first.resume()
+    began_s = time.monotonic()
+    await until(agent, lambda r: len(others(agent, first.pid)) == 1 and not reading(r, cut).fault)
+    assert time.monotonic() - began_s < RESTART_PAUSE_S + 6
+    rig.machine.die(Fault(FaultKind.TROUBLE, "read", cut), before=True)
+    second = reading_process(agent).pid
+    await until(agent, lambda r: len(others(agent, second)) == 1 and not reading(r, cut).fault)
+
+
+def reading_processes(agent: Agent) -> list[psutil.Process]:
+    """Children of the agent that read NVML."""
+    children = agent.children()
+    return [one for one in children if one.status() != psutil.STATUS_ZOMBIE and WORKER[-1] in one.cmdline()]
+
+
+def reading_process(agent: Agent) -> psutil.Process:
+    (one,) = reading_processes(agent)
+    return one
+
+
+def others(agent: Agent, pid: int) -> list[psutil.Process]:
+    return [one for one in reading_processes(agent) if one.pid != pid]
 
 
 async def until(

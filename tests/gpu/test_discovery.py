@@ -16,6 +16,7 @@ from services.node_agent.gpu.board_name import device_class, profile_name, targe
 from services.node_agent.gpu.differences import differences
 from services.node_agent.gpu.discovery import discover_boards, discover_in_time
 from services.node_agent.gpu.known_boards import H100_80
+from services.node_agent.gpu.nvml import NvmlReader, open_nvml
 from services.node_agent.gpu.simulated import Fault, FaultKind
 from services.node_agent.gpu.simulated.slices import SimulatedProcess
 from services.node_agent.replica.device import open_device
@@ -25,6 +26,12 @@ from tradewind.domain.figures import FigureSource
 from .rigs import Rig, loaded_library, nvml
 
 SYMBOLS = "nvmlDeviceGetCount_v2"
+
+
+def own_nvml() -> NvmlReader | None:
+    """The library of this process, which each test has for itself; the agent's own child is under `reading/`."""
+    session = open_nvml()
+    return NvmlReader(session) if session is not None else None
 
 
 @pytest.fixture
@@ -42,7 +49,7 @@ def test_boards_are_found_and_told(rig: Rig) -> None:
     rig.admin.create_compute_instance(uuid, rig.admin.create_gpu_instance(uuid, 9, Placement(4, 4)))
     rig.machine.start_process(rig.machine.uuids[1], SimulatedProcess(4242, None))
     with capture_logs() as logs:
-        found = discover_boards("")
+        found = discover_boards("", open_reader=own_nvml)
     assert found.faults == () and not found.simulated
     hopper, ampere = (device.facts for device in found.devices)
     assert (hopper.device_class, ampere.device_class) == ("gpu:h100-80", "gpu:a100-40")
@@ -61,7 +68,7 @@ def test_without_rights_a_board_is_whole_or_out_in_words(rig: Rig) -> None:
     rig.admin.set_mig_mode(cut, True)
     rig.admin.create_compute_instance(cut, rig.admin.create_gpu_instance(cut, 9, Placement(4, 4)))
     rig.machine.set(cut, "unprivileged", 1)
-    first, second = discover_boards("").devices
+    first, second = discover_boards("", open_reader=own_nvml).devices
     assert first.partitions() == () and "its profiles could not be read" in first.read().fault
     assert first.read().energy.source is FigureSource.MEASURED_COUNTER, "it is metered all the same"
     assert [p.kind for p in second.partitions()] == ["gpu/whole"] and not second.read().fault
@@ -71,20 +78,20 @@ def test_without_rights_a_board_is_whole_or_out_in_words(rig: Rig) -> None:
 
 def test_a_lost_board_is_a_fault_and_others_are_offered(rig: Rig) -> None:
     rig.machine.lose(rig.machine.uuids[0])
-    found = discover_boards("")
+    found = discover_boards("", open_reader=own_nvml)
     assert len(found.devices) == 1 and len(found.faults) == 1 and "does not answer" in found.faults[0]
 
 
 @pytest.mark.parametrize(("code", "words"), [(9, "modprobe"), (18, "differ in version")])
 def test_a_driver_that_cannot_be_used_is_said_in_words(rig: Rig, code: int, words: str) -> None:
     rig.machine.set(rig.machine.uuids[0], "driver_gone", code)
-    found = discover_boards("")
+    found = discover_boards("", open_reader=own_nvml)
     assert found.devices == () and words in found.faults[0]
 
 
 async def test_a_driver_that_hangs_does_not_hold_the_agent_up(rig: Rig) -> None:
     rig.machine.inject(Fault(FaultKind.HANG, SYMBOLS, number=1))
-    found = await discover_in_time("", limit_s=0.2)
+    found = await discover_in_time("", limit_s=0.2, open_reader=own_nvml)
     assert found.devices == () and "no answer within 0.2 s" in found.faults[0]
     # The thread comes out of the driver later: it must not meet the library of the next test.
     for thread in threading.enumerate():

@@ -6,25 +6,41 @@ import math
 import random
 from dataclasses import replace
 
+import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.orchestrator.core.facts.loads import figures_at, longest_prompt
-from services.orchestrator.core.facts.wish import Demand, Metric
+from services.orchestrator.core.facts.loads import figures_at, longest_prompt, sheaves_of
+from services.orchestrator.core.facts.wish import Demand, LatencyLimit, Metric
 from services.orchestrator.core.planning.capacity import (
-    MOST_UTILISATION,
-    broken_limit,
-    capacity_per_s,
-    energy_per_token_mj,
-    percentile_ms,
+    broken_limits,
+    capacities_per_s,
+    energies_per_token_mj,
+    percentiles_ms,
     presence,
     share_within,
-    station_of,
 )
+from services.orchestrator.core.planning.stations import MOST_UTILISATION, Stations, station_of, stations_of
 from tests.orchestrator.worlds import profile, slo
 
 DEMAND = Demand(1.0, 128, 32)
+
+
+def percentile_ms(station: Stations, metric: Metric, percentile: float, rate: float) -> float:
+    return float(percentiles_ms(station, [(metric, percentile)], numpy.array([rate]))[0][0])
+
+
+def capacity_per_s(station: Stations, limits: tuple[LatencyLimit, ...]) -> float:
+    return float(capacities_per_s(station, limits)[0])
+
+
+def broken(station: Stations, limits: tuple[LatencyLimit, ...], rate: float) -> bool:
+    return bool(broken_limits(station, limits, numpy.array([rate]))[0] >= 0)
+
+
+def energy_per_token_mj(station: Stations, rate: float) -> float:
+    return float(energies_per_token_mj(station, numpy.array([rate]))[0])
 
 
 def test_without_load_the_figures_are_the_measured_ones() -> None:
@@ -38,25 +54,29 @@ def test_without_load_the_figures_are_the_measured_ones() -> None:
 
 def test_one_at_a_time_is_the_mm1_queue() -> None:
     station = station_of(profile("v", batches=(1,)), DEMAND, 1)
-    rate = 0.5 * station.rates_per_s[0]
-    for n, probability in enumerate(presence(station, rate)[:10]):
-        assert probability == pytest.approx(0.5 * 0.5**n, rel=1e-6)
+    idle, taken = presence(station, 0.5 * station.full_per_s)[0]
+    assert (idle, taken) == (pytest.approx(0.5), pytest.approx(0.5))
+    # Who finds it taken waits as in M/M/1: P(wait > t) = ρ·exp(-(µ-λ)t), here at t = 2/µ.
+    mean_ms = 1000.0 / station.full_per_s[0]
+    share = share_within(station, Metric.TTFT, station.ttft.one(0, 0).p95_ms + 2.0 * mean_ms, 0.5 * station.full_per_s)
+    own = station.ttft.one(0, 0).within(station.ttft.one(0, 0).p95_ms + 2.0 * mean_ms)
+    assert share[0] == pytest.approx(0.5 * own + 0.5 * (1.0 - math.exp(-1.0)), abs=1e-6)
 
 
 def test_waiting_matches_a_simulated_queue() -> None:
     """Exponential service at the state's rate, one at a time: the waits of a simulated queue keep the model's share."""
     station = station_of(profile("v", batches=(1,)), DEMAND, 1)
-    mu, rate, rng = station.rates_per_s[0], 0.7 * station.rates_per_s[0], random.Random(1)
+    mu, rate, rng = float(station.full_per_s[0]), 0.7 * float(station.full_per_s[0]), random.Random(1)
     clock = free_at = 0.0
     waits_s: list[float] = []
     for _ in range(60_000):
         clock += rng.expovariate(rate)
         waits_s.append(max(free_at - clock, 0.0))
         free_at = max(free_at, clock) + rng.expovariate(mu)
-    own_p95_ms = station.ttft[0].p95_ms
+    own_p95_ms = station.ttft.one(0, 0).p95_ms
     limit_ms = own_p95_ms + 1500.0
     simulated = sum(wait <= 1.5 for wait in waits_s) / len(waits_s)
-    assert share_within(station, Metric.TTFT, limit_ms, rate) == pytest.approx(simulated, abs=0.02)
+    assert share_within(station, Metric.TTFT, limit_ms, numpy.array([rate]))[0] == pytest.approx(simulated, abs=0.02)
 
 
 @given(
@@ -71,25 +91,25 @@ def test_capacity_is_where_the_limit_breaks(ttft: float, tpot: float, batch: int
     station = station_of(profile("v", ttft_ms=ttft, tpot_ms=tpot), Demand(1, prompt, 32), batch)
     limits = slo(ttft=limit, tpot=limit).latency
     capacity = capacity_per_s(station, limits)
-    assert 0.0 <= capacity <= station.most_per_s
-    assert capacity == 0.0 or broken_limit(station, limits, capacity) is None
-    if 0.0 < capacity < station.most_per_s:
-        assert broken_limit(station, limits, min(capacity * 1.01, station.most_per_s)) is not None
+    assert 0.0 <= capacity <= station.most_per_s[0]
+    assert capacity == 0.0 or not broken(station, limits, capacity)
+    if 0.0 < capacity < station.most_per_s[0]:
+        assert broken(station, limits, min(capacity * 1.01, float(station.most_per_s[0])))
     if capacity == 0.0:
-        assert broken_limit(station, limits, 0.0) is not None
+        assert broken(station, limits, 0.0)
 
 
 @given(st.floats(0.0, 0.9), st.floats(0.0, 0.9), st.sampled_from(list(Metric)))
 @settings(max_examples=60, deadline=None)
 def test_latency_does_not_fall_with_load(a: float, b: float, metric: Metric) -> None:
     station = station_of(profile("v"), DEMAND, 4)
-    low, high = sorted((a * station.rates_per_s[-1], b * station.rates_per_s[-1]))
+    low, high = sorted((a * float(station.full_per_s[0]), b * float(station.full_per_s[0])))
     assert percentile_ms(station, metric, 95, low) <= percentile_ms(station, metric, 95, high) * (1 + 1e-6)
 
 
 def test_without_limits_it_is_a_share_of_the_most_throughput() -> None:
     station = station_of(profile("v"), DEMAND, 4)
-    assert capacity_per_s(station, ()) == pytest.approx(MOST_UTILISATION * station.rates_per_s[-1])
+    assert capacity_per_s(station, ()) == pytest.approx(MOST_UTILISATION * station.full_per_s[0])
 
 
 def test_prompts_between_measured_ones_are_interpolated_and_far_ones_refused() -> None:
@@ -120,3 +140,19 @@ def test_a_shorter_answer_carries_more_of_the_prefill() -> None:
     # 300 mJ × 32 tokens = 9600 mJ, of which 3200 are prefill: 200 mJ a decoded token.
     assert energy_per_token_mj(station_of(known, Demand(0, 128, 8), 1), 0.0) == pytest.approx(200 + 3200 / 8)
     assert math.isclose(energy_per_token_mj(station_of(known, Demand(0, 128, 32), 1), 0.0), 300.0)
+
+
+def test_many_side_by_side_are_what_each_is_alone() -> None:
+    """Profiles measured at different loads, and several batch limits of one, in one calculation."""
+    small, large = profile("a", batches=(1, 2), ttft_ms=90), profile("b", batches=(1, 2, 4, 16), tpot_ms=12)
+    rows = [(small, 1), (large, 16), (small, 2), (large, 4)]
+    together = stations_of([p for p, _ in rows], [b for _, b in rows], DEMAND, sheaves_of((small, large)))
+    limits, rates = slo(ttft=900, tpot=60).latency, 0.6 * together.full_per_s
+    for number, (one, batch) in enumerate(rows):
+        alone = station_of(one, DEMAND, batch)
+        assert capacities_per_s(together, limits)[number] == pytest.approx(capacity_per_s(alone, limits), rel=1e-9)
+        assert energies_per_token_mj(together, rates)[number] == pytest.approx(
+            energy_per_token_mj(alone, float(rates[number])), rel=1e-9
+        )
+        reached = percentiles_ms(together, [(Metric.TTFT, 95.0), (Metric.E2E, 99.0)], rates)
+        assert reached[1][number] == pytest.approx(percentile_ms(alone, Metric.E2E, 99.0, float(rates[number])))

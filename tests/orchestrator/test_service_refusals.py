@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from typing import Any
@@ -166,6 +167,26 @@ async def test_writes_are_idempotent_and_compared(stand: Stand) -> None:
     with pytest.raises(RemoteError) as refused:
         await stand.call("CreateDeployment", orchestrator_pb2.CreateDeploymentRequest(name="c", spec=make_spec()))
     assert refused.value.metadata == {"field": "request_id"}
+
+
+async def test_of_two_operators_who_change_one_deployment_at_once_one_wins_and_the_other_is_told(stand: Stand) -> None:
+    await stand.deploy("chat", ttft=300)
+    changes = [
+        orchestrator_pb2.UpdateDeploymentRequest(
+            request_id=new_id(), deployment="chat", spec=make_spec(ttft=ttft), expected_generation=1
+        )
+        for ttft in (250, 280)
+    ]
+    answers = await asyncio.gather(
+        *(stand.call("UpdateDeployment", change) for change in changes), return_exceptions=True
+    )
+    won = [answer for answer in answers if not isinstance(answer, BaseException)]
+    told = [answer for answer in answers if isinstance(answer, RemoteError)]
+    assert (len(won), len(told)) == (1, 1), answers
+    assert (told[0].remote_reason, told[0].metadata) == ("GENERATION_CONFLICT", {"expected": "1", "actual": "2"})
+    now = await stand.call("GetDeployment", orchestrator_pb2.GetDeploymentRequest(deployment="chat"))
+    assert now.deployment.spec == won[0].deployment.spec, "what the loser asked for is nowhere"
+    assert now.deployment.generation == 2
 
 
 async def test_power_budgets_bind_when_work_is_placed(stand: Stand) -> None:

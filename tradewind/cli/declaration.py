@@ -8,12 +8,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tradewind.cli.wish import check_limits_differ, latency_limit, objective, parsed
+from tradewind.cli.wish import check_limits_differ, latency_limit, objective, parsed, spread
 from tradewind.domain import units
 from tradewind.domain.errors import InvalidField
 from tradewind.v1 import common_pb2, orchestrator_pb2
@@ -75,8 +75,18 @@ class DemandPart(_Part):
     """Expected load."""
 
     rate: Annotated[str, Field(description="Such as 0.5/s.")] = ""
+    mean_rate: Annotated[str, Field(description="What energy is weighed at; left out: the rate.")] = ""
     prompt_tokens: Count = 0
     output_tokens: Count = 0
+    prompt_tokens_p95: Annotated[Count, Field(description="Prompts that must fit; 0: the typical.")] = 0
+    output_tokens_p95: Annotated[Count, Field(description="Answers that must fit; 0: the typical.")] = 0
+
+
+class SpreadPart(_Part):
+    """Replicas over failure domains."""
+
+    label: Annotated[str, Field(min_length=1, description="Node label; `node` stands for the node itself.")] = "rack"
+    domains: Annotated[int, Field(ge=2, description="Fewest values of the label.")] = 2
 
 
 class DeploymentPart(_Part):
@@ -92,6 +102,8 @@ class DeploymentPart(_Part):
     scale_to_zero: Annotated[bool, Field(description="Run nothing after ten minutes without a request.")] = False
     cold_start: Annotated[str, Field(description="Longest start accepted for that.", examples=["30s"])] = ""
     node_labels: dict[str, str] = {}
+    spread: SpreadPart | None = None
+    trust_level: Annotated[str, Field(description="Never shares a board with another level.")] = ""
     allow_infeasible: bool = False
 
 
@@ -146,13 +158,27 @@ def spec_of(declaration: Declaration) -> orchestrator_pb2.DeploymentSpec:
         scale_to_zero=part.scale_to_zero,
         cold_start_s=parsed("deployment.cold_start", part.cold_start, units.duration_s) if part.cold_start else 0.0,
         node_selector=part.node_labels,
+        trust_level=part.trust_level,
     )
+    if part.spread is not None:
+        spec.spread.CopyFrom(spread("deployment.spread", part.spread.label, str(part.spread.domains)))
     if part.demand != DemandPart():
-        rate = parsed("deployment.demand.rate", part.demand.rate, units.rate_per_s) if part.demand.rate else 0.0
-        spec.demand.requests_per_s = rate
-        spec.demand.prompt_tokens = part.demand.prompt_tokens
-        spec.demand.output_tokens = part.demand.output_tokens
+        spec.demand.CopyFrom(_demand(part.demand))
     return spec
+
+
+def _demand(part: DemandPart) -> common_pb2.Demand:
+    def rate(key: str, text: str) -> float:
+        return parsed(f"deployment.demand.{key}", text, units.rate_per_s) if text else 0.0
+
+    return common_pb2.Demand(
+        requests_per_s=rate("rate", part.rate),
+        mean_requests_per_s=rate("mean_rate", part.mean_rate),
+        prompt_tokens=part.prompt_tokens,
+        output_tokens=part.output_tokens,
+        prompt_tokens_p95=part.prompt_tokens_p95,
+        output_tokens_p95=part.output_tokens_p95,
+    )
 
 
 def json_schema() -> dict[str, Any]:
@@ -219,6 +245,7 @@ def _keys_at(location: Sequence[int | str]) -> list[str]:
     for key in location:
         field = part.model_fields.get(str(key))
         kind = field.annotation if field is not None else None
+        kind = next((k for k in get_args(kind) if k is not type(None)), kind)
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
             return []
         part = kind

@@ -19,6 +19,8 @@ OBJECTIVES: Final = {
     "latency": common_pb2.OBJECTIVE_LATENCY,
     "cost": common_pb2.OBJECTIVE_COST,
 }
+# The greatest number that the contract carries; what makes sense is far below.
+_MOST_WIRE: Final = 2**32 - 1
 T = TypeVar("T")
 
 
@@ -106,6 +108,27 @@ def labels(field: str, pairs: Sequence[str]) -> dict[str, str]:
             raise InvalidField(field, f"{pair!r} is no label; write key=value")
         found[key] = value
     return found
+
+
+def spread(field: str, label: str, domains: str) -> orchestrator_pb2.Spread:
+    """Replicas over at least so many values of a node label; the server says which numbers make sense.
+
+    Raises:
+        InvalidField: no label, or no whole number.
+    """
+    if not label.strip() or not domains.isdecimal():
+        raise InvalidField(field, f"{f'{label}={domains}'!r} is no spread; write label=domains, such as rack=2")
+    return orchestrator_pb2.Spread(label=label, domains=min(int(domains), _MOST_WIRE))
+
+
+def spread_option(text: str) -> orchestrator_pb2.Spread:
+    """The spread of `--spread rack=2`.
+
+    Raises:
+        InvalidField: it is none.
+    """
+    label, _, domains = text.partition("=")
+    return spread("--spread", label, domains)
 
 
 def same_wish(

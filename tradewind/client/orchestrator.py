@@ -115,3 +115,15 @@ class OrchestratorClient:
         )
         node: orchestrator_pb2.Node = self._wire.call(self._stub.DrainNode, request, CALL_LIMIT_S).node
         return node
+
+    def set_power_budget(
+        self, scope: str, limit_mw: int, *, request_id: str = ""
+    ) -> orchestrator_pb2.SetPowerBudgetResponse:
+        """Limits the power of the site, a node or a device; 0 takes the limit away."""
+        request = orchestrator_pb2.SetPowerBudgetRequest(
+            request_id=request_id or uuid.uuid4().hex, scope=scope, limit_mw=limit_mw
+        )
+        answer: orchestrator_pb2.SetPowerBudgetResponse = self._wire.call(
+            self._stub.SetPowerBudget, request, CALL_LIMIT_S
+        )
+        return answer

@@ -29,6 +29,7 @@ from services.compiler.kernels.lowering import lower_kernels
 from services.compiler.passes import slot_attention as slots_of_call
 from services.compiler.passes.form import PLAIN, Form
 from services.compiler.passes.packed_linears import pack_linears
+from services.compiler.passes.sibling_linears import find_siblings, join_siblings
 from tradewind.domain.errors import UnsupportedModel
 from tradewind.domain.manifest import Function
 
@@ -77,7 +78,9 @@ class Generator(torch.nn.Module):
         self._last_position = int(model.config.max_position_embeddings) - 1
         self.cache = KvCache(cache_rows_of(model), (shapes.slots, shapes.cache_tokens), dtype)
         if form.packed:
+            siblings = find_siblings(model, lambda: cache_rows_of(model)) if form.siblings else []
             pack_linears(model, form.packed)
+            join_siblings(siblings)
 
     def prefill(
         self, tokens: torch.Tensor, slot: torch.Tensor, start: torch.Tensor, length: torch.Tensor, context: int

@@ -19,6 +19,7 @@ BLOCK: Final = 8
 GROUP: Final = 32
 _MADD_BYTES: Final = '"llvm.x86.avx2.pmadd.ub.sw"'
 _MADD_WORDS: Final = '"llvm.x86.avx2.pmadd.wd"'
+_BYTES: Final = "(vector<32xi8>, vector<32xi8>) -> vector<16xi16>"
 _WORDS: Final = "(vector<16xi16>, vector<16xi16>) -> vector<8xi32>"
 
 
@@ -84,15 +85,30 @@ def _unpack_w4(text: Text, weights: str, weights_type: str, block: str, group: s
 def _products_w4(text: Text, weights: list[str], activation: Callable[[int, int], str], rows: int) -> list[str]:
     """Row by row: the eight vectors of a group stay in registers."""
     ones = text.value("arith.constant dense<1> : vector<16xi16>")
-    pairs, sums = "(vector<32xi8>, vector<32xi8>) -> vector<16xi16>", []
+    sums = []
     for row in range(rows):
         total = ""
         for step, weight in enumerate(weights):
             numbers = text.value(f"vector.bitcast {activation(row, step)} : vector<8xi32> to vector<32xi8>")
-            pair = text.value(f"llvm.call_intrinsic {_MADD_BYTES}({weight}, {numbers}) : {pairs}")
+            pair = text.value(f"llvm.call_intrinsic {_MADD_BYTES}({weight}, {numbers}) : {_BYTES}")
             total = text.value(f"arith.addi {total}, {pair} : vector<16xi16>") if total else pair
         sums.append(text.value(f"llvm.call_intrinsic {_MADD_WORDS}({total}, {ones}) : {_WORDS}"))
     return sums
+
+
+def add_products_w4(text: Text, weights: str, activations: str, total: str) -> str:
+    """Products of two vector<8xi32> of four numbers each, added to those of the group before ("" for none)."""
+    unsigned, signed = (
+        text.value(f"vector.bitcast {v} : vector<8xi32> to vector<32xi8>") for v in (weights, activations)
+    )
+    pair = text.value(f"llvm.call_intrinsic {_MADD_BYTES}({unsigned}, {signed}) : {_BYTES}")
+    return text.value(f"arith.addi {total}, {pair} : vector<16xi16>") if total else pair
+
+
+def group_sum_w4(text: Text, total: str) -> str:
+    """What `add_products_w4` gave for a whole group, as vector<8xi32>."""
+    ones = text.value("arith.constant dense<1> : vector<16xi16>")
+    return text.value(f"llvm.call_intrinsic {_MADD_WORDS}({total}, {ones}) : {_WORDS}")
 
 
 def _unpack_w8(text: Text, weights: str, weights_type: str, block: str, group: str) -> list[str]:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.compiler.kernels.formats import BLOCK, GROUP, Format
+from services.compiler.kernels.many_rows import ManyRows, takes, tiled_rounding_kernel, tiled_types
 from services.compiler.kernels.rounding import round_rows, rounded_types, rounding_kernel
 from services.compiler.kernels.text import Text, dispatch
 
-# Rows whose sums stay in registers together.
-_ROW_TILE: Final = 4
-# Inputs that a workgroup rounds again for itself, cheaper than another dispatch: 16 KiB of its 32 KiB of stack in f32.
-_ROUNDED_INSIDE: Final = 12_288
+# Rows whose sums stay in registers together; with 8 bits only one weight is held beside them.
+_ROW_TILES: Final = {"w4": (4, 2, 1), "w8": (8, 4, 2, 1)}
+# Inputs that a workgroup rounds again for itself. One row's cost less than another dispatch; with 4 rows of 1536 the
+# dispatch that multiplies took 184 us so, and 65 us with the rounding in one of its own.
+_ROUNDED_INSIDE: Final = 2_048
 # More than the cores that a replica has, so that they end together; each costs about a microsecond.
 _WORKGROUPS: Final = 16
 # A workgroup with fewer blocks than this is not worth its start.
@@ -50,6 +52,11 @@ class Linear:
         return self.rows * self.inputs <= _ROUNDED_INSIDE
 
     @property
+    def many_rows(self) -> bool:
+        """Whether lanes are rows, see `many_rows`."""
+        return not self.rounds_inside and takes(self.rows, self.inputs, self.form)
+
+    @property
     def workgroups(self) -> int:
         """Equal shares of the blocks."""
         most = max(1, min(_WORKGROUPS, self.blocks // _LEAST_BLOCKS))
@@ -58,7 +65,7 @@ class Linear:
     @property
     def row_tile(self) -> int:
         """Rows that are computed together."""
-        return next(n for n in (_ROW_TILE, 2, 1) if self.rows % n == 0)
+        return next(n for n in _ROW_TILES[self.form.name] if self.rows % n == 0)
 
 
 def linear_kernels(shape: Linear) -> str:
@@ -68,15 +75,20 @@ def linear_kernels(shape: Linear) -> str:
     if shape.rounds_inside:
         return product
     rounding = f"tradewind_round_{shape.form.name}_{shape.rows}x{shape.inputs}"
-    kinds = ", ".join(rounded_types(shape.form, shape.rows, shape.inputs))
+    kinds = ", ".join(_rounded(shape))
     x, weights, scales, y = _types(shape)
-    return f"""{rounding_kernel(rounding, shape.form, shape.rows, shape.inputs)}
+    write = tiled_rounding_kernel if shape.many_rows else rounding_kernel
+    return f"""{write(rounding, shape.form, shape.rows, shape.inputs)}
 {product}
 util.func private @{shape.name}(%x: {x}, %w: {weights}, %s: {scales}) -> {y} {{
 %q:3 = util.call @{rounding}(%x) : ({x}) -> ({kinds})
 %y = util.call @{inner}(%q#0, %q#1, %q#2, %w, %s) : ({kinds}, {weights}, {scales}) -> {y}
 util.return %y : {y}
 }}"""
+
+
+def _rounded(shape: Linear) -> tuple[str, str, str]:
+    return (tiled_types if shape.many_rows else rounded_types)(shape.form, shape.rows, shape.inputs)
 
 
 def _types(shape: Linear) -> tuple[str, str, str, str]:
@@ -102,7 +114,7 @@ class _Product:
         self._weights_type = f"tensor<{self._share}x{shape.groups}x{form.group_bytes}xi8>"
         self._scales_type = f"tensor<{self._share}x{shape.groups}x{form.scales}xf16>"
         self._out_type = f"tensor<{shape.rows}x{self._share * BLOCK}xf32>"
-        self._rounded = rounded_types(form, shape.rows, shape.inputs)
+        self._rounded = _rounded(shape)
 
     def kernel(self, name: str) -> str:
         shape, text = self._shape, self._text
@@ -126,16 +138,20 @@ class _Product:
             x = _types(shape)[0]
             whole = text.load("%x", x, (zero, zero), (shape.rows, shape.inputs), x)
             return round_rows(text, shape.form, whole, shape.rows, shape.inputs)
-        widths = (shape.inputs, shape.groups, shape.groups)
+        sizes = [[int(size) for size in kind[7:-1].split("x")[:-1]] for kind in self._rounded]
         q, a, b = (
-            text.load(f"%{key}", kind, (zero, zero), (shape.rows, width), kind)
-            for key, kind, width in zip("qab", self._rounded, widths, strict=True)
+            text.load(f"%{key}", kind, [zero] * len(size), size, kind)
+            for key, kind, size in zip("qab", self._rounded, sizes, strict=True)
         )
         return q, a, b
 
     def _blocks(self, weights: str, scales: str, activations: tuple[str, str, str]) -> str:
         """Loops over blocks of outputs and tiles of rows; the workgroup's part of the result."""
         shape, text, tile = self._shape, self._text, self._shape.row_tile
+        if shape.many_rows:
+            sizes = (shape.rows, shape.inputs, self._share)
+            kinds = (self._weights_type, self._scales_type, self._out_type)
+            return ManyRows(text, shape.form, sizes, kinds).write(weights, scales, activations)
         zero, one = text.index(0), text.index(1)
         start = text.value(f"tensor.empty() : {self._out_type}")
         rows, step, blocks = text.index(shape.rows), text.index(tile), text.index(self._share)

@@ -30,7 +30,7 @@ def round_rows(text: Text, form: Format, source: str, rows: int, inputs: int) ->
     )
     at = text.value(f"arith.muli %rg, {group} : index")
     row = text.read(source, f"tensor<{rows}x{inputs}xf32>", ("%rm", at), "vector<32xf32>")
-    numbers, scale, total = _round_group(text, form, row)
+    numbers, scale, total = round_group(text, form, row)
     wide = f"vector<32x{form.activation}>"
     ends = (
         text.write(numbers, wide, "%rd", kinds[0], ("%rm", at)),
@@ -41,7 +41,7 @@ def round_rows(text: Text, form: Format, source: str, rows: int, inputs: int) ->
     return "%rq#0", "%rq#1", "%rq#2"
 
 
-def _round_group(text: Text, form: Format, row: str) -> tuple[str, str, str]:
+def round_group(text: Text, form: Format, row: str) -> tuple[str, str, str]:
     """Numbers, scale, and scale times the sum of the numbers."""
     size = text.value(f"math.absf {row} : vector<32xf32>")
     most = text.value(f"vector.reduction <maxnumf>, {size} : vector<32xf32> into f32")

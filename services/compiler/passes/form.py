@@ -8,6 +8,7 @@ from typing import Final
 
 PACKED_LINEARS: Final = "packed-linears"
 SLOT_ATTENTION: Final = "slot-attention"
+SIBLING_LINEARS: Final = "sibling-linears"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +18,12 @@ class Form:
     Attributes:
         packed: precision that linear layers are packed to; empty for layers as they are.
         slot_attention: whether attention reads the cache in place, row by row.
+        siblings: whether packed layers that read the same rows become one.
     """
 
     packed: str = ""
     slot_attention: bool = False
+    siblings: bool = False
 
 
 PLAIN: Final = Form()
@@ -28,4 +31,4 @@ PLAIN: Final = Form()
 
 def form_of(passes: Sequence[str], precision: str) -> Form:
     """The form that a recipe's passes stand for."""
-    return Form(precision if PACKED_LINEARS in passes else "", SLOT_ATTENTION in passes)
+    return Form(precision if PACKED_LINEARS in passes else "", SLOT_ATTENTION in passes, SIBLING_LINEARS in passes)

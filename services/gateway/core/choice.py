@@ -1,9 +1,15 @@
-"""Which replica gets the next request: the one with the least work for its size. Pure; observations are arguments."""
+"""Which replica gets the next request. Pure; observations are arguments. The simulator routes by the same function.
+
+Evenly: the replica with the least work for its size. With fills in the table: one replica is filled up to what the
+SLO allows before the next one works, for tokens of a large batch take less energy and a replica with nothing to do
+draws little. When all are full, the one with the fewest requests that wait for their first token.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from tradewind.domain.routes import ReplicaRoute
 
@@ -11,13 +17,50 @@ from tradewind.domain.routes import ReplicaRoute
 LEAST_WEIGHT: Final = 0.05
 
 
+class Place(NamedTuple):
+    """A replica as a choice sees it.
+
+    Attributes:
+        size: places of its batch times its weight.
+        at_work: requests that it has.
+        unanswered: those of them without a first token.
+        fill_sequences, fill_waiting: what it is filled up to; 0 when requests are shared out evenly.
+    """
+
+    size: float
+    at_work: int
+    unanswered: int = 0
+    fill_sequences: int = 0
+    fill_waiting: int = 0
+
+
+def pick(places: Sequence[Place], turn: int) -> int:
+    """Number of the place that gets the next request.
+
+    Args:
+        places: at least one, in the order in which they are filled.
+        turn: grows with each choice; spreads equal places round-robin.
+    """
+    filling = False
+    for number, (_, at_work, unanswered, most, waiting) in enumerate(places):
+        if most:
+            if at_work < most and unanswered < waiting:
+                return number
+            filling = True
+    loads = [(p.unanswered if filling else 0, (p.at_work + 1) / p.size) for p in places]
+    least = min(loads)
+    equal = [number for number, load in enumerate(loads) if load == least]
+    return equal[turn % len(equal)]
+
+
 def choose(
     replicas: Sequence[ReplicaRoute],
     outstanding: Mapping[str, int],
     turn: int,
     excluded: Collection[str] = (),
+    unanswered: Mapping[str, int] = MappingProxyType({}),
 ) -> ReplicaRoute | None:
-    """The replica that would be least loaded with one more request.
+    """The replica that `pick` says.
 
     Load is (outstanding + 1) / (batch limit × weight): a replica that decodes eight sequences together takes eight
     times as many requests as one that decodes a single one, and of two idle ones the larger goes first.
@@ -27,24 +70,28 @@ def choose(
         outstanding: requests at work by replica id, as this gateway counts them.
         turn: grows with each choice; spreads equal replicas round-robin.
         excluded: replica ids that must not be chosen.
+        unanswered: requests at work that have no first token yet, by replica id.
 
     Returns:
         The replica, or None when no one is left.
     """
-    able = sorted((r for r in replicas if not r.draining and r.replica_id not in excluded), key=lambda r: r.replica_id)
+    able = sorted(
+        (r for r in replicas if not r.draining and r.replica_id not in excluded),
+        key=lambda r: (r.fill_rank, r.replica_id),
+    )
     if not able:
         return None
-    loads = [load_after(replica, outstanding) for replica in able]
-    least = min(loads)
-    equal = [replica for replica, load in zip(able, loads, strict=True) if load == least]
-    return equal[turn % len(equal)]
-
-
-def load_after(replica: ReplicaRoute, outstanding: Mapping[str, int]) -> float:
-    """Requests for each place of the batch, once one more is there."""
-    return (outstanding.get(replica.replica_id, 0) + 1) / (
-        max(replica.batch_limit, 1) * max(replica.weight, LEAST_WEIGHT)
-    )
+    places = [
+        Place(
+            max(r.batch_limit, 1) * max(r.weight, LEAST_WEIGHT),
+            outstanding.get(r.replica_id, 0),
+            unanswered.get(r.replica_id, 0),
+            r.fill_sequences,
+            r.fill_waiting,
+        )
+        for r in able
+    ]
+    return able[pick(places, turn)]
 
 
 def capacity(replicas: Sequence[ReplicaRoute], queued_per_place: int) -> int:

@@ -69,21 +69,32 @@ class ReplicaStream:
 class Outstanding:
     """One request's place in the counts; left once, however often `leave` is called."""
 
-    def __init__(self, by_replica: Counter[str], by_deployment: Counter[str], replica_id: str, deployment: str) -> None:
-        self._counts = ((by_replica, replica_id), (by_deployment, deployment))
-        self._inside = True
+    def __init__(
+        self,
+        by_replica: Counter[str],
+        by_deployment: Counter[str],
+        unanswered: Counter[str],
+        replica_id: str,
+        deployment: str,
+    ) -> None:
+        self._counts = [(by_replica, replica_id), (by_deployment, deployment), (unanswered, replica_id)]
         for counter, key in self._counts:
             counter[key] += 1
 
+    def answered(self) -> None:
+        """The first token is there. Once."""
+        _less(*self._counts.pop())
+
     def leave(self) -> None:
         """Gives the place back."""
-        if not self._inside:
-            return
-        self._inside = False
-        for counter, key in self._counts:
-            counter[key] -= 1
-            if counter[key] <= 0:
-                del counter[key]
+        while self._counts:
+            _less(*self._counts.pop())
+
+
+def _less(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]
 
 
 class Dispatcher:
@@ -100,6 +111,7 @@ class Dispatcher:
         self._table, self._channels, self._metrics, self._wait_ready_s = table, channels, metrics, wait_ready_s
         self._by_replica: Counter[str] = Counter()
         self._by_deployment: Counter[str] = Counter()
+        self._unanswered: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
         self._turn = 0
         self._log = structlog.get_logger("dispatch")
@@ -160,9 +172,8 @@ class Dispatcher:
             if route.asleep:
                 # Not a fault but a wish: the cold start was declared, and this request sets it off.
                 give_up_s = max(give_up_s, began_s + WAIT_ASLEEP_S)
-            replica = choose(
-                route.replicas, self._by_replica, self._turn, tried | full(route.replicas, self._by_replica)
-            )
+            unable = tried | full(route.replicas, self._by_replica)
+            replica = choose(route.replicas, self._by_replica, self._turn, unable, self._unanswered)
             if replica is None:
                 await self._wait(deployment, give_up_s, deadline, last)
                 tried.clear()
@@ -211,11 +222,14 @@ class Dispatcher:
             if not self._waiting[deployment]:
                 del self._waiting[deployment]
 
+    def _place(self, replica: ReplicaRoute, deployment: str) -> Outstanding:
+        return Outstanding(self._by_replica, self._by_deployment, self._unanswered, replica.replica_id, deployment)
+
     async def _ask(
         self, deployment: str, replica: ReplicaRoute, inputs: Sequence[inference_pb2.Tensor], deadline: Deadline
     ) -> tuple[ReplicaRoute, inference_pb2.InferResponse]:
         request = inference_pb2.InferRequest(deployment=deployment, replica_id=replica.replica_id, inputs=inputs)
-        place = Outstanding(self._by_replica, self._by_deployment, replica.replica_id, deployment)
+        place = self._place(replica, deployment)
         try:
             stub = await self._channels.stub(replica.address)
             return replica, await _answer(stub.Infer(request, timeout=deadline.left_s()), replica)
@@ -236,12 +250,14 @@ class Dispatcher:
             token_ids=inference_pb2.TokenIds(ids=prompt),
             sampling=sampling,
         )
-        place = Outstanding(self._by_replica, self._by_deployment, replica.replica_id, deployment)
+        place = self._place(replica, deployment)
         call: Call | None = None
         try:
             stub = await self._channels.stub(replica.address)
             call = stub.Generate(request, timeout=deadline.left_s())
-            return ReplicaStream(replica, call, await read(call, replica), place)
+            first = await read(call, replica)
+            place.answered()
+            return ReplicaStream(replica, call, first, place)
         except BaseException:
             if call is not None:
                 call.cancel()

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from services.gateway.metrics import RecentFigures, source_label
+from services.gateway.status.boards import layout, slices
 from tradewind.domain.routes import DeploymentRoute, ReplicaRoute
 from tradewind.v1 import common_pb2, node_pb2, orchestrator_pb2, profiler_pb2
 
@@ -135,7 +136,11 @@ def _node(
         "agent_version": report.agent_version or None,
         "seen_s_ago": age_s,
         "labels": dict(sorted(report.labels.items())),
-        "devices": [_device(device, readings.get(device.device_id)) for device in report.devices],
+        "devices": [
+            _device(device, readings.get(device.device_id))
+            | {"slices": slices(report, device.device_id), "layout": layout(report, device.device_id)}
+            for device in report.devices
+        ],
     }
 
 

@@ -80,7 +80,10 @@ class GpuDevice:
             raise InvalidField("partition_kind", f"no {kind} stands on {self._facts.device_id}; {self._standing()}")
         free = [one for one in standing if one.uuid not in busy]
         if not free:
-            raise InUse(f"every {kind} of {self._facts.device_id} has a replica", {"holder": standing[0].uuid})
+            raise InUse(
+                f"every {kind} of {self._facts.device_id} has a replica or is somebody else's",
+                {"holder": standing[0].uuid},
+            )
         return free[0]
 
     def check(self, device_id: str, kind: str, cpu_ids: Collection[int], uuid: str = "") -> None:

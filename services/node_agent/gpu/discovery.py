@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from services.node_agent.gpu.faults import GpuError, NotSupported
 from services.node_agent.gpu.helper.client import HelperClient
 from services.node_agent.gpu.known_boards import known_board
 from services.node_agent.gpu.port import BoardFacts, GpuReader
+from services.node_agent.gpu.reading.process import open_reader_process
 from services.node_agent.gpu.simulated import SimulatedGpus, simulated_machine
 from tradewind.domain.figures import FigureSource
 
@@ -29,6 +31,9 @@ DISCOVERY_LIMIT_S: Final = 30.0
 SIMULATED_DRIVER: Final = "simulated"
 # Simulated machines of one description are the same at each start.
 _SEED: Final = 1
+
+
+Opener = Callable[[], GpuReader | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,12 @@ class Boards:
     simulated: bool = False
 
 
-async def discover_in_time(simulated: str, helper: str = "", limit_s: float = DISCOVERY_LIMIT_S) -> Boards:
+async def discover_in_time(
+    simulated: str,
+    helper: str = "",
+    limit_s: float = DISCOVERY_LIMIT_S,
+    open_reader: Opener = open_reader_process,
+) -> Boards:
     """As `discover_boards`, off the event loop; a driver that does not answer in time is a fault of the node.
 
     The thread is a daemon: one that hangs in a driver does not keep the agent from ending.
@@ -65,7 +75,7 @@ async def discover_in_time(simulated: str, helper: str = "", limit_s: float = DI
     def look() -> None:
         boards, failed = None, None
         try:
-            boards = discover_boards(simulated, helper)
+            boards = discover_boards(simulated, helper, open_reader)
         except BaseException as error:  # noqa: BLE001  it is raised where this is awaited
             failed = error
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
@@ -79,13 +89,14 @@ async def discover_in_time(simulated: str, helper: str = "", limit_s: float = DI
         return Boards(faults=(f"NVIDIA driver: no answer within {limit_s:g} s; see its kernel log (dmesg)",))
 
 
-def discover_boards(simulated: str, helper: str = "") -> Boards:
+def discover_boards(simulated: str, helper: str = "", open_reader: Opener = open_reader_process) -> Boards:
     """The machine's boards; blocks for as long as the driver does.
 
     Args:
         simulated: description of a machine to simulate instead, for instance "h100-80x2"; "" for the real one.
         helper: socket of the privileged helper, which lists slices for an agent that may not, and reads everything
             where this process has no NVML; "" for none.
+        open_reader: how NVML is reached.
 
     Raises:
         InvalidField: the description is not understood.
@@ -94,7 +105,7 @@ def discover_boards(simulated: str, helper: str = "") -> Boards:
         machine = simulated_machine(simulated, _SEED, time.monotonic, lambda s: _pause(s))
         return _look_at(SimulatedGpus(machine), FigureSource.SIMULATED, managed=True)
     try:
-        reader = _open()
+        reader = open_reader()
     except GpuError as error:
         structlog.get_logger("gpu").error("the NVIDIA driver cannot be used", error=error.message)
         return Boards(faults=(f"NVIDIA driver: {error.message}",))
@@ -113,14 +124,6 @@ def _through(helper: GpuReader) -> Boards:
         return Boards()
     label = FigureSource.SIMULATED if simulated else FigureSource.MEASURED_COUNTER
     return _look_at(helper, label, managed=True)
-
-
-def _open() -> GpuReader | None:
-    # Imported here: a machine that simulates, or has no boards, needs no pynvml.
-    from services.node_agent.gpu.nvml import NvmlReader, open_nvml
-
-    session = open_nvml()
-    return NvmlReader(session) if session is not None else None
 
 
 def _look_at(reader: GpuReader, label: FigureSource, managed: bool, lister: GpuReader | None = None) -> Boards:

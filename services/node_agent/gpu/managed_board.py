@@ -48,6 +48,11 @@ class ManagedBoard:
         """Why the newest target's partitions were not understood, or its journal not opened; "" when all is well."""
         return self._trouble
 
+    @property
+    def taken(self) -> Order | None:
+        """Order of the newest target whose partitions were read, understood or not."""
+        return self._taken
+
     def turn(self) -> float:
         """One turn of the executor; seconds until the next is due."""
         try:

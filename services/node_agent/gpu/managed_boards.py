@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Final, TypeVar
 import structlog
 
 from services.node_agent.core.mig.goal import Order
-from services.node_agent.core.mig.ledger import Outcome
 from services.node_agent.core.target import Target
 from services.node_agent.devices.port import Partition
 from services.node_agent.gpu.executor.board import AT_ONCE_S, Access, Planners
@@ -132,12 +131,6 @@ class ManagedBoards:
         """Boards that are managed; none before the helper answered."""
         return frozenset(self._boards)
 
-    def fault(self, uuid: str) -> str:
-        """Why a board is to take no new work; "" when it may, or is not managed."""
-        board = self._boards.get(uuid)
-        last = board.state.last if board else None
-        return f"layout degraded: {last.words}" if last and last.outcome is Outcome.DEGRADED else ""
-
     def partitions(self) -> tuple[Partition, ...]:
         """Partitions that can be opened, of all boards."""
         return tuple(
@@ -146,9 +139,14 @@ class ManagedBoards:
             for one in board.state.partitions
         )
 
+    def strangers(self, standing: Iterable[Partition]) -> set[str]:
+        """UUIDs of slices on managed boards that are not ours, out of those that stand on any board."""
+        ours = {one.uuid for one in self.partitions()}
+        return {one.uuid for one in standing if one.device_id in self._boards and one.uuid not in ours}
+
     def layouts(self) -> list[node_pb2.LayoutStatus]:
         """What goes on with each board's layout."""
-        return [layout_status(board.state, board.refusal) for board in self._boards.values()]
+        return [layout_status(board.state, board.refusal, board.taken) for board in self._boards.values()]
 
     def power_states(self) -> list[node_pb2.PowerStatus]:
         """Power of each board."""

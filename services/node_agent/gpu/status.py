@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from services.node_agent.core.mig.goal import Order
 from services.node_agent.core.mig.ledger import Outcome
 from services.node_agent.core.power import PowerState
 from services.node_agent.gpu.executor.state import BoardState, Doing
@@ -26,13 +27,19 @@ _OUTCOME: Final = {
 }
 
 
-def layout_status(state: BoardState, refusal: str) -> node_pb2.LayoutStatus:
-    """A board's layout; `refusal` is why the newest target's partitions were not understood, "" when they were."""
+def layout_status(state: BoardState, refusal: str, refused: Order | None) -> node_pb2.LayoutStatus:
+    """A board's layout.
+
+    Args:
+        state: of the board.
+        refusal: why the newest target's partitions were not understood; "" when they were.
+        refused: the order of that target.
+    """
     status = node_pb2.LayoutStatus(
         device_id=state.uuid, activity=_ACTIVITY[state.doing], words=state.words, foreign_slices=state.foreign
     )
-    if state.order is not None:
-        status.fencing, status.generation, status.step = state.order.fencing, state.order.generation, state.order.step
+    if (order := refused if refusal and refused else state.order) is not None:
+        status.fencing, status.generation, status.step = order.fencing, order.generation, order.step
     if (last := state.last) is not None:
         status.outcome, status.code, status.outcome_words = _OUTCOME[last.outcome], last.code, last.words
     if refusal:

@@ -7,6 +7,7 @@ one that hangs in a driver never keeps the agent from ending.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -59,7 +60,8 @@ class Telemetry:
             if watch.fault != told:
                 told = watch.fault
                 self._log.warning("board" if told else "board is well again", uuid=watch.facts.uuid, fault=told)
-            self._stopping.wait(self._period_s)
+            # All boards at one beat: what is warm for the first look is warm for the others.
+            self._stopping.wait(self._period_s - time.monotonic() % self._period_s)
 
     def _hear(self) -> None:
         """Events as they come; without them, slices are still listed now and then and faults still seen by looking."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from services.orchestrator.core.adaptation.adapt import Memory, Sense, learn, planned_wishes, watch_swaps
 from services.orchestrator.core.adaptation.pace import Touch, changed_places, cool_at_s, is_asked, is_urgent, touched
+from services.orchestrator.core.adaptation.provision import AS_WISHED
 from services.orchestrator.core.adaptation.relief import NO_RELIEF, relief_for
 from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.facts.blueprint import EMPTY, Blueprint, Replica
@@ -23,8 +24,12 @@ from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.traffic import DeploymentTraffic, PowerReading, Speed
 from services.orchestrator.core.facts.wish import Demand, Deployment
 from services.orchestrator.core.liveness import Patience, next_state
+from services.orchestrator.core.news import alike, verdicts
+from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.plan import Plan, make_plan
 from services.orchestrator.core.planning.scores import key_of
+from services.orchestrator.core.rollout.bars import LayoutMemory, watch_layouts, without_barred
+from services.orchestrator.core.rollout.fills import Fill, fills_of
 from services.orchestrator.core.rollout.rollout import Rollout, RolloutMemory, Target, roll_out
 from services.orchestrator.core.rollout.weights import weights_of
 from services.orchestrator.core.trigger import trigger_words
@@ -35,6 +40,8 @@ STARTS_BEFORE_QUARANTINE: Final = 3
 QUARANTINE_S: Final = 600.0
 # After a swap that nobody asked for, the next one for savings comes no sooner.
 COOL_DOWN_S: Final = 600.0
+# Of the greatest demand that is possible, which is found to about a hundredth, so much is planned for.
+POSSIBLE_SHARE: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,7 @@ class State:
         deferred_s: when a plan that only saves may be made, because devices it would change are cool again.
         asked: whether the last plan was asked for by people, nodes or faults; what is, starts no cool-down.
         touches: when devices were changed last without being asked for.
+        layouts: those that boards would not take.
     """
 
     started_s: float
@@ -108,6 +116,7 @@ class State:
     deferred_s: float | None = None
     asked: bool = True
     touches: tuple[Touch, ...] = ()
+    layouts: LayoutMemory = field(default_factory=LayoutMemory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +152,14 @@ class Publish:
         weights: share of requests for its size that a replica is given, where that is not 1, by replica id.
         limits: sequences together that a replica is given, where that is less than its batch limit, by replica id.
         asleep: deployments that run nothing until a request comes; gateways hold requests for them.
+        fills: how far each replica is filled before the next one works, by replica id.
     """
 
     routes: tuple[tuple[str, tuple[Replica, ...]], ...]
     weights: tuple[tuple[str, float], ...] = ()
     limits: tuple[tuple[str, int], ...] = ()
     asleep: tuple[str, ...] = ()
+    fills: tuple[tuple[str, Fill], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +172,19 @@ class Note:
 Effect = Commit | Broken | Push | Publish | Note
 
 
-def step(state: State, seen: Observation, now_s: float) -> tuple[State, tuple[Effect, ...]]:
-    """One look at everything."""
+def step(state: State, seen: Observation, now_s: float, known: Known | None = None) -> tuple[State, tuple[Effect, ...]]:
+    """One look at everything.
+
+    Args:
+        known: what earlier plans worked out of the catalogue; saves time and changes nothing.
+    """
     nodes = _nodes(state, seen, now_s)
     state = replace(state, nodes=tuple((n.node_id, n.state) for n in nodes))
     state = _remember(state, seen, nodes, now_s)
     effects: list[Effect] = [Note(words) for words in state.learnt.notes]
     situation = situation_of(state, seen, nodes, now_s)
     if _is_due(state, seen, nodes, situation, now_s):
-        state, proposed = _plan(state, seen, situation, now_s)
+        state, proposed = _plan(state, seen, situation, now_s, known)
         effects += proposed
     relief = relief_for(state.learnt.alarms, state.learnt.on_trial) if state.policy.adaptive else NO_RELIEF
     rollout = roll_out(seen.blueprint, nodes, state.rollout, now_s, relief)
@@ -183,39 +198,82 @@ def _is_due(state: State, seen: Observation, nodes: tuple[Node, ...], situation:
         return False
     if state.deferred_s is not None and now_s >= state.deferred_s:
         return True
-    return _outline(situation) != _outline(state.planned)
+    return not alike(situation, state.planned)
 
 
-def _plan(state: State, seen: Observation, situation: Situation, now_s: float) -> tuple[State, list[Effect]]:
-    plan = make_plan(situation)
-    findings = check(situation, plan.blueprint, plan.explanations)
+def _plan(
+    state: State, seen: Observation, situation: Situation, now_s: float, known: Known | None
+) -> tuple[State, list[Effect]]:
+    plan, planned = _best_effort(situation, state.learnt, known)
+    findings = check(planned, plan.blueprint, plan.explanations)
     if findings:
         return replace(state, planned=situation, deferred_s=None), [Broken(findings)]
+    notes = _lessened(situation, planned)
     if state.policy.adaptive and not is_urgent(state.acted, situation):
         places = changed_places(seen.blueprint, plan.blueprint)
         cool_s = cool_at_s(state.touches, places, now_s)
         if cool_s is not None:
             words = f"a saving waits {cool_s - now_s:.0f} s: {len(places)} devices would change, some did lately"
-            return replace(state, planned=situation, deferred_s=cool_s), [Note(words)]
+            return replace(state, planned=situation, deferred_s=cool_s), [*notes, Note(words)]
     trigger = trigger_words(state.acted, situation, state.learnt.asleep)
-    news = plan.blueprint != seen.blueprint or _verdicts(plan.explanations) != _verdicts(state.explanations)
+    news = plan.blueprint != seen.blueprint or verdicts(plan.explanations) != verdicts(state.explanations)
     asked = is_asked(state.acted, situation)
     state = replace(
         state,
-        planned=situation,
+        planned=replace(situation, parent=plan.blueprint),
         acted=situation,
         explanations=plan.explanations,
         deferred_s=None,
         asked=asked,
     )
-    return state, [Commit(plan, seen.blueprint, trigger)] if news else []
+    return state, [*notes, *([Commit(plan, seen.blueprint, trigger)] if news else [])]
+
+
+def _best_effort(situation: Situation, learnt: Memory, known: Known | None) -> tuple[Plan, Situation]:
+    """The plan, and the situation that it is for.
+
+    A load that was seen and is more than the devices take is served as far as they do; a demand that is only stated is
+    left as it is, and its report says what is possible.
+    """
+    plan = make_plan(situation, known)
+    seen = {p.deployment_id for p in learnt.provisions if p.words != AS_WISHED}
+    possible = {
+        e.deployment_id: e.nearest_demand_requests_per_s * POSSIBLE_SHARE
+        for e in plan.explanations
+        if not e.feasible and e.nearest_demand_requests_per_s and e.deployment_id in seen
+    }
+    if not possible:
+        return plan, situation
+    wishes = tuple(
+        replace(w, demand=replace(w.demand, requests_per_s=possible[w.deployment_id]))
+        if w.deployment_id in possible
+        else w
+        for w in situation.deployments
+    )
+    less = replace(situation, deployments=wishes)
+    return make_plan(less, known), less
+
+
+def _lessened(situation: Situation, planned: Situation) -> list[Effect]:
+    """Words on deployments that are planned for less than they want."""
+    return [
+        Note(
+            f"{asked.name}: {asked.demand.requests_per_s:.4g} requests/s are more than the devices take; "
+            f"planned for {given.demand.requests_per_s:.4g}"
+        )
+        for asked, given in zip(situation.deployments, planned.deployments, strict=True)
+        if asked.demand != given.demand
+    ]
 
 
 def _publish(state: State, seen: Observation, rollout: Rollout) -> Publish:
-    if not state.policy.adaptive:
-        return Publish(rollout.routes, weights_of(rollout.routes, ()))
-    weights = weights_of(rollout.routes, seen.speeds)
-    return Publish(rollout.routes, weights, rollout.limits, state.learnt.asleep)
+    learnt, policy = state.learnt, state.policy
+    spread = learnt.alarmed if policy.levers.packing else frozenset(name for name, _ in rollout.routes)
+    wishes = planned_wishes(learnt, seen.deployments, policy, seen.foreseen)
+    fills = fills_of(rollout.routes, wishes, seen.catalog, seen.blueprint, spread)
+    if not policy.adaptive:
+        return Publish(rollout.routes, weights_of(rollout.routes, ()), fills=fills)
+    return Publish(rollout.routes, weights_of(rollout.routes, seen.speeds), rollout.limits, learnt.asleep, fills)
 
 
 def watch(state: State, seen: Observation, now_s: float) -> State:
@@ -252,7 +310,7 @@ def situation_of(state: State, seen: Observation, nodes: tuple[Node, ...], now_s
     quarantined = (*state.quarantined, *learnt.rolled_back)
     return Situation(
         deployments=planned_wishes(learnt, seen.deployments, policy, seen.foreseen),
-        nodes=nodes,
+        nodes=without_barred(nodes, state.layouts, now_s),
         catalog=learnt.catalog if policy.adaptive and learnt.source == seen.catalog else seen.catalog,
         parent=seen.blueprint,
         budgets=seen.budgets,
@@ -278,8 +336,13 @@ def _nodes(state: State, seen: Observation, now_s: float) -> tuple[Node, ...]:
             busy=bool(sight and sight.node.replicas),
             patience=state.patience,
         )
-        nodes.append(replace(sight.node, state=after) if sight else Node(name, after))
+        nodes.append(_with_state(sight.node, after) if sight else Node(name, after))
     return tuple(nodes)
+
+
+def _with_state(node: Node, state: NodeState) -> Node:
+    """The same object when nothing changes: thousands of nodes are compared at every look."""
+    return node if node.state is state else replace(node, state=state)
 
 
 def _settled_in(blueprint: Blueprint, nodes: tuple[Node, ...]) -> bool:
@@ -296,7 +359,8 @@ def _remember(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: f
             key = (replica.deployment_id, replica.variant_id, replica.device_class)
             if all((q.deployment_id, q.variant_id, q.device_class) != key for q in quarantined):
                 quarantined.append(Quarantine(*key, report.reason, now_s + QUARANTINE_S))
-    state = replace(state, quarantined=tuple(quarantined))
+    layouts = watch_layouts(state.layouts, seen.blueprint, nodes, now_s)
+    state = replace(state, quarantined=tuple(quarantined), layouts=layouts)
     if seen.blueprint.blueprint_id != state.blueprint.blueprint_id:
         state = _in_force(state, seen, now_s)
     if state.policy.adaptive:
@@ -323,7 +387,7 @@ def _in_force(state: State, seen: Observation, now_s: float) -> State:
 def _swaps(state: State, seen: Observation, now_s: float) -> tuple[Swap, ...]:
     """A new blueprint is in force: note which deployments it gave another operating point without being asked to."""
     assert state.planned is not None
-    before = state.planned.parent
+    before = state.blueprint
     asked = {d.deployment_id: d.generation for d in state.planned.deployments}
     swaps = {
         s.deployment_id: s for s in state.swaps if any(d.deployment_id == s.deployment_id for d in seen.deployments)
@@ -334,28 +398,3 @@ def _swaps(state: State, seen: Observation, now_s: float) -> tuple[Swap, ...]:
         if asked.get(wish.deployment_id) == wish.generation and old and any(key not in old for key in new):
             swaps[wish.deployment_id] = Swap(wish.deployment_id, wish.generation, now_s)
     return tuple(swaps[name] for name in sorted(swaps))
-
-
-def _outline(situation: Situation | None) -> object:
-    """What a plan depends on; reports of progress are left out, they change all the time and change no plan."""
-    if situation is None:
-        return None
-    return (
-        tuple((n.node_id, n.state, n.devices, n.labels) for n in situation.nodes),
-        (situation.deployments, situation.catalog, situation.parent.blueprint_id),
-        (situation.budgets, situation.settled, situation.gone),
-        tuple((q.deployment_id, q.variant_id, q.device_class) for q in situation.quarantined),
-    )
-
-
-def _verdicts(explanations: tuple[Explanation, ...]) -> object:
-    """What makes an explanation news."""
-
-    def verdict(explanation: Explanation) -> object:
-        options = [
-            (c.variant_id, c.device_class, c.partition_kind, c.batch_limit, c.refusal, c.chosen)
-            for c in explanation.candidates
-        ]
-        return (explanation.deployment_id, explanation.binding_limit, explanation.nearest_slo, sorted(options))
-
-    return [verdict(explanation) for explanation in explanations]

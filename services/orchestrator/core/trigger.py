@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.orchestrator.core.facts.fleet import Node
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.wish import Deployment
 
@@ -70,7 +71,21 @@ def _nodes(before: Situation, after: Situation) -> list[str]:
         was = old.get(node.node_id)
         if was is None or was.state is not node.state:
             words.append(f"node {node.node_id} is {node.state}")
+        elif troubles := _troubles(was, node):
+            words += troubles
         elif was.devices != node.devices or was.labels != node.labels:
             words.append(f"node {node.node_id} changed its devices or labels")
     words += [f"node {name} is gone" for name in old if after.node(name) is None]
     return words
+
+
+def _troubles(before: Node, after: Node) -> list[str]:
+    """Layouts that a board would not take, and boards that may be cut again."""
+    old = {d.device_id: d.layout_trouble for d in before.devices}
+    changed = [d for d in after.devices if d.layout_trouble != old.get(d.device_id, "")]
+    return [
+        f"layout of {after.node_id} {d.device_id} failed: {d.layout_trouble}"
+        if d.layout_trouble
+        else f"{after.node_id} {d.device_id} may be cut as wished again"
+        for d in changed
+    ]

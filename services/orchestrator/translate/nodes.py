@@ -9,6 +9,8 @@ from services.orchestrator.core.facts.fleet import (
     DEFAULT_POWER,
     Device,
     DeviceKind,
+    LayoutNews,
+    LayoutReport,
     Node,
     NodeState,
     Partition,
@@ -29,6 +31,12 @@ _REPLICA_STATES: Final = {
     node_pb2.REPLICA_STATE_DRAINED: ReplicaState.DRAINED,
     node_pb2.REPLICA_STATE_FAILED: ReplicaState.FAILED,
     node_pb2.REPLICA_STATE_STOPPING: ReplicaState.STOPPING,
+}
+_LAYOUT_NEWS: Final = {
+    node_pb2.LAYOUT_OUTCOME_REFUSED: LayoutNews.REFUSED,
+    node_pb2.LAYOUT_OUTCOME_RESTORED: LayoutNews.RESTORED,
+    node_pb2.LAYOUT_OUTCOME_BLOCKED: LayoutNews.BLOCKED,
+    node_pb2.LAYOUT_OUTCOME_DEGRADED: LayoutNews.DEGRADED,
 }
 NODE_STATES: Final = {
     NodeState.JOINING: orchestrator_pb2.NODE_STATE_JOINING,
@@ -62,6 +70,7 @@ def node_of(report: node_pb2.NodeReport) -> Node:
         ),
         labels=tuple(sorted(report.labels.items())),
         address=report.address,
+        layouts=tuple(_layout(status) for status in sorted(report.layouts, key=lambda one: one.device_id)),
     )
 
 
@@ -123,6 +132,17 @@ def _device(device: node_pb2.Device, report: node_pb2.NodeReport) -> Device:
         wake_s=device.wake_s,
         price_per_hour=device.price_per_hour or _labelled_price(report),
     )
+
+
+def _layout(status: node_pb2.LayoutStatus) -> LayoutReport:
+    """A change that goes on has no outcome yet: the one told is the last change's."""
+    news, code, words = LayoutNews.WELL, "", ""
+    if status.activity == node_pb2.LAYOUT_ACTIVITY_WAITING:
+        news, words = LayoutNews.WAITING, status.words
+    elif status.activity == node_pb2.LAYOUT_ACTIVITY_NOTHING:
+        news = _LAYOUT_NEWS.get(status.outcome, LayoutNews.WELL)
+        code, words = (status.code, status.outcome_words) if news is not LayoutNews.WELL else ("", "")
+    return LayoutReport(status.device_id, news, status.generation, code, words, tuple(sorted(status.foreign_slices)))
 
 
 def _in_force(device_id: str, report: node_pb2.NodeReport) -> PowerSetting:

@@ -60,6 +60,11 @@ class Replica:
         """Requests that have no place yet."""
         return len(self._waiting)
 
+    @property
+    def unanswered(self) -> int:
+        """Requests without a first token."""
+        return len(self._waiting) + (self._prefill is not None)
+
     def submit(self, request: Request, now_s: float) -> None:
         """Takes one more request; it begins at the next step at the latest."""
         request.replica_id = self.replica_id

@@ -1,17 +1,21 @@
-"""Where requests go: the gateway's rule (`services/gateway/core/choice.py`) over the published routes, made quick."""
+"""Where requests go: the gateway's own choice (`services/gateway/core/choice.py`) over the published routes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from services.gateway.core.choice import Place, pick
+from services.orchestrator.core.rollout.fills import Fill
 from services.simulator.engine.replica import Replica
+
+Route = tuple[Replica, float, Fill]
 
 
 class Router:
     """Routes of one deployment. A request that finds none waits here until there is one."""
 
     def __init__(self) -> None:
-        self._routes: list[tuple[Replica, float]] = []
+        self._routes: list[Route] = []
         self._turn = 0
 
     @property
@@ -19,23 +23,18 @@ class Router:
         """Whether there is anywhere to go."""
         return bool(self._routes)
 
-    def publish(self, routes: Iterable[tuple[Replica, float]]) -> None:
-        """The whole table: replicas with their weights, which are requests a second or places of the batch."""
-        self._routes = sorted(routes, key=lambda route: route[0].replica_id)
+    def publish(self, routes: Iterable[Route]) -> None:
+        """The whole table: replicas with their size (places of the batch times weight) and how far they are filled."""
+        self._routes = sorted(routes, key=lambda route: (route[2].rank, route[0].replica_id))
 
     def choose(self) -> Replica | None:
-        """The replica that would be least loaded with one more request; of equal ones each in turn."""
+        """The replica that gets the next request."""
         routes = self._routes
         if not routes:
             return None
         self._turn += 1
-        best, least, count = None, float("inf"), len(routes)
-        for place in range(count):
-            replica, weight = routes[(place + self._turn) % count]
-            load = (replica.in_hand + 1) / weight
-            if load < least:
-                best, least = replica, load
-        return best
+        places = [Place(size, r.in_hand, r.unanswered, fill.sequences, fill.waiting) for r, size, fill in routes]
+        return routes[pick(places, self._turn)][0]
 
     def forget(self, replica: Replica) -> None:
         """One that ended is not chosen again, also before the next table."""

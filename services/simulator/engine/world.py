@@ -13,6 +13,7 @@ from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.fleet import Node
 from services.orchestrator.core.facts.policy import Policy
 from services.orchestrator.core.facts.wish import Demand, Deployment
+from services.orchestrator.core.rollout.fills import EVENLY
 from services.orchestrator.core.step import Publish
 from services.simulator.checks import Checks
 from services.simulator.devices.boards import Board
@@ -232,7 +233,7 @@ class World:
         self.after_node(node, now_s)
 
     def _publish(self, published: Publish) -> None:
-        weights, limits = dict(published.weights), dict(published.limits)
+        weights, limits, fills = dict(published.weights), dict(published.limits), dict(published.fills)
         for deployment_id, replicas in published.routes:
             line = self.lines.get(deployment_id)
             if line is None:
@@ -244,7 +245,8 @@ class World:
                 if engine is not None:
                     self._homes[engine.replica_id] = (engine, node)
                     places = min(engine.batch_limit, limits.get(engine.replica_id, 0) or engine.batch_limit)
-                    ready.append((engine, places * max(weights.get(engine.replica_id, 1.0), LEAST_WEIGHT)))
+                    size = places * max(weights.get(engine.replica_id, 1.0), LEAST_WEIGHT)
+                    ready.append((engine, size, fills.get(engine.replica_id, EVENLY)))
             line.router.publish(ready)
             if ready and line.held:
                 waiting, line.held = line.held, []

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.node_agent.core.schedule import INTERLEAVED_CHUNK_TOKENS
+from services.orchestrator.core.rollout.fills import EVENLY
 from services.simulator.engine.cost import StepCost
 from services.simulator.engine.replica import Replica
 from services.simulator.engine.request import Request
@@ -104,7 +105,7 @@ def replay(
     """
     engines = [Replica(f"r{i}", cost, batch_limit) for i in range(replicas)]
     router = Router()
-    router.publish((engine, float(engine.batch_limit)) for engine in engines)
+    router.publish((engine, float(engine.batch_limit), EVENLY) for engine in engines)
     sent = sorted((a for a in answers if not a.error), key=lambda a: a.sent_s)
     requests = tuple(Request(a.number, a.sent_s, a.prompt_tokens, max(a.output_tokens, 1)) for a in sent)
     for request in requests:

@@ -34,13 +34,15 @@ FLAGS = (
     "--iree-hal-local-target-device-backends=llvm-cpu",
     "--iree-llvmcpu-target-cpu=host",
 )
-# A row rounded inside the dispatch, rows that need tiles, and rows rounded in a dispatch of their own.
+# A row rounded inside the dispatch, rows that need tiles, rows rounded in a dispatch of their own, and many rows.
 LINEARS = (
     Linear(W4, 1, 64, 80),
     Linear(W4, 8, 96, 16),
     Linear(W8, 6, 64, 48),
+    Linear(W8, 8, 288, 48),
     Linear(W4, 132, 96, 24),
     Linear(W8, 132, 96, 24),
+    Linear(W4, 64, 1280, 24),
 )
 ATTENTION = Attention(tokens=5, heads=6, width=40, slots=3, rows=71, kv_heads=2, scale=0.2)
 

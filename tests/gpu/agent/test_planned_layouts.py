@@ -7,8 +7,11 @@ for there is no CUDA device. Everything between is what runs in production.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+from services.node_agent.core.mig.model import Placement
 from tests.gpu.helper.process import Helper
 from tests.node_agent.agent_process import NODE_ID, Agent
 from tests.orchestrator.stand import Stand, standing, until
@@ -35,23 +38,60 @@ def put_gpu_variant(stand: Stand, device_class: str) -> None:
     stand.shelf.profiles.append(profile)
 
 
-async def test_a_wish_cuts_a_board_and_its_replica_gets_the_slice(
-    database_url: str, redis_url: str, tmp_path: Path
-) -> None:
+@asynccontextmanager
+async def one_node(database_url: str, redis_url: str, folder: Path) -> AsyncIterator[tuple[Stand, Helper]]:
+    """An orchestrator, an agent and a helper with one board, and a variant for its slices."""
     async with standing(database_url, redis_url, suspect_after_s=6.0, lost_after_s=20.0) as stand:
-        with tempfile.TemporaryDirectory() as folder, Helper(Path(folder) / "run") as helper:
+        with tempfile.TemporaryDirectory() as place, Helper(Path(place) / "run", backend="simulated:h100-80") as helper:
             board = helper.client.boards()[0]
             helper.client.close()
             # Figures of simulated boards are never those of real ones: their class says so.
             put_gpu_variant(stand, board.device_class.replace("gpu:", "sim:"))
             settings = {"gpu_helper": str(helper.socket), "cpu_ids": "0"}
-            agent = Agent(tmp_path / "state", "127.0.0.1:1", stand.address, tmp_path, **settings)
+            agent = Agent(folder / "state", "127.0.0.1:1", stand.address, folder, **settings)
             await agent.start()
             try:
                 await stand.until_node(NODE_ID, orchestrator_pb2.NODE_STATE_ACTIVE)
-                await _follow(stand)
+                yield stand, helper
             finally:
                 await agent.close()
+
+
+async def test_a_wish_cuts_a_board_and_its_replica_gets_the_slice(
+    database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    async with one_node(database_url, redis_url, tmp_path) as (stand, _):
+        await _follow(stand)
+
+
+async def test_a_layout_that_the_board_refuses_is_planned_anew_and_explained(
+    database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """Another tool has made a slice where the planner would put its own."""
+    async with one_node(database_url, redis_url, tmp_path) as (stand, helper):
+        seen: list[node_pb2.NodeReport] = []
+
+        async def stands(foreign: list[str], *ours: str) -> None:
+            async def there() -> bool:
+                seen[:] = [(await stand.nodes())[NODE_ID].report]
+                names = [one.partition_id.rpartition(":")[2] for one in seen[0].partitions]
+                return [list(one.foreign_slices) for one in seen[0].layouts] == [foreign] and names == list(ours)
+
+            await until(there, f"{ours} beside {foreign}", lambda: (seen[0].layouts, seen[0].partitions), LIMIT_S)
+
+        await stands([], "whole")
+        (board,) = helper.client.boards()
+        helper.client.set_mig_mode(board.uuid, True)
+        stranger = helper.client.create_gpu_instance(board.uuid, 9, Placement(0, 4))
+        helper.client.create_compute_instance(board.uuid, stranger)
+        helper.client.close()
+        await stands([SLICE])
+        await stand.deploy(rate=0.1, pinned_variant_id="sha256:gpu")
+        await stands([SLICE], "9@4")
+        decisions = await stand.call("ListDecisions", orchestrator_pb2.ListDecisionsRequest())
+        told = [one for one in decisions.decisions if "refused, failure" in one.trigger]
+        assert "layout of node-under-test GPU-" in told[0].trigger
+        assert "9@4" in told[0].summary, "the decision that the refusal set off"
 
 
 async def _follow(stand: Stand) -> None:

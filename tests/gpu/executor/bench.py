@@ -41,7 +41,10 @@ class Clock:
 
 @dataclass
 class Bench:
-    """One board of a simulated machine, and the executor of the moment."""
+    """One board of a simulated machine, and the executor of the moment.
+
+    `mode_on`: MIG is on already, as an operator has to have it where that takes a reset.
+    """
 
     folder: Path
     text: str = "h100-80"
@@ -51,10 +54,14 @@ class Bench:
     held: dict[str, tuple[str, ...]] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
     planners: Planners = field(default_factory=Planners)
+    mode_on: bool = False
 
     def __post_init__(self) -> None:
         self.machine: SimulatedMachine = simulated_machine(self.text, 1, self.clock, self.clock.pause)
         self.uuid = self.machine.boards[0].uuid
+        if self.mode_on:
+            self.machine.boards[0].set_mode(True)
+        self.executor: BoardExecutor
         self.starts = 0
         self.start()
 

@@ -32,8 +32,9 @@ class Disk:
 class Crashes:
     """One plan, run again and again, each time killed one step later."""
 
-    def __init__(self, folder: Path, planners: Planners, before: Layout, after: Layout) -> None:
+    def __init__(self, folder: Path, planners: Planners, before: Layout, after: Layout, board: str = "h100-80") -> None:
         self._folder, self._planners, self._before, self._after = folder, planners, before, after
+        self._board = board
         folder.mkdir()
         self.count, self.longest_s = 0, 0.0
 
@@ -54,7 +55,7 @@ class Crashes:
     def _survives(self, arm: Callable[[Bench, Disk], None]) -> bool:
         """Whether there was a kill at all; that the next process converged is asserted."""
         disk = Disk()
-        bench = Bench(self._folder, sync=disk, planners=self._planners)
+        bench = Bench(self._folder, self._board, sync=disk, planners=self._planners, mode_on=True)
         assert bench.reach(bench.wish(self._before, 1)) is Outcome.REACHED
         arm(bench, disk)
         bench.executor.want(bench.wish(self._after, 2))

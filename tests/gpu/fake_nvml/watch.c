@@ -12,7 +12,7 @@
 
 typedef struct { unsigned long long seen, wanted[MAX_BOARDS]; } event_set_t;
 // A real driver wakes its waiter; here the machine is looked at now and then.
-enum { STEP_US = 20000 };
+enum { STEP_US = 50000 };
 
 int nvmlEventSetCreate(handle_t *to) {
     CALL(-1, ({

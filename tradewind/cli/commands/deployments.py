@@ -71,6 +71,15 @@ def deploy(
     output_tokens: Annotated[
         int, typer.Option("--output-tokens", metavar="N", min=0, help="Typical answer length.")
     ] = 0,
+    mean_rate: Annotated[
+        str, typer.Option("--mean-rate", metavar="RATE", help="What energy is weighed at; left out: the rate.")
+    ] = "",
+    prompt_tokens_p95: Annotated[
+        int, typer.Option("--prompt-tokens-p95", metavar="N", min=0, help="Prompts that must fit, beyond the typical.")
+    ] = 0,
+    output_tokens_p95: Annotated[
+        int, typer.Option("--output-tokens-p95", metavar="N", min=0, help="Answers that must fit, beyond the typical.")
+    ] = 0,
     variant: Annotated[
         str, typer.Option("--variant", metavar="VARIANT", help="Use this one whatever the objective says.")
     ] = "",
@@ -87,6 +96,15 @@ def deploy(
         list[str] | None,
         typer.Option("--node-label", metavar="KEY=VALUE", help="Only on nodes with key=value; repeatable."),
     ] = None,
+    spread: Annotated[
+        str,
+        typer.Option(
+            "--spread", metavar="LABEL=N", help="Over at least N values of a node label, such as rack=2 or node=3."
+        ),
+    ] = "",
+    trust_level: Annotated[
+        str, typer.Option("--trust-level", metavar="LEVEL", help="Never share a board with another level.")
+    ] = "",
     allow_infeasible: Annotated[
         bool, typer.Option("--allow-infeasible", help="Keep the wish even when nothing meets it now.")
     ] = False,
@@ -113,10 +131,20 @@ def deploy(
         scale_to_zero=scale_to_zero,
         cold_start_s=wish.parsed("--cold-start", cold_start, units.duration_s) if cold_start else 0.0,
         node_selector=wish.labels("--node-label", node_label or ()),
+        trust_level=trust_level,
     )
-    if rate or prompt_tokens or output_tokens:
-        spec.demand.requests_per_s = wish.parsed("--rate", rate, units.rate_per_s) if rate else 0.0
-        spec.demand.prompt_tokens, spec.demand.output_tokens = prompt_tokens, output_tokens
+    demand = common_pb2.Demand(
+        requests_per_s=wish.parsed("--rate", rate, units.rate_per_s) if rate else 0.0,
+        mean_requests_per_s=wish.parsed("--mean-rate", mean_rate, units.rate_per_s) if mean_rate else 0.0,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        prompt_tokens_p95=prompt_tokens_p95,
+        output_tokens_p95=output_tokens_p95,
+    )
+    if demand.ByteSize():
+        spec.demand.CopyFrom(demand)
+    if spread:
+        spec.spread.CopyFrom(wish.spread_option(spread))
     wait_s = wish.parsed("--timeout", timeout, units.duration_s) if timeout else DEFAULT_WAIT_S
     client = session.client
     if variant:

@@ -21,6 +21,7 @@ from tradewind.cli.session import Session, command
 from tradewind.client.endpoints import default_state_dir
 from tradewind.domain.errors import InvalidField, JobTimeout
 from tradewind.domain.units import duration_s
+from tradewind.embedded.layout import Layout
 from tradewind.v1 import orchestrator_pb2
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def live(
             for field, text in (("--start", start), ("--end", end))]  # fmt: skip
     requests = read_trace(trace).between(*span).stretched(time_scale).shortened(token_scale)
     limits, runs = limits_of(latency or []), list[Any]()
-    keys = (session.state_dir or default_state_dir(os.environ, Path.cwd(), Path.home())) / "keys"
+    keys = Layout(session.state_dir or default_state_dir(os.environ, Path.cwd(), Path.home())).keys
     with further_agents(agent_cores or (), session.client.endpoints, keys) as agents:
         _wait_for_nodes(session, agents)
         try:

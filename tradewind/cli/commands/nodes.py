@@ -1,7 +1,8 @@
-"""`tradewind nodes`, `tradewind nodes drain|undrain`."""
+"""`tradewind nodes`, `tradewind nodes drain|undrain|budget`."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Annotated
@@ -9,9 +10,10 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from tradewind.cli import words
+from tradewind.cli import boards, wish, words
 from tradewind.cli.output import Cell, Output, lined, table_of, to_json, to_json_list
 from tradewind.cli.session import Session, command, with_session
+from tradewind.domain import units
 from tradewind.domain.units import show_bytes, show_mj, show_mw
 from tradewind.v1 import node_pb2, orchestrator_pb2
 
@@ -24,6 +26,7 @@ def register(app: typer.Typer, panel: str) -> None:
     command(group, "list")(list_nodes)
     command(group, "drain")(drain)
     command(group, "undrain")(undrain)
+    command(group, "budget")(budget)
 
 
 def nodes(session: Session, context: typer.Context) -> None:
@@ -55,6 +58,9 @@ def show_nodes(out: Output, found: Sequence[orchestrator_pb2.Node]) -> None:
         for reading in node.report.readings:
             if reading.fault:
                 out.show(Text(f"{node.report.node_id} {reading.device_id}: {reading.fault}", style="red"))
+        for status in node.report.layouts:
+            if trouble := boards.trouble(node.report, status.device_id):
+                out.show(Text(f"{node.report.node_id} {status.device_id}: ").append_text(trouble))
 
 
 def drain(session: Session, node: Annotated[str, typer.Argument(metavar="NODE", help="Node id.")]) -> None:
@@ -65,6 +71,21 @@ def drain(session: Session, node: Annotated[str, typer.Argument(metavar="NODE", 
 def undrain(session: Session, node: Annotated[str, typer.Argument(metavar="NODE", help="Node id.")]) -> None:
     """Let a node have work again."""
     _drain(session, node, undo=True)
+
+
+def budget(
+    session: Session,
+    scope: Annotated[
+        str, typer.Argument(metavar="SCOPE", help="site, node/NODE or device/NODE/DEVICE, as `nodes` names them.")
+    ],
+    limit: Annotated[str, typer.Argument(metavar="POWER", help="Such as 2kW or 350W; `none` takes it away.")],
+) -> None:
+    """Limit the power of what is placed: of the site, a node or a device."""
+    limit_mw = 0 if limit == "none" else math.ceil(wish.parsed("POWER", limit, units.power_mw))
+    answer = session.client.orchestrator.set_power_budget(scope, limit_mw)
+    session.out.document({"scope": answer.scope, "limit_mw": int(answer.limit_mw)})
+    what = f"new work is placed within {show_mw(answer.limit_mw)}" if answer.limit_mw else "has no power budget"
+    session.out.show(Text.assemble((answer.scope, "bold"), f" {what}"))
 
 
 def _drain(session: Session, node_id: str, *, undo: bool) -> None:

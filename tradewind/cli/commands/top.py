@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from tradewind.cli import words
+from tradewind.cli import boards, words
 from tradewind.cli.output import Cell, table_of, to_json_list
 from tradewind.cli.session import Session, command
 from tradewind.cli.wish import parsed
@@ -86,10 +86,11 @@ def _node_table(nodes: list[orchestrator_pb2.Node]) -> RenderableType:
                     f"{r.utilization:.0%}",
                     show_mw(r.power_mw),
                     show_bytes(r.memory_used_bytes),
-                    Text(r.fault, style="red"),
+                    boards.slices(node.report, r.device_id),
+                    Text(r.fault, style="red") if r.fault else boards.trouble(node.report, r.device_id),
                 ]
             )
-    return table_of(["node", "state", "device", "load", "^", "^power", "^memory", "fault…"], rows)
+    return table_of(["node", "state", "device", "load", "^", "^power", "^memory", "slices", "fault…"], rows)
 
 
 def _replica_table(

@@ -22,6 +22,7 @@ from services.compiler.sources.detection import read_json
 from services.compiler.sources.eos import eos_token_ids
 from services.compiler.sources.normal_form import save_onnx
 from services.compiler.sources.onnx.decoder import OnnxDecoder
+from services.compiler.sources.onnx.evaluator import Evaluator
 from services.compiler.sources.onnx.module import OnnxModule
 from services.compiler.sources.onnx.reading import OnnxFile, read_onnx
 from services.compiler.sources.onnx.signature import DecoderSignature, decoder_of, inputs_of
@@ -72,14 +73,12 @@ def onnx_graph(module: OnnxModule, model: Any) -> Graph:
 def evaluator_of(file: OnnxFile) -> Oracle:
     """ONNX's reference evaluator over a file whose weights lie apart."""
     from onnx import ModelProto, numpy_helper
-    from onnx.reference import ReferenceEvaluator
 
     whole = ModelProto()
     whole.CopyFrom(file.model)
     del whole.graph.initializer[:]
     whole.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in file.weights.items())
-    evaluator = ReferenceEvaluator(whole)
-    return lambda feeds: dict(zip(evaluator.output_names, evaluator.run(None, dict(feeds)), strict=True))
+    return Evaluator(whole).run
 
 
 def _import_graph(

@@ -15,6 +15,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from services.compiler.sources.onnx.elementwise import ELEMENTWISE, Operator
+from services.compiler.sources.onnx.evaluator import Evaluator
 from services.compiler.sources.onnx.numeric import NUMERIC
 from services.compiler.sources.onnx.reading import STANDARD_DOMAINS
 from services.compiler.sources.onnx.shaping import SHAPING, known_shape
@@ -138,7 +139,6 @@ class OnnxModule(torch.nn.Module):
 
     def _fold(self, node: Any, arguments: list[Value]) -> Sequence[Known]:
         from onnx import helper
-        from onnx.reference import ReferenceEvaluator
 
         named = {name: np.asarray(value) for name, value in zip(node.input, arguments, strict=True) if name}
         described = [
@@ -149,8 +149,8 @@ class OnnxModule(torch.nn.Module):
         graph = helper.make_graph([node], "known", described, results)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self._opset)])
         with disable_proxy_modes_tracing():
-            found: Any = ReferenceEvaluator(model).run(None, named)
-        filled = iter(found)
+            found = Evaluator(model).run(named)
+        filled = iter(found.values())
         return [np.asarray(next(filled)) if name else np.zeros(0) for name in node.output]
 
 

@@ -206,6 +206,35 @@ def _matmul_integer(_attributes: Attributes, a: Value, b: Value, a_zero: Value =
     return _matmul({}, left, right).to(torch.int32)
 
 
+def _quantised(function: Operator) -> Operator:
+    """A form of two 8-bit operands with scales and zero points, and an 8-bit result: as the standard defines it."""
+
+    def run(
+        attributes: Attributes,
+        a: Value,
+        a_scale: Value,
+        a_zero: Value,
+        b: Value,
+        b_scale: Value,
+        b_zero: Value,
+        scale: Value,
+        zero: Value,
+        bias: Value = None,
+    ) -> torch.Tensor:
+        # Scales of a convolution's filters lie along its first axis, those of a matrix along its last.
+        along = {**attributes, "axis": 0 if function is _conv else -1, "float_type": torch.float32}
+        left = _dequantize({**along, "axis": -2}, a, a_scale, a_zero)
+        right = _dequantize(along, b, b_scale, b_zero)
+        product = function(attributes, left, right)
+        if bias is not None:
+            step = tensor(a_scale).to(torch.float32) * tensor(b_scale).to(torch.float32)
+            added = tensor(bias).to(torch.float32) * step
+            product = product + added.reshape([1, -1, *[1] * (product.dim() - 2)])
+        return _quantize({**attributes, "axis": -1}, product, scale, zero)
+
+    return run
+
+
 NUMERIC: Final[dict[str, Operator]] = {
     "ArgMax": _arg(torch.argmax),
     "ArgMin": _arg(torch.argmin),
@@ -224,6 +253,8 @@ NUMERIC: Final[dict[str, Operator]] = {
     "MatMul": _matmul,
     "MatMulInteger": _matmul_integer,
     "MaxPool": _max_pool,
+    "QLinearConv": _quantised(_conv),
+    "QLinearMatMul": _quantised(_matmul),
     "QuantizeLinear": _quantize,
     "RMSNormalization": _rms_norm,
     "ReduceL1": _reduce(lambda x, axes, keep: torch.sum(torch.abs(x), axes, keep)),

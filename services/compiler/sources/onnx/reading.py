@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from services.compiler.sources.onnx.branches import choose_branches
 from tradewind.domain.errors import BadModelSource, UnsupportedModel
 
 Array = npt.NDArray[Any]
@@ -68,6 +69,7 @@ def read_onnx(path: Path) -> OnnxFile:
         raise BadModelSource(f"{path} is no ONNX file or is damaged ({error}); export it again") from error
     if not model.graph.node or not model.graph.output:
         raise BadModelSource(f"{path} holds no graph: it is no ONNX file or is damaged; export it again")
+    choose_branches(model)
     _check_graph(model, path)
     weights = {}
     for tensor in model.graph.initializer:
@@ -100,7 +102,7 @@ def _check_graph(model: Any, path: Path) -> None:
     if control := sorted({n.op_type for n in model.graph.node if n.op_type in _CONTROL_FLOW}):
         raise UnsupportedModel(
             f"{path} decides at run time what it runs ({', '.join(control)}), which one fixed graph cannot; export it "
-            "without (Optimum: --no-post-process gives a decoder without branches)",
+            "without",
             {"operators": ", ".join(control)},
         )
 

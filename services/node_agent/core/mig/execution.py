@@ -126,6 +126,9 @@ def _same_again(ledger: Ledger, wish: Wish) -> bool:
 
 def _goal(ledger: Ledger, sight: Sight, planner: Planner, wish: Wish) -> Goal | tuple[str, str]:
     pinned = _strangers(ledger, sight)
+    if taken := pinned & set(wish.fixed):
+        words = f"{planner.space.table.describe(sorted(taken))} is somebody else's already; ask for another place"
+        return "place_taken", words
     wanted = Counter(dict(wish.counts)) + Counter(Layout.of(pinned).counts())
     answer = planner.plan(_standing(ledger, sight), wanted, fixed=Layout.of(wish.fixed))
     if isinstance(answer, Refusal):

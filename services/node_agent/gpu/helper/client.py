@@ -14,30 +14,20 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from services.node_agent.core.mig.model import DeviceTable, Placement
+from services.node_agent.core.mig.model import Placement
 from services.node_agent.core.power import Setting
 from services.node_agent.core.power_lease import LEASE_S
 from services.node_agent.gpu.faults import HelperAway
 from services.node_agent.gpu.helper.frames import MAX_ANSWER_BYTES, read_answer, request_line
+from services.node_agent.gpu.helper.remote import RemoteReader
 from services.node_agent.gpu.helper.verbs import VERBS
-from services.node_agent.gpu.port import (
-    Activation,
-    BoardFacts,
-    BoardReading,
-    ComputeInstance,
-    GpuEvent,
-    GpuInstance,
-    GpuProcess,
-    MigMode,
-    SliceReading,
-    SystemFacts,
-)
+from services.node_agent.gpu.port import Activation, ComputeInstance, GpuEvent
 
 # Longer than the helper's own limit for the driver, so that it is the helper who says what is wrong.
 CALL_LIMIT_S: Final = 15.0
 
 
-class HelperClient:
+class HelperClient(RemoteReader):
     """See `GpuReader` and `GpuAdmin`.
 
     Args:
@@ -61,42 +51,6 @@ class HelperClient:
         if (connection := self._socket) is not None:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-
-    def system(self) -> SystemFacts:
-        """See `GpuReader`."""
-        return self._ask("system")  # type: ignore[no-any-return]
-
-    def boards(self) -> tuple[BoardFacts, ...]:
-        """See `GpuReader`."""
-        return self._ask("boards")  # type: ignore[no-any-return]
-
-    def lost(self) -> tuple[str, ...]:
-        """See `GpuReader`."""
-        return self._ask("lost")  # type: ignore[no-any-return]
-
-    def table(self, uuid: str) -> DeviceTable:
-        """See `GpuReader`."""
-        return self._ask("table", uuid=uuid)  # type: ignore[no-any-return]
-
-    def mig_mode(self, uuid: str) -> MigMode:
-        """See `GpuReader`."""
-        return self._ask("mig_mode", uuid=uuid)  # type: ignore[no-any-return]
-
-    def instances(self, uuid: str) -> tuple[GpuInstance, ...]:
-        """See `GpuReader`."""
-        return self._ask("instances", uuid=uuid)  # type: ignore[no-any-return]
-
-    def processes(self, uuid: str) -> tuple[GpuProcess, ...]:
-        """See `GpuReader`."""
-        return self._ask("processes", uuid=uuid)  # type: ignore[no-any-return]
-
-    def read(self, uuid: str) -> BoardReading:
-        """See `GpuReader`."""
-        return self._ask("read", uuid=uuid)  # type: ignore[no-any-return]
-
-    def read_slices(self, uuid: str) -> tuple[SliceReading, ...]:
-        """See `GpuReader`."""
-        return self._ask("read_slices", uuid=uuid)  # type: ignore[no-any-return]
 
     def events(self, limit_s: float) -> tuple[GpuEvent, ...]:
         """See `GpuReader`. The helper does not wait; the caller does."""
@@ -157,7 +111,7 @@ class HelperClient:
             self._number += 1
             try:
                 line = self._exchange(request_line(self._number, name, arguments))
-                return read_answer(line, self._number, VERBS[name])
+                return read_answer(line, self._number, VERBS[name].answer)
             except OSError as error:
                 self._drop()
                 raise HelperAway(f"{self._path}: {error}; is the helper running, and may this user open it?") from error

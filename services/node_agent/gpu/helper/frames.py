@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from services.node_agent.gpu import faults
 from services.node_agent.gpu.helper.verbs import VERBS, Arguments, Verb
@@ -84,9 +84,9 @@ def request_line(number: int, name: str, arguments: dict[str, Any]) -> bytes:
     return _line({"id": number, "verb": name, "arguments": arguments})
 
 
-def answer_line(number: int, verb: Verb, answer: Any) -> bytes:
+def answer_line(number: int, form: TypeAdapter[Any], answer: Any) -> bytes:
     """The line of an answer."""
-    return b'{"id":%d,"answer":%b}\n' % (number, verb.answer.dump_json(answer))
+    return b'{"id":%d,"answer":%b}\n' % (number, form.dump_json(answer))
 
 
 def error_line(number: int, error: faults.GpuError) -> bytes:
@@ -95,7 +95,7 @@ def error_line(number: int, error: faults.GpuError) -> bytes:
     return _line({"id": number, "error": body})
 
 
-def read_answer(line: bytes, number: int, verb: Verb) -> Any:
+def read_answer(line: bytes, number: int, form: TypeAdapter[Any]) -> Any:
     """The answer of a line.
 
     Raises:
@@ -108,7 +108,7 @@ def read_answer(line: bytes, number: int, verb: Verb) -> Any:
         if body["id"] != number and not (body["id"] == 0 and "error" in body):
             raise ValueError(f"answer to {body['id']}, not to {number}")
         if "error" not in body:
-            return verb.answer.validate_python(body["answer"])
+            return form.validate_python(body["answer"])
         error = body["error"]
         kind, words = _KINDS[error["kind"]], (str(error["message"]), int(error["code"]), str(error["uuid"]))
     except (ValueError, KeyError, TypeError) as broken:

@@ -81,7 +81,7 @@ class Hand:
             if not line:
                 self._alive.clear()
                 raise DriverTrouble(f"{verb}: the driver's library took the worker down with it; it is started again")
-            return read_answer(line, self._number, VERBS[verb])
+            return read_answer(line, self._number, VERBS[verb].answer)
 
     async def _there(self) -> None:
         try:

@@ -122,7 +122,7 @@ class Server:
             self._audit.looked(peer, request.name)
         else:
             self._audit.call(peer, request.name, arguments, "done", time.monotonic() - begun_s)
-        return answer_line(request.number, request.verb, answer)
+        return answer_line(request.number, request.verb.answer, answer)
 
     def _must_be_writer(self, request: Request, writer: asyncio.StreamWriter) -> None:
         if request.verb.kind is Kind.READ:

@@ -31,7 +31,7 @@ def serve(name: str, requests: BinaryIO, answers: BinaryIO) -> None:
         try:
             backend = backend or _open(name)
             answer = backend.call(request.name, request.arguments)
-            answers.write(answer_line(request.number, request.verb, answer))
+            answers.write(answer_line(request.number, request.verb.answer, answer))
         except GpuError as error:
             answers.write(error_line(request.number, error))
         except (OSError, ValueError, AttributeError) as error:

@@ -19,10 +19,12 @@ FAST_S: Final = 30.0
 SLOW_S: Final = 600.0
 # Bursts are deviations from this mean: a lasting change of the load is none after two minutes.
 MIDDLE_S: Final = 120.0
-# Bursts are remembered longer than the pauses between them (four minutes in on/off code completion traffic).
-BURST_S: Final = 900.0
+# Bursts are remembered over several of the pauses between them (four minutes in on/off code completion traffic).
+BURST_S: Final = 1800.0
 # Lengths change with the users, over hours; half an hour follows that and averages hundreds of requests.
 LENGTHS_S: Final = 1800.0
+# Misses are remembered over several bursts and pauses: a calm that keeps every limit says nothing of the next burst.
+MISSES_S: Final = 1800.0
 DAY_S: Final = 86_400.0
 # A quarter of an hour: rates of a day are smooth on that scale.
 SLOTS: Final = 96
@@ -107,6 +109,7 @@ class History:
         fast, middle, slow: requests a second.
         spread: squared deviation of a window's arrivals from the middle mean, in requests².
         peaks: rate of busy windows: a mean over requests, not over time, of the rate that each met.
+        ttft_missed, tpot_missed: share of judged requests beyond their limit; the weights are numbers of requests.
         idle_since_s: end of the last window in which anything was asked or at work.
     """
 
@@ -120,6 +123,8 @@ class History:
     prompts: Lengths = NO_LENGTHS
     outputs: Lengths = NO_LENGTHS
     season: Season = NO_SEASON
+    ttft_missed: Faded = NOTHING
+    tpot_missed: Faded = NOTHING
     idle_since_s: float = 0.0
 
     @property
@@ -159,5 +164,13 @@ def _after(history: History, window: Window) -> History:
         prompts=history.prompts.after(window.prompt_tokens, window.prompt_squares, window.arrivals, length_s),
         outputs=history.outputs.after(window.output_tokens, window.output_squares, window.finished, length_s),
         season=history.season.after(window.start_s, window.arrivals, length_s),
+        ttft_missed=_missed(history.ttft_missed, window, window.ttft_within),
+        tpot_missed=_missed(history.tpot_missed, window, window.tpot_within),
         idle_since_s=window.end_s if busy or first else history.idle_since_s,
     )
+
+
+def _missed(before: Faded, window: Window, within: int) -> Faded:
+    total = window.judged + window.lost
+    share = 1.0 - within / total if total else 0.0
+    return before.plus(share, float(total), math.exp(-window.length_s / MISSES_S))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.orchestrator.core.facts.blueprint import Blueprint
+from services.orchestrator.core.facts.fleet import Device
 from services.orchestrator.core.facts.situation import Situation
 
 # Dwell of a device between two changes for savings, as in arXiv 2508.20274: the order of time that a load holds, and
@@ -69,10 +70,11 @@ def is_urgent(before: Situation | None, after: Situation) -> bool:
 
 def _nodes(situation: Situation) -> object:
     """What is asked of nodes; layouts and settings that they follow us in are left out."""
-    return [
-        (n.node_id, n.state, n.labels, [(d.device_id, d.device_class, d.memory_bytes, d.cpu_ids) for d in n.devices])
-        for n in situation.nodes
-    ]
+    return [(n.node_id, n.state, n.labels, [_device(d) for d in n.devices]) for n in situation.nodes]
+
+
+def _device(device: Device) -> object:
+    return (device.device_id, device.device_class, device.memory_bytes, device.cpu_ids, device.layout_trouble)
 
 
 def _contents(blueprint: Blueprint) -> dict[Place, object]:

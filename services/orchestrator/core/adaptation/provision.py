@@ -19,7 +19,7 @@ from services.orchestrator.core.adaptation.alarm import Alarm
 from services.orchestrator.core.adaptation.forecast import Forecast, forecast
 from services.orchestrator.core.adaptation.history import History
 from services.orchestrator.core.facts.traffic import DeploymentTraffic
-from services.orchestrator.core.facts.wish import Demand, Deployment
+from services.orchestrator.core.facts.wish import Demand, Deployment, Metric, Slo
 
 # Less history than this moves nothing: it is mostly the first windows' noise.
 WARM_UP_S: Final = 30.0
@@ -33,6 +33,8 @@ RAISE_SHARE: Final = 0.02
 LOWER_SHARE: Final = 0.20
 # A fall must last so long: half the cool-down of a device, and longer than the pauses of on/off traffic.
 LOWER_AFTER_S: Final = 300.0
+# It goes to this share of the provision at most: a calm says little of the next burst, and a rise after it is late.
+LOWER_LEAST: Final = 0.75
 # Two rises are this far apart at least, unless there is an alarm: a plan and its loading take about as long.
 RAISE_PAUSE_S: Final = 15.0
 # Mean lengths that differ by less change no capacity by more than the model's own error.
@@ -42,11 +44,17 @@ SLEEP_AFTER_S: Final = 600.0
 # An alarm that the forecast does not explain raises the provision by this factor, again after `PRESS_PAUSE_S`.
 PRESS: Final = 1.25
 PRESS_PAUSE_S: Final = 60.0
-# Beyond this factor the model is not a little wrong but useless; more machines are not the answer.
+# Outside these factors the model is not a little wrong but useless; more or fewer machines are not the answer.
 MOST_PRESSURE: Final = 2.0
-# Pressure eases by this factor for each `EASE_AFTER_S` without an alarm.
-EASE: Final = 0.9
+LEAST_PRESSURE: Final = 0.75
+# Pressure eases by this factor for each `EASE_AFTER_S` without an alarm: above 1 by that alone, below it only while the
+# limits are kept with room. The model reckons each replica for itself and on the safe side; what is seen decides.
+EASE: Final = 0.92
 EASE_AFTER_S: Final = 120.0
+# Room: over half an hour so small a share of the misses that the SLO allows.
+ROOM_SHARE: Final = 0.1
+# One allowed miss at least must have been possible, else none says nothing: 100 requests at a p99.
+LEAST_ALLOWED: Final = 1.0
 
 
 # Words that are inherited again and again do not grow.
@@ -64,7 +72,7 @@ class Provision:
         since_s: when it was last changed.
         low_since_s: since when the forecast is below the band; None when it is not.
         low: the greatest that was wanted in the later half of that time, which is what a fall goes to.
-        pressure: factor that alarms put on the forecast; `pressed_s` when it last changed.
+        pressure: factor that attainment and alarms put on the forecast; `pressed_s` when it last changed.
         asleep: nothing is provisioned; the first request wakes it.
         words: why it is as it is, with figures.
     """
@@ -103,7 +111,7 @@ def provide(
     if history.age_s < WARM_UP_S:
         return before
     alarmed = tuple(alarms)
-    before = _pressed(before, alarmed, now_s)
+    before = _pressed(before, wish.slo, history, alarmed, now_s)
     return _banded(before, wish, history, bool(alarmed), now_s)
 
 
@@ -119,16 +127,29 @@ def _woken(before: Provision, wish: Deployment, history: History, now_s: float) 
     return replace(before, asleep=False, demand=demand, since_s=now_s, words="awake")
 
 
-def _pressed(before: Provision, alarmed: tuple[Alarm, ...], now_s: float) -> Provision:
+def _pressed(before: Provision, slo: Slo, history: History, alarmed: tuple[Alarm, ...], now_s: float) -> Provision:
+    # Only a change that had its time to help can be said not to have helped.
+    passed_s = now_s - max(before.pressed_s, before.since_s)
     if alarmed:
-        # Only a change that had its time to help can be said not to have helped.
-        ripe = now_s - max(before.pressed_s, before.since_s) >= PRESS_PAUSE_S
         fresh = any(now_s - a.last_s < 1.0 for a in alarmed)
-        if ripe and fresh and before.pressure < MOST_PRESSURE:
-            return replace(before, pressure=min(before.pressure * PRESS, MOST_PRESSURE), pressed_s=now_s)
-    elif before.pressure > 1.0 and now_s - before.pressed_s >= EASE_AFTER_S:
-        return replace(before, pressure=max(before.pressure * EASE, 1.0), pressed_s=now_s)
+        if passed_s >= PRESS_PAUSE_S and fresh and before.pressure < MOST_PRESSURE:
+            pressure = min(max(before.pressure * PRESS, 1.0), MOST_PRESSURE)
+            return replace(before, pressure=pressure, pressed_s=now_s)
+        return before
+    may_ease = before.pressure > 1.0 or (before.pressure > LEAST_PRESSURE and _has_room(slo, history))
+    if may_ease and now_s - before.pressed_s >= EASE_AFTER_S:
+        return replace(before, pressure=max(before.pressure * EASE, LEAST_PRESSURE), pressed_s=now_s)
     return before
+
+
+def _has_room(slo: Slo, history: History) -> bool:
+    """Whether every limit was missed by far fewer requests than the SLO allows, of enough requests to tell."""
+    for limit in slo.latency:
+        missed = history.tpot_missed if limit.metric is Metric.TPOT else history.ttft_missed
+        allowed = 1.0 - limit.percentile / 100.0
+        if allowed * missed.weight < LEAST_ALLOWED or missed.mean > ROOM_SHARE * allowed:
+            return False
+    return bool(slo.latency)
 
 
 def _banded(before: Provision, wish: Deployment, history: History, alarmed: bool, now_s: float) -> Provision:
@@ -149,7 +170,8 @@ def _banded(before: Provision, wish: Deployment, history: History, alarmed: bool
     early = now_s - since_s < LOWER_AFTER_S / 2.0
     low = wanted if early or before.low is None or rate >= before.low.requests_per_s else before.low
     if now_s - since_s >= LOWER_AFTER_S:
-        return _changed(before, low, seen, now_s)
+        least = _digits(LOWER_LEAST * planned)
+        return _changed(before, replace(low, requests_per_s=max(low.requests_per_s, least)), seen, now_s)
     return replace(before, low_since_s=since_s, low=low)
 
 
@@ -157,7 +179,7 @@ def _changed(before: Provision, wanted: Demand, seen: Forecast, now_s: float) ->
     words = (
         f"{before.demand.requests_per_s:.3g} → {wanted.requests_per_s:.3g} requests/s "
         f"(seen {seen.mean_per_s:.3g}, up to {seen.upper_per_s:.3g}, dispersion {seen.dispersion:.2g}"
-        + (f", pressed × {before.pressure:.3g})" if before.pressure > 1.0 else ")")
+        + (f", × {before.pressure:.3g} by attainment)" if before.pressure != 1.0 else ")")
     )
     return replace(before, demand=wanted, since_s=now_s, low_since_s=None, low=None, words=words)
 

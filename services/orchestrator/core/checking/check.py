@@ -10,10 +10,10 @@ from itertools import combinations
 
 from services.orchestrator.core.checking.layout import layout_findings
 from services.orchestrator.core.checking.shared import shared_findings
-from services.orchestrator.core.checking.slo import slo_findings
+from services.orchestrator.core.checking.wished import wished_findings
 from services.orchestrator.core.facts.blueprint import Blueprint, Replica
 from services.orchestrator.core.facts.explanation import Explanation
-from services.orchestrator.core.facts.fleet import NodeState, PowerSetting, ReplicaState
+from services.orchestrator.core.facts.fleet import NodeState, ReplicaState
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.variant import Admission
 from services.orchestrator.core.facts.wish import Deployment
@@ -49,7 +49,7 @@ def check(situation: Situation, blueprint: Blueprint, explanations: tuple[Explan
         if wish.deployment_id not in met:
             findings.append(f"{wish.name} has no explanation")
         elif met[wish.deployment_id].feasible:
-            findings += _fulfilled(situation, look.of[wish.deployment_id], wish, power)
+            findings += wished_findings(situation, wish, tuple(look.of[wish.deployment_id]), power)
         else:
             new = [r.replica_id for r in look.of[wish.deployment_id] if look.is_new(r)]
             findings += [f"{name} is new though {wish.name} cannot be met" for name in new]
@@ -179,19 +179,6 @@ def _replica(look: _Look, replica: Replica, wish: Deployment) -> list[str]:
         elif kind != replica.partition.kind:
             findings.append(f"{name} is on a {kind}, its kind is {replica.partition.kind}")
     return findings
-
-
-def _fulfilled(
-    situation: Situation, replicas: list[Replica], wish: Deployment, power: dict[tuple[str, str], PowerSetting]
-) -> list[str]:
-    findings = []
-    if len(replicas) < max(wish.min_replicas, 1):
-        findings.append(f"{wish.name} has {len(replicas)} replicas, at least {max(wish.min_replicas, 1)} are wished")
-    if wish.max_replicas and len(replicas) > wish.max_replicas:
-        findings.append(f"{wish.name} has {len(replicas)} replicas, at most {wish.max_replicas} are wished")
-    if wish.pinned_variant_id and any(r.variant_id != wish.pinned_variant_id for r in replicas):
-        findings.append(f"{wish.name} runs another variant than the pinned one")
-    return [*findings, *slo_findings(situation, wish, tuple(replicas), power)]
 
 
 def _by_device(replicas: tuple[Replica, ...]) -> dict[tuple[str, str], list[Replica]]:

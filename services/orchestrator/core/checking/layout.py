@@ -66,9 +66,11 @@ def _board(device: Device, partitions: list[Partition]) -> list[str]:
     """What is wrong with a set of slices on one board."""
     if not device.table:
         return ["its layout is not ours to change"]
+    given = {partition.partition_id for partition in partitions}
     row: dict[int, str] = {}
     kinds: list[SliceKind] = []
-    findings: list[str] = []
+    findings = [f"{name} could not be made lately" for name in device.barred if name in given]
+    findings += [f"{name} could not be taken away lately" for name in device.kept if name not in given]
     for partition in partitions:
         if partition.partition_id == f"{device.device_id}:whole":
             if len(partitions) > 1:

@@ -42,6 +42,17 @@ class ReplicaState(StrEnum):
     STOPPING = "stopping"
 
 
+class LayoutNews(StrEnum):
+    """How a change of a board's layout goes or ended, as far as a plan depends on it."""
+
+    WELL = "well"
+    WAITING = "waiting"
+    REFUSED = "refused"
+    RESTORED = "restored"
+    BLOCKED = "blocked"
+    DEGRADED = "degraded"
+
+
 @dataclass(frozen=True, slots=True)
 class Partition:
     """The share of a device that a replica is given."""
@@ -113,6 +124,9 @@ class Device:
         asleep: whether it sleeps now.
         wake_s: time from sleep to work.
         price_per_hour: in the operator's currency; 0 means not known.
+        barred: slices that it could not make lately and is not asked for.
+        kept: slices that it could not take away lately; they stay.
+        layout_trouble: why its layouts are limited for now; "" when they are not.
     """
 
     device_id: str
@@ -129,6 +143,9 @@ class Device:
     asleep: bool = False
     wake_s: float = 0.0
     price_per_hour: float = 0.0
+    barred: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    layout_trouble: str = ""
 
     @property
     def least_power_mw(self) -> float:
@@ -154,8 +171,26 @@ class ReplicaReport:
 
 
 @dataclass(frozen=True, slots=True)
+class LayoutReport:
+    """What a node says of one board's layout.
+
+    Attributes:
+        generation: of the newest target whose layout it took.
+        code: short reason, for instance "holder_unknown".
+        foreign: slices that somebody else made, in words.
+    """
+
+    device_id: str
+    news: LayoutNews
+    generation: int = 0
+    code: str = ""
+    words: str = ""
+    foreign: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
-    """A node as last reported, with the state that liveness gave it."""
+    """A node as last reported, with the state that liveness gave it. `layouts` are of boards that it cuts."""
 
     node_id: str
     state: NodeState
@@ -163,6 +198,7 @@ class Node:
     replicas: tuple[ReplicaReport, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     address: str = ""
+    layouts: tuple[LayoutReport, ...] = ()
 
     @property
     def takes_work(self) -> bool:

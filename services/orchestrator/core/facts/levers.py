@@ -14,6 +14,7 @@ class Levers:
         variants: any admitted variant; without it only the fastest of each model.
         partitions: any partition of a device; without it whole devices or the largest core set.
         power: any clock and cap a device offers; without it the default.
+        packing: requests fill one replica before the next one works; without it they are shared out evenly.
         consolidation: devices with nothing on them may sleep, and work is packed for that.
     """
 
@@ -21,6 +22,7 @@ class Levers:
     partitions: bool = True
     power: bool = True
     consolidation: bool = True
+    packing: bool = True
 
 
 ALL_LEVERS: Final = Levers()

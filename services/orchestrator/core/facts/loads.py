@@ -11,10 +11,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from itertools import pairwise
+from statistics import NormalDist
 from typing import Final
 
 import numpy
@@ -52,6 +54,10 @@ class Spread:
         """Its 95th percentile."""
         return self.median_ms * math.exp(_Z95 * self.sigma)
 
+    def percentile_ms(self, percentile: float) -> float:
+        """The latency that `percentile` per cent stay within."""
+        return self.median_ms * math.exp(self.sigma * NormalDist().inv_cdf(percentile / 100.0))
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -82,7 +88,7 @@ def most_concurrency(profile: Profile) -> int:
 def longest_prompt(profile: Profile, concurrency: int) -> float:
     """The longest prompt that figures can be given for with so many sequences, in tokens."""
     reaching = (load.prompt_tokens for load in profile.loads if load.concurrency >= concurrency)
-    return MOST_EXTRAPOLATION * max(reaching, default=0)
+    return _reach(max(reaching, default=0))
 
 
 Table = NDArray[numpy.float64]
@@ -122,41 +128,87 @@ def table_at(profile: Profile, prompt_tokens: int, most: int) -> Table:
     """
     if prompt_tokens > longest_prompt(profile, most):
         raise ValueError(f"profile {profile.profile_id} does not reach {prompt_tokens} prompt tokens")
-    columns = _columns(profile)
-    # Between two of these numbers of sequences the same prompt lengths take part.
-    ends = sorted({min(len(table), most) for table in columns.values()})
-    parts, begin = list[Table](), 0
-    for end in ends:
-        rows = [(float(prompt), table[begin:end]) for prompt, table in columns.items() if len(table) >= end]
-        parts.append(_at_prompt(rows, float(prompt_tokens)))
-        begin = end
-    return numpy.concatenate(parts)
+    table: Table = _sheaf_of_one(profile).at(prompt_tokens, most)[0]
+    return table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sheaf:
+    """Profiles that were measured at the same loads, with their figures side by side.
+
+    Attributes:
+        columns: for each prompt length that was measured a table of profiles × sequences × `COLUMNS`.
+    """
+
+    profiles: tuple[Profile, ...]
+    columns: dict[int, Table]
+
+    def most_at(self, prompt_tokens: int) -> int:
+        """The most sequences together that figures can be given for with such prompts; 0 when there are none."""
+        reaching = (table.shape[1] for prompt, table in self.columns.items() if prompt_tokens <= _reach(prompt))
+        return max(reaching, default=0)
+
+    def at(self, prompt_tokens: int, most: int) -> Table:
+        """Interpolated figures, profiles × 1 to `most` sequences × `COLUMNS`; `most` is not above `most_at`."""
+        # Between two of these numbers of sequences the same prompt lengths take part.
+        ends = sorted({min(table.shape[1], most) for table in self.columns.values()})
+        parts, begin = list[Table](), 0
+        for end in ends:
+            rows = [(float(p), table[:, begin:end]) for p, table in self.columns.items() if table.shape[1] >= end]
+            parts.append(_at_prompt(rows, float(prompt_tokens)))
+            begin = end
+        return numpy.concatenate(parts, axis=1)
+
+
+def sheaves_of(profiles: Iterable[Profile]) -> tuple[Sheaf, ...]:
+    """The profiles, bound by what they were measured at; those without loads are left out."""
+    alike: dict[tuple[tuple[int, int], ...], list[Profile]] = {}
+    for profile in profiles:
+        if profile.loads:
+            alike.setdefault(tuple((load.prompt_tokens, load.concurrency) for load in profile.loads), []).append(
+                profile
+            )
+    return tuple(_bound(tuple(found)) for found in alike.values())
+
+
+def _bound(profiles: tuple[Profile, ...]) -> Sheaf:
+    loads = profiles[0].loads
+    figures = numpy.array([[_row(load) for load in profile.loads] for profile in profiles])
+    by_prompt: dict[int, list[int]] = {}
+    for number in sorted(range(len(loads)), key=lambda n: (loads[n].prompt_tokens, loads[n].concurrency)):
+        by_prompt.setdefault(loads[number].prompt_tokens, []).append(number)
+    return Sheaf(
+        profiles,
+        {
+            prompt: _by_concurrency([loads[n].concurrency for n in numbers], figures[:, numbers])
+            for prompt, numbers in by_prompt.items()
+        },
+    )
 
 
 @lru_cache(maxsize=_KEPT_PROFILES)
-def _columns(profile: Profile) -> dict[int, Table]:
-    """A table for each prompt length that was measured; remembered, for every wish starts from it."""
-    by_prompt: dict[int, list[Load]] = {}
-    for load in sorted(profile.loads, key=lambda load: (load.prompt_tokens, load.concurrency)):
-        by_prompt.setdefault(load.prompt_tokens, []).append(load)
-    return {prompt: _by_concurrency(loads) for prompt, loads in by_prompt.items()}
+def _sheaf_of_one(profile: Profile) -> Sheaf:
+    return _bound((profile,))
 
 
-def _by_concurrency(loads: list[Load]) -> Table:
-    """Rows for 1, 2, … sequences, as far as loads of this prompt length go."""
-    measured = numpy.array([load.concurrency for load in loads])
-    rows = numpy.array([_row(load) for load in loads])
+def _reach(prompt_tokens: int) -> float:
+    return MOST_EXTRAPOLATION * prompt_tokens
+
+
+def _by_concurrency(concurrencies: list[int], rows: Table) -> Table:
+    """Rows for 1, 2, … sequences of each profile, as far as loads of this prompt length go."""
+    measured = numpy.array(concurrencies)
     numbers = numpy.arange(1, int(measured[-1]) + 1)
     above = numpy.searchsorted(measured, numbers)
     below = numpy.maximum(above - 1, 0)
-    upper, lower = rows[above], rows[below]
+    upper, lower = rows[:, above], rows[:, below]
     exact = (measured[above] == numbers) | (above == 0)
     share = numpy.where(exact, 1.0, (numbers - measured[below]) / numpy.maximum(measured[above] - measured[below], 1))
     table: Table = lower + (upper - lower) * share[:, None]
-    table[:, 4:8] = upper[:, 4:8]
+    table[..., 4:8] = upper[..., 4:8]
     column = COLUMNS.ENERGY_PER_TOKEN
-    shared = numpy.minimum(upper[:, column] * measured[above] / numbers, lower[:, column])
-    table[:, column] = numpy.where(exact, upper[:, column], numpy.maximum(shared, upper[:, column]))
+    shared = numpy.minimum(upper[..., column] * measured[above] / numbers, lower[..., column])
+    table[..., column] = numpy.where(exact, upper[..., column], numpy.maximum(shared, upper[..., column]))
     return table
 
 
@@ -185,11 +237,11 @@ def _at_prompt(rows: list[tuple[float, Table]], x: float) -> Table:
     if len(rows) == 1:
         # A single prompt length: latency in proportion, which is no less than the truth for work with a fixed part.
         table = last.copy()
-        table[:, [*range(4), COLUMNS.ENERGY_PER_PREFILL]] *= x / last_x
+        table[..., [*range(4), COLUMNS.ENERGY_PER_PREFILL]] *= x / last_x
         return table
     x0, row0 = rows[-2]
     table = row0 + (last - row0) * ((x - x0) / (last_x - x0))
     # Noise may make a slope negative; a longer prompt is never promised to be cheaper.
     table = numpy.maximum(table, last)
-    table[:, COLUMNS.OUTPUT_TOKENS] = last[:, COLUMNS.OUTPUT_TOKENS]
+    table[..., COLUMNS.OUTPUT_TOKENS] = last[..., COLUMNS.OUTPUT_TOKENS]
     return table

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.facts.fleet import Budget
-from services.orchestrator.core.planning.choice import Mix, Wanted, choose
+from services.orchestrator.core.planning.choice import Mix, choose
+from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.ground import Ground
 from services.orchestrator.core.planning.layout import Layout, Misfit, lay_out
 from services.orchestrator.core.planning.parcel import Rules
@@ -86,7 +87,7 @@ class Desk:
         """As many wishes as fit, in their order of rank."""
         able = tuple(one for one in wanted if one.items)
         if found := self.fit(able):
-            stays = self._staying(able)
+            stays = self._staying(able) if found.mix.started() else None
             return stays if stays is not None and not _is_worth_it(stays.mix, found.mix) else found
         ranked = sorted(able, key=lambda one: one.deployment.deployment_id not in self._ground.incumbents)
         taken: tuple[Wanted, ...] = ()

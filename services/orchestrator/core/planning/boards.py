@@ -99,6 +99,9 @@ def board_of(device: Device) -> Board:
     if device.table:
         board = _enumerated(device.table, device.memory_bytes)
         names = {seat.suffix for seat in board.seats}
+        if device.layout_trouble:
+            board = _limited(board, _suffixes(device, device.barred), _suffixes(device, device.kept))
+            names = {seat.suffix for seat in board.seats}
         if board.layouts and all(p.partition_id.removeprefix(device.device_id) in names for p in device.partitions):
             return board
     return _as_it_is(
@@ -107,6 +110,25 @@ def board_of(device: Device) -> Board:
             for p in sorted(device.partitions, key=lambda p: p.partition_id)
         )
     )
+
+
+def _suffixes(device: Device, partition_ids: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(name.removeprefix(device.device_id) for name in partition_ids)
+
+
+@lru_cache(maxsize=_KEPT_BOARDS * 16)
+def _limited(board: Board, barred: frozenset[str], kept: frozenset[str]) -> Board:
+    """The board without the barred seats, in those of its layouts that have the kept ones."""
+    left = [index for index, seat in enumerate(board.seats) if seat.suffix not in barred]
+    must = sum(1 << index for index in left if board.seats[index].suffix in kept)
+    allowed = sum(1 << index for index in left)
+    layouts = []
+    for kinds, masks in board.layouts:
+        fitting = [mask for mask in masks if mask | allowed == allowed and mask & must == must]
+        packed = tuple(sorted(sum(1 << to for to, index in enumerate(left) if mask >> index & 1) for mask in fitting))
+        if packed:
+            layouts.append((kinds, packed))
+    return Board(tuple(board.seats[index] for index in left), tuple(layouts))
 
 
 @lru_cache(maxsize=_KEPT_BOARDS * 16)

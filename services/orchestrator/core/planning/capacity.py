@@ -2,297 +2,224 @@
 
 The model. A replica with continuous batching is one station whose speed depends on how many requests it holds: a
 flow-equivalent server (Chandy, Herzog, Woo, "Parametric analysis of queuing networks", IBM J. R&D 19(1), 1975) under
-Poisson arrivals. With n requests at work the profile gives the mean time of a request T(n) = TTFT(n) + (O-1)·TPOT(n),
-so the station completes µ(n) = n / T(n) requests a second up to the batch limit B, and µ(B) with a queue. The number
-present is a birth-death chain with π(n) ∝ Π λ/µ(k). By PASTA an arrival finds n present with probability π(n):
+Poisson arrivals. With n requests at work it completes µ(n) a second (`stations`) up to the batch limit B, and µ(B)
+with a queue. The number present is a birth-death chain with π(n) ∝ Π λ/µ(k). By PASTA an arrival finds n present with
+probability π(n):
 
 - n < B: it starts at once and meets the latencies measured at n+1 sequences, as a lognormal through p50, p95, p99;
-- n ≥ B: it first waits for n-B+1 departures (Erlang with rate µ(B)), then meets those at B; its own TTFT is put at
-  its 95th percentile there, which errs on the safe side.
+- n ≥ B: it first waits for n-B+1 departures at µ(B), then meets those at B; its own TTFT is put at its 95th
+  percentile there, which errs on the safe side. Beyond B the chain is geometric with ratio λ/µ(B), so the waits of
+  all who queue are together exponential with rate µ(B)-λ, as in M/M/1 (Kleinrock, "Queueing Systems" I, 3.2, 5.12).
 
-Capacity is the greatest λ at which every limit holds at its percentile, found by bisection (what an arrival meets does
-not depend on λ and is computed once), and never more than `MOST_UTILISATION` of µ(B). At λ → 0 all figures are the
-measured ones. The profiler starts the sequences of a load together, so measured TTFT already has its share of waiting
-for others' prefills: again the safe side.
+Capacity is the greatest λ at which every limit holds at its percentile, and never more than `MOST_UTILISATION` of
+µ(B). At λ → 0 all figures are the measured ones. The profiler starts the sequences of a load together, so measured
+TTFT already has its share of waiting for others' prefills: again the safe side.
+
+All functions speak of many stations at once, a row each, and of one rate for each row.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import NormalDist
 from typing import Final
 
 import numpy
-from numpy.typing import NDArray
 
-from services.orchestrator.core.facts.loads import COLUMNS, Spread, Table, table_at
-from services.orchestrator.core.facts.profile import Profile
-from services.orchestrator.core.facts.wish import Demand, LatencyLimit, Metric
-from services.orchestrator.core.planning.normal import normal_cdf
+from services.orchestrator.core.facts.wish import LatencyLimit, Metric
+from services.orchestrator.core.planning.stations import Bools, Spreads, Stations, Vector, Whole
 
-# Queues grow as 1/(1-ρ); above this share the model's errors decide, not the load.
-MOST_UTILISATION: Final = 0.9
-# States of the chain beyond the batch limit; at MOST_UTILISATION the tail beyond weighs 0.9^128 ≈ 1e-6.
-QUEUE_STATES: Final = 128
 # A capacity is looked for to this share of it, in at most so many steps; each leaves out at least this share.
 _PRECISION: Final = 1e-4
 _STEPS: Final = 40
 _CAUTION: Final = 0.02
 # Halvings of a percentile's interval, whose ends are a factor of 2 apart: 2^(2^-10) is seven in ten thousand.
 _PERCENTILE_HALVINGS: Final = 10
-# No latency is looked for above a day.
+# No latency is looked for above a day, nor below a nanosecond.
 _MOST_MS: Final = 86_400_000.0
-# Stations and capacities kept: a plan asks for the same ones as the plan before it. A station is some 20 kB.
-_KEPT_STATIONS: Final = 16_384
-_KEPT_CAPACITIES: Final = 65_536
-_Z95: Final = 1.6449
-_Z99: Final = 2.3263
-# More sequences together than any replica is built for.
-_MOST_BATCH: Final = 4_096
-_NUMBERS: Final = numpy.arange(_MOST_BATCH + QUEUE_STATES + 1)
-_LGAMMA: Final = numpy.array([math.lgamma(i + 1.0) for i in range(QUEUE_STATES)])
-
-Vector = NDArray[numpy.float64]
+_LEAST_MS: Final = 1e-6
+# A queue at this utilisation is as long as matters; beyond it there is no steady state.
+_FULL: Final = 1.0 - 1e-9
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Spreads:
-    """Lognormal latencies, one for each number of sequences at work."""
-
-    medians_ms: Vector
-    sigmas: Vector
-
-    def __getitem__(self, index: int) -> Spread:
-        return Spread(float(self.medians_ms[index]), float(self.sigmas[index]))
-
-    def __len__(self) -> int:
-        return len(self.medians_ms)
-
-    def within(self, limit_ms: float) -> Vector:
-        """Probabilities of at most `limit_ms`."""
-        if limit_ms <= 0.0:
-            return numpy.zeros(len(self))
-        certain = (self.sigmas == 0.0) | (self.medians_ms <= 0.0)
-        medians, sigmas = numpy.where(certain, 1.0, self.medians_ms), numpy.where(certain, 1.0, self.sigmas)
-        shares = normal_cdf((math.log(limit_ms) - numpy.log(medians)) / sigmas)
-        return numpy.where(certain, self.medians_ms <= limit_ms, shares)
-
-    def first(self, count: int) -> Spreads:
-        """Those of up to `count` sequences."""
-        return Spreads(self.medians_ms[:count], self.sigmas[:count])
+def presence(stations: Stations, rates_per_s: Vector) -> Vector:
+    """π(0), π(1), … π(B-1) of each station, and in the last column that all places are taken."""
+    quiet = rates_per_s <= 0.0
+    log_rates = numpy.log(numpy.where(quiet, 1.0, rates_per_s))[:, None]
+    numbers, batches = numpy.arange(stations.log_rates.shape[1] - 1), stations.batches[:, None]
+    logs = numpy.where(numbers < batches, numbers * log_rates - stations.log_rates[:, :-1], -numpy.inf)
+    used = numpy.minimum(rates_per_s / stations.full_per_s, _FULL)
+    full = stations.batches * log_rates[:, 0] - stations.log_rates[stations.rows, stations.batches]
+    logs = numpy.concatenate([logs, (full - numpy.log1p(-used))[:, None]], axis=1)
+    weights = numpy.exp(logs - logs.max(axis=1, keepdims=True))
+    weights[quiet], weights[quiet, 0] = 0.0, 1.0
+    return numpy.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Station:
-    """One replica as a queue; entry n-1 of each vector speaks of n sequences at work.
-
-    Attributes:
-        log_rates: entry n is Σ log µ(k) over k = 1 … n, the queue's states included.
-    """
-
-    ttft: Spreads
-    tpot: Spreads
-    e2e: Spreads
-    rates_per_s: Vector
-    log_rates: Vector
-    energies_mj: Vector
-    output_tokens: int
-
-    @property
-    def most_per_s(self) -> float:
-        """Requests a second it is ever loaded with."""
-        return MOST_UTILISATION * float(self.rates_per_s[-1])
-
-    def spreads(self, metric: Metric) -> Spreads:
-        """Latencies of a metric."""
-        return {Metric.TTFT: self.ttft, Metric.TPOT: self.tpot, Metric.E2E: self.e2e}[metric]
-
-
-def station_of(profile: Profile, demand: Demand, batch_limit: int) -> Station:
-    """The queue that a replica at this profile's operating point makes for requests of the demand's shape.
-
-    Raises:
-        ValueError: the profile does not reach the demand's prompt length.
-    """
-    return _station(profile, demand.prompt_tokens, demand.output_tokens, batch_limit)
-
-
-def presence(station: Station, rate_per_s: float) -> Vector:
-    """π(0), π(1), …: probabilities that so many requests are present."""
-    if rate_per_s <= 0.0:
-        return numpy.ones(1)
-    logs = math.log(rate_per_s) * _NUMBERS[: len(station.log_rates)] - station.log_rates
-    weights = numpy.exp(logs - logs.max())
-    return numpy.asarray(weights / weights.sum())
-
-
-def share_within(station: Station, metric: Metric, limit_ms: float, rate_per_s: float) -> float:
+def share_within(stations: Stations, metric: Metric, limit_ms: float, rates_per_s: Vector) -> Vector:
     """Share of requests whose latency is at most `limit_ms`."""
-    return _weighted(presence(station, rate_per_s), _shares(station, metric, limit_ms))
+    limits = numpy.full(len(stations), limit_ms)
+    return _kept(stations, metric, limits).share(presence(stations, rates_per_s), rates_per_s)
 
 
-def percentile_ms(station: Station, metric: Metric, percentile: float, rate_per_s: float) -> float:
-    """The latency that `percentile` per cent of requests stay within, rounded up by at most seven in ten thousand."""
-    if rate_per_s <= 0.0:
-        first = station.spreads(metric)[0]
-        return first.median_ms * math.exp(first.sigma * NormalDist().inv_cdf(percentile / 100.0))
-    seen, wanted = presence(station, rate_per_s), percentile / 100.0
-    first = station.spreads(metric)[0]
-    high = max(first.median_ms * math.exp(first.sigma * NormalDist().inv_cdf(wanted)), 1e-3)
-    while high < _MOST_MS and _weighted(seen, _shares(station, metric, high)) < wanted:
-        high *= 2.0
+def percentiles_ms(
+    stations: Stations, wanted: Sequence[tuple[Metric, float]], rates_per_s: Vector
+) -> tuple[Vector, ...]:
+    """For each metric the latencies that its per cent of requests stay within, by 0.07 % too long at most."""
+    if not (rates_per_s > 0.0).any():
+        return tuple(_alone_ms(stations, metric, percentile) for metric, percentile in wanted)
+    count, rows = len(stations), numpy.tile(stations.rows, len(wanted))
+    alone = numpy.concatenate([_alone_ms(stations, metric, percentile) for metric, percentile in wanted])
+    shares = numpy.repeat([percentile / 100.0 for _, percentile in wanted], count)
+    seen, rates = presence(stations, rates_per_s)[rows], rates_per_s[rows]
+    spreads = _side_by_side([stations.spreads(metric) for metric, _ in wanted])
+    waits = numpy.repeat([metric is not Metric.TPOT for metric, _ in wanted], count)
+    wide = stations.take(rows)
+
+    def share(limits_ms: Vector) -> Vector:
+        return _kept_of(wide, spreads, waits, limits_ms).share(seen, rates)
+
+    found = numpy.where(rates > 0.0, _quantiles(share, shares, numpy.maximum(alone, 1e-3)), alone)
+    return tuple(numpy.split(found, len(wanted)))
+
+
+def _quantiles(share: Callable[[Vector], Vector], wanted: Vector, high: Vector) -> Vector:
+    """Where growing shares reach what is wanted, from above: brackets a factor of 2 apart, then halvings."""
+    while (below := (high < _MOST_MS) & (share(high) < wanted)).any():
+        high = numpy.where(below, high * 2.0, high)
     low = high / 2.0
-    while low > 1e-6 and _weighted(seen, _shares(station, metric, low)) >= wanted:
-        low, high = low / 2.0, low
+    while (above := (low > _LEAST_MS) & (share(low) >= wanted)).any():
+        low, high = numpy.where(above, low / 2.0, low), numpy.where(above, low, high)
     for _ in range(_PERCENTILE_HALVINGS):
-        middle = math.sqrt(low * high)
-        if _weighted(seen, _shares(station, metric, middle)) < wanted:
-            low = middle
-        else:
-            high = middle
+        middle = numpy.sqrt(low * high)
+        below = share(middle) < wanted
+        low, high = numpy.where(below, middle, low), numpy.where(below, high, middle)
     return high
 
 
-def broken_limit(station: Station, limits: tuple[LatencyLimit, ...], rate_per_s: float) -> LatencyLimit | None:
-    """The first limit that does not hold at this rate."""
-    if rate_per_s <= 0.0:
-        alone = ((limit, station.spreads(limit.metric)[0]) for limit in limits)
-        return next((lim for lim, spread in alone if spread.within(lim.limit_ms) < lim.percentile / 100.0), None)
-    return _broken(station, [(limit, _shares(station, limit.metric, limit.limit_ms)) for limit in limits], rate_per_s)
+def _alone_ms(stations: Stations, metric: Metric, percentile: float) -> Vector:
+    first = stations.spreads(metric)
+    found: Vector = first.medians_ms[:, 0] * numpy.exp(first.sigmas[:, 0] * NormalDist().inv_cdf(percentile / 100.0))
+    return found
 
 
-def capacity_per_s(station: Station, limits: tuple[LatencyLimit, ...]) -> float:
-    """Requests a second that one replica takes within all limits; 0 when they break with no load at all."""
-    if broken_limit(station, limits, 0.0):
-        return 0.0
-    shares = [(limit, _shares(station, limit.metric, limit.limit_ms)) for limit in limits]
-    low, high = 0.0, station.most_per_s
-    above, below = _margin(station, shares, low), _margin(station, shares, high)
-    if below >= 0.0:
-        return high
-    # Regula falsi with halving (Illinois): a handful of steps where bisection takes twenty.
-    for _ in range(_STEPS):
-        if high - low <= _PRECISION * high:
-            break
-        middle = low + (high - low) * min(max(above / (above - below), _CAUTION), 1.0 - _CAUTION)
-        margin = _margin(station, shares, middle)
-        if margin < 0.0:
-            high, below, above = middle, margin, above / 2.0
-        else:
-            low, above, below = middle, margin, below / 2.0
-    return low
+def _side_by_side(spreads: list[Spreads]) -> Spreads:
+    return Spreads(
+        numpy.concatenate([one.medians_ms for one in spreads]), numpy.concatenate([one.sigmas for one in spreads])
+    )
 
 
-def capacity_at(profile: Profile, demand: Demand, batch_limit: int, limits: tuple[LatencyLimit, ...]) -> float:
-    """`capacity_per_s` of a profile; remembered, for it does not depend on the rate.
+def broken_limits(stations: Stations, limits: tuple[LatencyLimit, ...], rates_per_s: Vector) -> Whole:
+    """For each station the number of the first limit that does not hold at its rate; -1 when all do."""
+    seen, broken = presence(stations, rates_per_s), numpy.full(len(stations), -1)
+    for number, limit in reversed(list(enumerate(limits))):
+        kept = _kept(stations, limit.metric, numpy.full(len(stations), limit.limit_ms))
+        broken[kept.share(seen, rates_per_s) < limit.percentile / 100.0] = number
+    return broken
 
-    Raises:
-        ValueError: the profile does not reach the demand's prompt length.
-    """
-    return _capacity(profile, demand.prompt_tokens, demand.output_tokens, batch_limit, limits)
+
+def capacities_per_s(stations: Stations, limits: tuple[LatencyLimit, ...]) -> Vector:
+    """Requests a second that each takes within all limits; 0 where they break with no load at all."""
+    if not len(stations):
+        return numpy.zeros(0)
+    margin = _Margin(stations, limits)
+    high = stations.most_per_s.copy()
+    above, below = margin.at(numpy.zeros(len(stations))), margin.at(high)
+    found = numpy.where(above < 0.0, 0.0, high)
+    sought = numpy.flatnonzero((above >= 0.0) & (below < 0.0))
+    if sought.size:
+        found[sought] = _crossing(margin.of(sought), high[sought], above[sought], below[sought])
+    return found
 
 
-def energy_per_token_mj(station: Station, rate_per_s: float) -> float:
-    """Mean energy of a generated token at this rate, prefill's share included, idle's share excluded.
+def energies_per_token_mj(stations: Stations, rates_per_s: Vector) -> Vector:
+    """Mean energy of a generated token at each rate, prefill's share included, idle's share excluded.
 
     The profile's energy per token holds the prefill of its own output length; a request of another output length
     pays the same prefill over more or fewer tokens.
     """
-    if rate_per_s <= 0.0:
-        return float(station.energies_mj[0])
-    weights = presence(station, rate_per_s)[1:]
-    batch = len(station.rates_per_s)
-    total = float(weights[:batch] @ station.energies_mj) + float(weights[batch:].sum() * station.energies_mj[-1])
-    return total / float(weights.sum())
+    weights = presence(stations, rates_per_s)
+    full = stations.energies_mj[stations.rows, stations.batches - 1]
+    some, tail = weights[:, 1:-1], weights[:, -1]
+    total = (some * stations.energies_mj[:, :-1]).sum(axis=1) + tail * full
+    busy = some.sum(axis=1) + tail
+    return numpy.where(rates_per_s > 0.0, total / numpy.where(busy > 0.0, busy, 1.0), stations.energies_mj[:, 0])
 
 
-@lru_cache(maxsize=_KEPT_CAPACITIES)
-def _capacity(
-    profile: Profile, prompt_tokens: int, output_tokens: int, batch_limit: int, limits: tuple[LatencyLimit, ...]
-) -> float:
-    return capacity_per_s(_station(profile, prompt_tokens, output_tokens, batch_limit), limits)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    """Probability that an arrival keeps a limit: for those that start at once by how many they find, else by room.
+
+    Attributes:
+        spare_s: time to wait that the limit leaves; infinite for a latency that does not wait.
+    """
+
+    at_once: Vector
+    queued: Vector
+    spare_s: Vector
+    full_per_s: Vector
+
+    def share(self, seen: Vector, rates_per_s: Vector) -> Vector:
+        """Share of all arrivals."""
+        leaving = numpy.maximum(self.full_per_s - rates_per_s, 0.0)
+        waits = numpy.where(numpy.isinf(self.spare_s), 1.0, -numpy.expm1(-leaving * numpy.minimum(self.spare_s, 1e9)))
+        return numpy.asarray((seen[:, :-1] * self.at_once).sum(axis=1) + seen[:, -1] * self.queued * waits)
+
+    def of(self, rows: Whole) -> _Kept:
+        """For some of the stations."""
+        return _Kept(self.at_once[rows], self.queued[rows], self.spare_s[rows], self.full_per_s[rows])
 
 
-@lru_cache(maxsize=_KEPT_STATIONS)
-def _station(profile: Profile, prompt_tokens: int, output_tokens: int, batch_limit: int) -> Station:
-    table, later = table_at(profile, prompt_tokens, batch_limit), max(output_tokens - 1, 0)
-    ttft, tpot = _spreads(table, COLUMNS.TTFT_P50), _spreads(table, COLUMNS.TPOT_P50)
-    means_s = (table[:, COLUMNS.TTFT_MEAN] + later * table[:, COLUMNS.TPOT_MEAN]) / 1000.0
-    rates = numpy.arange(1, batch_limit + 1) / numpy.maximum(means_s, 1e-9)
-    all_rates = numpy.concatenate([rates, numpy.full(QUEUE_STATES, rates[-1])])
-    return Station(
-        ttft=ttft,
-        tpot=tpot,
-        e2e=_sum(ttft, tpot, later),
-        rates_per_s=rates,
-        log_rates=numpy.concatenate([[0.0], numpy.cumsum(numpy.log(all_rates))]),
-        energies_mj=_energies_mj(table, max(output_tokens, 1)),
-        output_tokens=max(output_tokens, 1),
-    )
+def _kept(stations: Stations, metric: Metric, limits_ms: Vector) -> _Kept:
+    waits = numpy.full(len(stations), metric is not Metric.TPOT)
+    return _kept_of(stations, stations.spreads(metric), waits, limits_ms)
 
 
-def _spreads(table: Table, median: COLUMNS) -> Spreads:
-    """Lognormals through the medians that are at least as wide as the 95th and 99th percentiles say."""
-    p50, p95, p99, mean = (table[:, median + offset] for offset in range(4))
-    known = p50 > 0.0
-    safe = numpy.where(known, p50, 1.0)
-    sigma95 = numpy.log(numpy.maximum(p95 / safe, 1.0)) / _Z95
-    sigma99 = numpy.log(numpy.maximum(p99 / safe, 1.0)) / _Z99
-    sigmas = numpy.where(known, numpy.maximum(sigma95, sigma99), 0.0)
-    return Spreads(numpy.where(known, p50, numpy.maximum(mean, 0.0)), sigmas)
+def _kept_of(stations: Stations, spreads: Spreads, waits: Bools, limits_ms: Vector) -> _Kept:
+    last = (stations.rows, stations.batches - 1)
+    at_once = spreads.within(limits_ms)
+    spare_s = numpy.maximum((limits_ms - spreads.p95_ms(*last)) / 1000.0, 0.0)
+    queued = numpy.where(waits, 1.0, at_once[last])
+    return _Kept(at_once, queued, numpy.where(waits, spare_s, numpy.inf), stations.full_per_s)
 
 
-def _sum(ttft: Spreads, tpot: Spreads, later: int) -> Spreads:
-    """First token plus the later ones; percentiles add up as if both were slow together, the safe side."""
-    medians = ttft.medians_ms + later * tpot.medians_ms
-    p95 = ttft.medians_ms * numpy.exp(_Z95 * ttft.sigmas) + later * tpot.medians_ms * numpy.exp(_Z95 * tpot.sigmas)
-    wide = (p95 > medians) & (medians > 0.0)
-    return Spreads(medians, numpy.log(numpy.where(wide, p95 / numpy.where(wide, medians, 1.0), 1.0)) / _Z95)
+class _Margin:
+    """How far the tightest limit is kept, as a share of requests; what the rate does not change is worked out once."""
+
+    def __init__(
+        self, stations: Stations, limits: tuple[LatencyLimit, ...], kept: tuple[_Kept, ...] | None = None
+    ) -> None:
+        self._stations, self._limits = stations, limits
+        self._kept = kept or tuple(
+            _kept(stations, limit.metric, numpy.full(len(stations), limit.limit_ms)) for limit in limits
+        )
+
+    def at(self, rates_per_s: Vector) -> Vector:
+        """Of each station at its rate; negative when a limit is broken."""
+        seen, least = presence(self._stations, rates_per_s), numpy.ones(len(self._stations))
+        for limit, kept in zip(self._limits, self._kept, strict=True):
+            least = numpy.minimum(least, kept.share(seen, rates_per_s) - limit.percentile / 100.0)
+        return least
+
+    def of(self, rows: Whole) -> _Margin:
+        """Of some stations."""
+        return _Margin(self._stations.take(rows), self._limits, tuple(kept.of(rows) for kept in self._kept))
 
 
-def _energies_mj(table: Table, output_tokens: int) -> Vector:
-    per_token, prefill = table[:, COLUMNS.ENERGY_PER_TOKEN], table[:, COLUMNS.ENERGY_PER_PREFILL]
-    measured = table[:, COLUMNS.OUTPUT_TOKENS]
-    known = (prefill > 0.0) & (measured > 0.0)
-    decode = numpy.maximum(per_token - prefill / numpy.where(known, measured, 1.0), 0.0)
-    return numpy.where(known, decode + prefill / output_tokens, per_token)
-
-
-def _broken(station: Station, shares: list[tuple[LatencyLimit, Vector]], rate_per_s: float) -> LatencyLimit | None:
-    seen = presence(station, rate_per_s)
-    for limit, within in shares:
-        if _weighted(seen, within) < limit.percentile / 100.0:
-            return limit
-    return None
-
-
-def _margin(station: Station, shares: list[tuple[LatencyLimit, Vector]], rate_per_s: float) -> float:
-    """How far the tightest limit is kept, as a share of requests; negative when it is broken."""
-    seen = presence(station, rate_per_s)
-    return min((_weighted(seen, within) - limit.percentile / 100.0 for limit, within in shares), default=1.0)
-
-
-def _weighted(seen: Vector, shares: Vector) -> float:
-    return float(seen @ shares[: len(seen)])
-
-
-def _shares(station: Station, metric: Metric, limit_ms: float) -> Vector:
-    """Probability that an arrival keeps a limit, by how many it finds: B that start at once, then those that queue."""
-    spreads = station.spreads(metric)
-    at_once = spreads.within(limit_ms)
-    if metric is Metric.TPOT:
-        queued = numpy.full(QUEUE_STATES + 1, at_once[-1])
-    else:
-        queued = _waits(station, (limit_ms - spreads[len(spreads) - 1].p95_ms) / 1000.0)
-    return numpy.concatenate([at_once, queued])
-
-
-def _waits(station: Station, room_s: float) -> Vector:
-    """P(Erlang(k) ≤ t) = 1 - Σ_{i<k} Poisson(i; µt) for k = 1, 2, …"""
-    if room_s <= 0.0:
-        return numpy.zeros(QUEUE_STATES + 1)
-    mean = float(station.rates_per_s[-1]) * room_s
-    below = numpy.cumsum(numpy.exp(numpy.arange(QUEUE_STATES) * math.log(mean) - mean - _LGAMMA))
-    return numpy.concatenate([numpy.maximum(1.0 - below, 0.0), [0.0]])
+def _crossing(margin: _Margin, high: Vector, above: Vector, below: Vector) -> Vector:
+    """The greatest rates at which the margin is not negative: regula falsi with halving (Illinois), all at once."""
+    low = numpy.zeros(len(high))
+    for _ in range(_STEPS):
+        open_ = high - low > _PRECISION * high
+        if not open_.any():
+            break
+        middle = low + (high - low) * numpy.clip(above / (above - below), _CAUTION, 1.0 - _CAUTION)
+        reached = margin.at(middle)
+        falls, stays = open_ & (reached < 0.0), open_ & (reached >= 0.0)
+        high, low = numpy.where(falls, middle, high), numpy.where(stays, middle, low)
+        above, below = (
+            numpy.where(falls, above / 2.0, numpy.where(stays, reached, above)),
+            numpy.where(stays, below / 2.0, numpy.where(falls, reached, below)),
+        )
+    return low

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.facts.explanation import Candidate
@@ -13,31 +14,43 @@ MOST_TOLD: Final = 120
 MOST_LINES: Final = 200
 
 
-def grouped(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-    """The candidates, best first; beyond `MOST_TOLD` one line for each variant, device class, kind and refusal."""
-    if len(candidates) <= MOST_TOLD:
-        return candidates
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What tells options apart or makes them alike, and the line itself, which is only written when it is told."""
+
+    names: tuple[str, str, str]
+    refusal: str
+    write: Callable[[], Candidate]
+    alike: int = 1
+
+
+def grouped(lines: Sequence[Line]) -> tuple[Candidate, ...]:
+    """The lines, best first; beyond `MOST_TOLD` one for each variant, device class, kind and refusal."""
+    if len(lines) <= MOST_TOLD:
+        return tuple(line.write() for line in lines)
     for detail in (3, 2, 1):
-        lines = _merged(candidates, detail)
-        if len(lines) <= MOST_LINES:
-            return lines
-    kept, rest = lines[: MOST_LINES - 1], lines[MOST_LINES - 1 :]
+        firsts = _merged(lines, detail)
+        if len(firsts) <= MOST_LINES:
+            return tuple(_written(line) for line in firsts)
+    kept, rest = firsts[: MOST_LINES - 1], firsts[MOST_LINES - 1 :]
     left_out = sum(line.alike for line in rest)
-    return (*kept, replace(rest[0], alike=left_out, reason=f"and {left_out} more options, this one the best of them"))
+    last = replace(rest[0].write(), alike=left_out, reason=f"and {left_out} more options, this one the best of them")
+    return (*(_written(line) for line in kept), last)
 
 
-def _merged(candidates: tuple[Candidate, ...], detail: int) -> tuple[Candidate, ...]:
-    """One line for options that agree in the first so many of variant, device class, partition kind, and in refusal."""
-    first: dict[tuple[str, ...], Candidate] = {}
+def _merged(lines: Sequence[Line], detail: int) -> tuple[Line, ...]:
+    """One for options that agree in the first so many of variant, device class, partition kind, and in refusal."""
+    first: dict[tuple[str, ...], Line] = {}
     counts: dict[tuple[str, ...], int] = {}
-    for candidate in candidates:
-        names = (candidate.variant_id, candidate.device_class, candidate.partition_kind)
-        key = (candidate.refusal, *names[:detail])
-        first.setdefault(key, candidate)
-        counts[key] = counts.get(key, 0) + candidate.alike
-    return tuple(
-        replace(line, alike=counts[key], reason=f"{line.reason} (and {counts[key] - 1} more like it)")
-        if counts[key] > 1
-        else line
-        for key, line in first.items()
-    )
+    for line in lines:
+        key = (line.refusal, *line.names[:detail])
+        first.setdefault(key, line)
+        counts[key] = counts.get(key, 0) + line.alike
+    return tuple(replace(line, alike=counts[key]) if counts[key] > 1 else line for key, line in first.items())
+
+
+def _written(line: Line) -> Candidate:
+    shown = line.write()
+    if line.alike <= 1:
+        return shown
+    return replace(shown, alike=line.alike, reason=f"{shown.reason} (and {line.alike - 1} more like it)")

@@ -50,8 +50,13 @@ def lay_out(mix: Mix, rules: Rules) -> Layout | Misfit:
         lots += opened
         missing |= _fill(share, opened, rules)
     places, masks = list[Place](), dict[tuple[str, str], int]()
+    cuts: dict[tuple[int, frozenset[tuple[str, int]]], int | None] = {}
     for lot in lots:
-        mask = lot.layout() if lot.group.board is not None else 0
+        mask: int | None = 0
+        if lot.group.board is not None:
+            # Devices of a group with the same new slices are cut the same way.
+            key = (lot.group.number, frozenset(lot.fresh.items()))
+            mask = cuts[key] = cuts[key] if key in cuts else lot.layout()
         if mask is None:
             missing |= {item.deployment_id for item, _ in lot.new}
             continue

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy
+from numpy.typing import NDArray
 
 # Parts of a wish that its first option covers, beside "all but one, two or three replicas".
 _PARTS: Final = (0.25, 0.5, 0.75)
@@ -39,20 +40,37 @@ def ways(capacities: list[float], costs: list[float], least: int, most: int, kee
     for item, count in enumerate(alone):
         if not most or count <= most:
             found[(item, count),] = count * costs[item]
-    for first, count in enumerate(alone):
-        for begun in _begun(count):
-            rest = max(1.0 - begun * capacities[first], 0.0)
-            more = numpy.maximum(numpy.ceil(rest / numpy.array(capacities) - _SLACK), max(least - begun, 1))
-            total = begun * costs[first] + more * numpy.array(costs)
-            total[first] = numpy.inf
-            if most:
-                total = numpy.where(begun + more > most, numpy.inf, total)
-            for second in numpy.argsort(total, kind="stable")[:_NEAR]:
-                if math.isfinite(total[second]):
-                    pair = tuple(sorted(((first, begun), (int(second), int(more[second])))))
-                    found.setdefault(pair, float(total[second]))
+    begun = [(first, number) for first, count in enumerate(alone) for number in _begun(count)]
+    if begun:
+        found |= _pairs(begun, numpy.array(capacities), numpy.array(costs), least, most)
     ordered = sorted(found.items(), key=lambda entry: (entry[1], entry[0]))
     return [Way(counts, cost) for counts, cost in ordered[:keep]]
+
+
+def _pairs(
+    begun: list[tuple[int, int]],
+    capacities: NDArray[numpy.float64],
+    costs: NDArray[numpy.float64],
+    least: int,
+    most: int,
+) -> dict[tuple[tuple[int, int], ...], float]:
+    """For each beginning with a first option the cheapest ways to go on with a second."""
+    firsts, numbers = (numpy.array(column) for column in zip(*begun, strict=True))
+    rest = numpy.maximum(1.0 - numbers * capacities[firsts], 0.0)[:, None]
+    more = numpy.maximum(numpy.ceil(rest / capacities - _SLACK), numpy.maximum(least - numbers, 1)[:, None])
+    total = (numbers * costs[firsts])[:, None] + more * costs
+    total[numpy.arange(len(begun)), firsts] = numpy.inf
+    if most:
+        total = numpy.where(numbers[:, None] + more > most, numpy.inf, total)
+    near = numpy.argsort(total, axis=1, kind="stable")[:, :_NEAR]
+    found: dict[tuple[tuple[int, int], ...], float] = {}
+    for row, seconds in enumerate(near.tolist()):
+        first, number = begun[row]
+        for second in seconds:
+            if math.isfinite(cost := float(total[row, second])):
+                pair = ((first, number), (second, int(more[row, second])))
+                found.setdefault(pair if first < second else (pair[1], pair[0]), cost)
+    return found
 
 
 # Second options looked at for each number of replicas of the first; the cheapest is the bound, the others are choice.

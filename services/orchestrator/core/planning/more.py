@@ -14,12 +14,12 @@ from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Device, Node, 
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.accept import Desk
-from services.orchestrator.core.planning.choice import Wanted
+from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.ground import ground_of
 from services.orchestrator.core.planning.offer import offer_of
 from services.orchestrator.core.planning.points import points_of
 from services.orchestrator.core.planning.scores import items_of
-from services.orchestrator.core.planning.weigh import Option, weigh
+from services.orchestrator.core.planning.weigh import Option, weigh_all
 
 # More devices than this are no answer but a new fleet.
 MOST_ADDED: Final = 64
@@ -85,7 +85,7 @@ def _meets(
     larger = replace(situation, nodes=(*situation.nodes, *added))
     ground = ground_of(larger)
     offer = offer_of(larger, ground)
-    weighed = [weigh(deployment, point) for point in points_of(deployment, offer)[0]]
+    weighed = weigh_all(deployment, points_of(deployment, offer)[0], offer.sheaves.get(deployment.model_id, ()))
     options = tuple(option for option in weighed if isinstance(option, Option))
     names = tuple(d.deployment_id for d in situation.deployments)
     trust = {d.deployment_id: d.trust_level for d in situation.deployments}

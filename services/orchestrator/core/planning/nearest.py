@@ -12,19 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy
+
 from services.orchestrator.core.facts.wish import Demand, Deployment, LatencyLimit, Slo
-from services.orchestrator.core.planning.capacity import (
-    Station,
-    broken_limit,
-    capacity_per_s,
-    percentile_ms,
-    station_of,
-)
+from services.orchestrator.core.planning.capacity import broken_limits, capacities_per_s, percentiles_ms
+from services.orchestrator.core.planning.figures import figures_of
 from services.orchestrator.core.planning.points import Point
+from services.orchestrator.core.planning.stations import Stations, station_of
 from services.orchestrator.core.planning.weigh import (
     SINGLE_AVAILABILITY,
     Option,
-    figures,
     most_replicas,
     replicas_wanted,
     weigh,
@@ -80,13 +77,13 @@ _Relaxed = tuple[float, str, Slo, Point]
 def _relax(deployment: Deployment, point: Point, count: int) -> _Relaxed | None:
     station = station_of(point.profile, deployment.demand, point.batch_limit)
     each = deployment.demand.requests_per_s / count
-    if each > station.most_per_s or count < deployment.min_replicas:
+    if each > float(station.most_per_s[0]) or count < deployment.min_replicas:
         return None
     stretches: list[tuple[float, str]] = []
     slo = _relax_quality(deployment.slo, point, stretches)
     if slo is None:
         return None
-    if broken_limit(station, slo.latency, each):
+    if broken_limits(station, slo.latency, numpy.array([each]))[0] >= 0:
         slo = replace(slo, latency=tuple(_lift(limit, station, each, stretches) for limit in slo.latency))
     wish = replace(deployment, slo=slo)
     if slo.availability is not None and replicas_wanted(replace(wish, demand=_silent(wish)), 1.0) > count:
@@ -94,10 +91,10 @@ def _relax(deployment: Deployment, point: Point, count: int) -> _Relaxed | None:
         stretches.append((slo.availability - lowered, "AVAILABILITY"))
         slo = replace(slo, availability=lowered)
         wish = replace(wish, slo=slo)
-    capacity = capacity_per_s(station, slo.latency)
+    capacity = float(capacities_per_s(station, slo.latency)[0])
     if capacity <= 0.0 or (wanted := replicas_wanted(wish, capacity)) > most_replicas(wish, point):
         return None
-    shown = figures(wish, point, station, wanted, capacity)
+    shown = figures_of(wish, (point,), station, numpy.array([float(wanted)]), numpy.array([capacity]))[0]
     if slo.energy_per_token_mj is not None and shown.energy_per_token_mj > slo.energy_per_token_mj:
         stretches.append((math.log(shown.energy_per_token_mj / slo.energy_per_token_mj), "ENERGY_LIMIT"))
         slo = replace(slo, energy_per_token_mj=_up(shown.energy_per_token_mj))
@@ -126,8 +123,8 @@ def _relax_quality(slo: Slo, point: Point, stretches: list[tuple[float, str]]) -
     return slo
 
 
-def _lift(limit: LatencyLimit, station: Station, each: float, stretches: list[tuple[float, str]]) -> LatencyLimit:
-    reached = percentile_ms(station, limit.metric, limit.percentile, each)
+def _lift(limit: LatencyLimit, station: Stations, each: float, stretches: list[tuple[float, str]]) -> LatencyLimit:
+    reached = float(percentiles_ms(station, [(limit.metric, limit.percentile)], numpy.array([each]))[0][0])
     if reached <= limit.limit_ms:
         return limit
     stretches.append((math.log(reached / limit.limit_ms), f"{limit.metric}_LIMIT"))
@@ -141,7 +138,7 @@ def _nearest_demand(
     offers: list[tuple[float, Point]] = []
     for point in points:
         station = station_of(point.profile, deployment.demand, point.batch_limit)
-        capacity = capacity_per_s(station, deployment.slo.latency)
+        capacity = float(capacities_per_s(station, deployment.slo.latency)[0])
         for count in _counts(deployment, point) if capacity > 0.0 else ():
             rate = _down(min(capacity * count, deployment.demand.requests_per_s))
             if rate > 0.0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from services.orchestrator.core.facts.catalog import Quarantine
 from services.orchestrator.core.facts.fleet import Device, PowerSetting, cores_of
 from services.orchestrator.core.facts.levers import Levers
+from services.orchestrator.core.facts.loads import Sheaf, sheaves_of
 from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.variant import Variant
@@ -62,11 +64,16 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The indexed whole."""
+    """The indexed whole.
+
+    Attributes:
+        sheaves: all profiles of each model's variants, by model.
+    """
 
     shapes: dict[str, tuple[Shape, ...]]
     variants: dict[str, tuple[Variant, ...]]
     profiles: dict[str, tuple[Profile, ...]]
+    sheaves: dict[str, tuple[Sheaf, ...]]
     quarantined: tuple[Quarantine, ...]
     levers: Levers
 
@@ -75,7 +82,26 @@ class Offer:
         return tuple(s for s in self.shapes.get(device_class, ()) if s.matches(deployment.node_selector))
 
 
-def offer_of(situation: Situation, ground: Ground) -> Offer:
+class Known:
+    """Tables of profiles that a plan has worked out, for its caller to hand to the next one.
+
+    A memo of a pure function: a plan is the same with it or without. It keeps the tables of the last catalogue only.
+    """
+
+    def __init__(self) -> None:
+        self._sheaves: dict[str, tuple[tuple[Profile, ...], tuple[Sheaf, ...]]] = {}
+
+    def sheaves(self, profiles: dict[str, list[Profile]]) -> dict[str, tuple[Sheaf, ...]]:
+        """The sheaves of the profiles of each model."""
+        before, self._sheaves = self._sheaves, {}
+        for model_id, found in profiles.items():
+            last = before.get(model_id)
+            same = last is not None and len(last[0]) == len(found) and all(map(operator.is_, last[0], found))
+            self._sheaves[model_id] = last if last and same else (tuple(found), sheaves_of(found))
+        return {model_id: sheaves for model_id, (_, sheaves) in self._sheaves.items()}
+
+
+def offer_of(situation: Situation, ground: Ground, known: Known | None = None) -> Offer:
     """The offer of a situation."""
     variants: dict[str, list[Variant]] = defaultdict(list)
     for variant in sorted(situation.catalog.variants, key=lambda v: (v.name, v.variant_id)):
@@ -83,10 +109,17 @@ def offer_of(situation: Situation, ground: Ground) -> Offer:
     profiles: dict[str, list[Profile]] = defaultdict(list)
     for profile in sorted(situation.catalog.profiles, key=lambda p: (p.batch_limit, p.profile_id)):
         profiles[profile.variant_id].append(profile)
+    wanted = {deployment.model_id for deployment in situation.deployments}
+    tables = {
+        model_id: [p for v in found for p in profiles.get(v.variant_id, ())]
+        for model_id, found in variants.items()
+        if model_id in wanted
+    }
     return Offer(
         shapes=_shapes(ground.groups),
         variants={model_id: tuple(found) for model_id, found in variants.items()},
         profiles={variant_id: tuple(found) for variant_id, found in profiles.items()},
+        sheaves=(known or Known()).sheaves(tables),
         quarantined=situation.quarantined,
         levers=situation.levers,
     )

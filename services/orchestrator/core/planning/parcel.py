@@ -81,8 +81,39 @@ def add_parcel(program: Program, group: Group, items: Iterable[Item], rules: Rul
     _keep(program, parcel, offered, rules)
     _fill(program, parcel, rules)
     _move(program, parcel, rules)
-    _remember(program, parcel)
+    _hold(program, parcel)
+    _cut(program, parcel)
     return parcel
+
+
+def add_folded(
+    program: Program, group: Group, standing: dict[Tenant, int], items: Iterable[Item], rules: Rules
+) -> Parcel:
+    """Adds the columns and rows of groups folded into one, on which nothing stands but could stay (see `fold`)."""
+    parcel = Parcel(group, ())
+    offered = [item for item in items if _possible(group, item, rules, ())]
+    if not offered:
+        return parcel
+    _open(program, parcel, offered, rules)
+    by_base: dict[tuple[object, ...], list[Item]] = defaultdict(list)
+    for item in offered:
+        by_base[item.deployment_id, item.base].append(item)
+    kept: dict[tuple[object, ...], list[tuple[int, float]]] = defaultdict(list)
+    for tenant, count in standing.items():
+        if alike := by_base.get((tenant.deployment_id, tenant.base)):
+            parcel.kept[tenant] = program.column(-_worth(tenant, alike), float(count))
+            kept[tenant.deployment_id, tenant.base].append((parcel.kept[tenant], 1.0))
+    for key, columns in kept.items():
+        program.row([*columns, *((parcel.placed[item], -1.0) for item in by_base[key])], most=0.0)
+    _fill(program, parcel, rules)
+    _hold(program, parcel)
+    return parcel
+
+
+def _worth(tenant: Tenant, items: list[Item]) -> float:
+    """What it saves to keep a tenant that counts as one of the items."""
+    doubt = _DOUBT * ((not tenant.ready) + (not tenant.planned))
+    return max(_change(item) for item in items) * (1.0 - doubt)
 
 
 def _possible(group: Group, item: Item, rules: Rules, fixed: tuple[Tenant, ...]) -> bool:
@@ -153,9 +184,7 @@ def _keep(program: Program, parcel: Parcel, offered: list[Item], rules: Rules) -
         items = by_base.get((tenant.deployment_id, tenant.base), [])
         if not items:
             continue
-        worth = max(_change(item) for item in items)
-        doubt = _DOUBT * ((not tenant.ready) + (not tenant.planned))
-        column = program.column(-worth * (1.0 - doubt), float(count * parcel.group.size))
+        column = program.column(-_worth(tenant, items), float(count * parcel.group.size))
         parcel.kept[tenant] = column
         columns[tenant.deployment_id, tenant.base].append((column, 1.0))
         program.row([(column, 1.0), *((c, -float(count)) for c, _ in everywhere)], most=0.0)
@@ -193,32 +222,32 @@ def _move(program: Program, parcel: Parcel, rules: Rules) -> None:
     group, content = parcel.group, parcel.group.likeness.content
     if not content:
         return
-    kinds = sorted({item.kind for item in parcel.placed}) if group.board is not None else [""]
-    for kind in kinds:
+    moving: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    for item in parcel.placed:
+        if item.deployment_id in rules.movers:
+            moving[item.kind if group.board is not None else "", item.deployment_id].append(item)
+    for kind in sorted({kind for kind, _ in moving}):
         here = [t for t in content if not kind or t.base[2] == kind]
         beyond: list[tuple[int, float]] = []
-        for deployment_id in sorted({item.deployment_id for item in parcel.placed} & rules.movers):
-            items = [i for i in parcel.placed if i.deployment_id == deployment_id and (not kind or i.kind == kind)]
-            if not items:
-                continue
+        for deployment_id in sorted(name for other, name in moving if other == kind):
+            items = moving[kind, deployment_id]
             own = sum(t.units for t in here if t.deployment_id == deployment_id)
             column = program.column(0.0, whole=False)
             terms = [(parcel.placed[item], float(item.units)) for item in items]
-            program.row([*terms, (column, -1.0)], most=float(own * group.size))
+            program.row([*terms, (column, -1.0), *((c, -float(own)) for c in parcel.opened.values())], most=0.0)
             beyond.append((column, 1.0))
-        if not beyond:
-            continue
         held = sum(tenant.units for tenant in here)
         if group.board is None:
-            program.row(beyond, most=float(max(group.likeness.cores - held, 0) * group.size))
+            free = float(max(group.likeness.cores - held, 0))
+            program.row([*beyond, *((c, -free) for c in parcel.opened.values())], most=0.0)
         else:
             room = [(c, -float(dict(o.cut or ()).get(kind, 0) - held)) for o, c in parcel.opened.items()]
             program.row([*beyond, *room], most=0.0)
 
 
-def _remember(program: Program, parcel: Parcel) -> None:
-    """Row of memory, and the price of slices that have to be made."""
-    group, like = parcel.group, parcel.group.likeness
+def _hold(program: Program, parcel: Parcel) -> None:
+    """Row of memory: what is new beside what stands."""
+    like = parcel.group.likeness
     usable = like.memory_bytes * USABLE_MEMORY_SHARE
     now = sum(tenant.memory_bytes for tenant in like.content)
     placed = [(c, i.memory_bytes / usable) for i, c in parcel.placed.items() if i.memory_bytes]
@@ -226,6 +255,11 @@ def _remember(program: Program, parcel: Parcel) -> None:
         kept = [(c, -t.memory_bytes / usable) for t, c in parcel.kept.items() if t.memory_bytes]
         opened = [(c, -max(1.0 - now / usable, 0.0)) for c in parcel.opened.values()]
         program.row([*placed, *kept, *opened], most=0.0)
+
+
+def _cut(program: Program, parcel: Parcel) -> None:
+    """The price of slices that have to be made."""
+    group, like = parcel.group, parcel.group.likeness
     if group.board is None:
         return
     standing = group.board.kinds_of(like.standing)

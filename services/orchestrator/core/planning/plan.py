@@ -14,16 +14,16 @@ from services.orchestrator.core.facts.explanation import Candidate, Explanation
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.accept import Accepted, Desk
-from services.orchestrator.core.planning.choice import Wanted
+from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.descent import blueprint_of_layout
 from services.orchestrator.core.planning.ground import Ground, base_of, ground_of
 from services.orchestrator.core.planning.more import hardware_that_would_do
 from services.orchestrator.core.planning.nearest import TRIES, TRIES_OF_MANY, nearest
-from services.orchestrator.core.planning.offer import Offer, offer_of
+from services.orchestrator.core.planning.offer import Known, Offer, offer_of
 from services.orchestrator.core.planning.points import Point, points_of
 from services.orchestrator.core.planning.report import Verdict, explain_chosen, explain_infeasible
 from services.orchestrator.core.planning.scores import items_of
-from services.orchestrator.core.planning.weigh import Option, weigh
+from services.orchestrator.core.planning.weigh import Option, Refused, weigh_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +48,21 @@ class _Weighed:
     wanted: Wanted
     points: tuple[Point, ...]
     options: tuple[Option, ...]
-    refused: tuple[Candidate, ...]
+    refused: tuple[Refused | Candidate, ...]
 
     @property
     def deployment(self) -> Deployment:
         return self.wanted.deployment
 
 
-def make_plan(situation: Situation) -> Plan:
-    """Plans everything anew, changing least."""
+def make_plan(situation: Situation, known: Known | None = None) -> Plan:
+    """Plans everything anew, changing least.
+
+    Args:
+        known: what earlier plans worked out of the catalogue; saves time and changes nothing.
+    """
     ground = ground_of(situation)
-    offer = offer_of(situation, ground)
+    offer = offer_of(situation, ground, known)
     weighed = tuple(_weigh(situation, ground, offer, deployment) for deployment in situation.deployments)
     desk = _desk(situation, ground)
     accepted = desk.accept(tuple(w.wanted for w in weighed))
@@ -79,13 +83,13 @@ def _desk(situation: Situation, ground: Ground) -> Desk:
 
 def _weigh(situation: Situation, ground: Ground, offer: Offer, deployment: Deployment) -> _Weighed:
     points, refused = points_of(deployment, offer)
-    results = [weigh(deployment, point) for point in points]
+    results = weigh_all(deployment, points, offer.sheaves.get(deployment.model_id, ()))
     options = tuple(r for r in results if isinstance(r, Option))
-    refused = (*refused, *(r for r in results if isinstance(r, Candidate)))
+    unfit = tuple(r for r in results if isinstance(r, Refused))
     bases = frozenset(base_of(r) for r in ground.incumbents.get(deployment.deployment_id, ()))
     if deployment.deployment_id in situation.settled:
         options = tuple(o for o in options if o.base in bases) or options
-    return _Weighed(Wanted(deployment, items_of(deployment, options, bases)), points, options, refused)
+    return _Weighed(Wanted(deployment, items_of(deployment, options, bases)), points, options, (*refused, *unfit))
 
 
 def _explain(

@@ -47,15 +47,31 @@ class Point:
         """Share of a device that one replica holds, in (0, 1]."""
         return self.shape.share_of(self.profile.partition_kind)
 
+    @property
+    def key(self) -> tuple[str, str, str, int, tuple[int, int]]:
+        """Variant, device class, partition kind, batch limit, power setting."""
+        profile = self.profile
+        names = (self.variant.variant_id, profile.device_class, profile.partition_kind)
+        return (*names, self.batch_limit, profile.power.order)
+
     def candidate(self, refusal: Refusal | None = None, reason: str = "") -> Candidate:
         """As an option of the explanation, without figures."""
         return _candidate(self.variant, self.profile, self.batch_limit, refusal, reason, self.memory_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where replicas of one size fit: a kind of device, and how many of them on all nodes if nothing else ran there."""
+
+    shape: Shape
+    places: int
 
 
 def points_of(deployment: Deployment, offer: Offer) -> tuple[tuple[Point, ...], tuple[Candidate, ...]]:
     """Every point that the levers allow, and every refusal of what is no point."""
     points: list[Point] = []
     refused: list[Candidate] = []
+    rooms: _Rooms = {}
     for variant in offer.variants.get(deployment.model_id, ()):
         if refusal := _variant_refusal(deployment, variant):
             refused.append(Candidate(variant.variant_id, variant.name, refusal=refusal[0], reason=refusal[1]))
@@ -67,7 +83,7 @@ def points_of(deployment: Deployment, offer: Offer) -> tuple[tuple[Point, ...], 
         for (_, _, batch, _), profile in sorted(_settings(variant, profiles).items()):
             if profile.power != DEFAULT_POWER and not offer.levers.power:
                 continue
-            point = _point(deployment, variant, profile, batch, offer)
+            point = _point(deployment, variant, profile, batch, offer, rooms)
             (points if isinstance(point, Point) else refused).append(point)  # type: ignore[arg-type]
     return _allowed(deployment, points, offer.levers), tuple(refused)
 
@@ -119,37 +135,59 @@ def _variant_refusal(deployment: Deployment, variant: Variant) -> tuple[Refusal,
     return None
 
 
-def _point(deployment: Deployment, variant: Variant, profile: Profile, batch: int, offer: Offer) -> Point | Candidate:
-    memory, kind = profile.memory_bytes or variant.memory_bytes, profile.partition_kind
+_Rooms = dict[tuple[str, str, PowerSetting, int], Room | tuple[Refusal, str]]
 
-    def refuse(refusal: Refusal, reason: str) -> Candidate:
-        return _candidate(variant, profile, batch, refusal, reason, memory)
 
+def _point(
+    deployment: Deployment, variant: Variant, profile: Profile, batch: int, offer: Offer, rooms: _Rooms
+) -> Point | Candidate:
+    memory = profile.memory_bytes or variant.memory_bytes
+    refused = _barred(deployment, profile, batch, offer)
+    if refused is None:
+        key = (profile.device_class, profile.partition_kind, profile.power, memory)
+        if key not in rooms:
+            rooms[key] = _room(deployment, offer, *key)
+        found = rooms[key]
+        if not isinstance(found, tuple):
+            return Point(variant, profile, batch, found.shape, found.places)
+        refused = found
+    return _candidate(variant, profile, batch, *refused, memory)
+
+
+def _barred(deployment: Deployment, profile: Profile, batch: int, offer: Offer) -> tuple[Refusal, str] | None:
     for entry in offer.quarantined:
         key = (entry.deployment_id, entry.variant_id, entry.device_class)
-        if key == (deployment.deployment_id, variant.variant_id, profile.device_class):
-            return refuse(Refusal.QUARANTINED, f"failed to start here lately: {entry.reason}")
+        if key == (deployment.deployment_id, profile.variant_id, profile.device_class):
+            return Refusal.QUARANTINED, f"failed to start here lately: {entry.reason}"
     wanted = max(deployment.demand.prompt_tokens, deployment.demand.prompt_tokens_p95)
     if wanted > (reach := longest_prompt(profile, batch)):
-        return refuse(Refusal.NO_PROFILE, f"measured prompts reach to {int(reach)} tokens, {wanted} are asked for")
-    shapes = offer.shapes_for(deployment, profile.device_class)
+        return Refusal.NO_PROFILE, f"measured prompts reach to {int(reach)} tokens, {wanted} are asked for"
+    return None
+
+
+def _room(
+    deployment: Deployment, offer: Offer, device_class: str, kind: str, power: PowerSetting, memory: int
+) -> Room | tuple[Refusal, str]:
+    shapes = offer.shapes_for(deployment, device_class)
     if not shapes:
         where = "with the labels asked for " if deployment.node_selector else ""
-        return refuse(Refusal.NO_DEVICE, f"no node {where}that takes work has a {profile.device_class}")
-    fitting = [s for s in shapes if s.most_of(kind) and _can_be_set(s.device, profile.power)]
+        return Refusal.NO_DEVICE, f"no node {where}that takes work has a {device_class}"
+    fitting = [s for s in shapes if s.most_of(kind) and _can_be_set(s.device, power)]
     if not fitting:
-        how = f"cut into {kind}" if not any(s.most_of(kind) for s in shapes) else f"set to {profile.power}"
-        return refuse(Refusal.NO_DEVICE, f"no {profile.device_class} can be {how}")
+        if troubled := next((s.device for s in shapes if s.device.layout_trouble and not s.most_of(kind)), None):
+            words = f"{troubled.device_id} is not cut into {kind} for now: {troubled.layout_trouble}"
+            return Refusal.QUARANTINED, words
+        how = f"cut into {kind}" if not any(s.most_of(kind) for s in shapes) else f"set to {power}"
+        return Refusal.NO_DEVICE, f"no {device_class} can be {how}"
     places = sum(s.count * s.places(kind, memory) for s in fitting)
     if not places:
         most = max(int(s.device.memory_bytes * USABLE_MEMORY_SHARE) for s in fitting)
-        room = max(
-            (seat.memory_bytes for s in fitting if s.board for seat in s.board.seats if seat.kind == kind), default=0
-        )
+        seats = (seat for s in fitting if s.board for seat in s.board.seats if seat.kind == kind)
+        room = max((seat.memory_bytes for seat in seats), default=0)
         most = min(most, room) if room else most
-        return refuse(Refusal.MEMORY, f"a replica needs {memory} bytes, at most {most} can be used on a {kind}")
+        return Refusal.MEMORY, f"a replica needs {memory} bytes, at most {most} can be used on a {kind}"
     taking = [s for s in fitting if s.places(kind, memory)]
-    return Point(variant, profile, batch, min(taking, key=lambda s: s.device.device_id), places)
+    return Room(min(taking, key=lambda s: s.device.device_id), places)
 
 
 def _can_be_set(device: Device, power: PowerSetting) -> bool:

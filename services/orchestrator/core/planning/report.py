@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
+
+import numpy
 
 from services.orchestrator.core.facts.blueprint import Blueprint, Replica
 from services.orchestrator.core.facts.explanation import Candidate, Explanation, Refusal
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER
 from services.orchestrator.core.facts.wish import Deployment, LatencyLimit, Metric, Objective, Slo
-from services.orchestrator.core.planning.capacity import station_of
-from services.orchestrator.core.planning.grouping import grouped
+from services.orchestrator.core.planning.figures import figures_of, latencies_at, told
+from services.orchestrator.core.planning.grouping import Line, grouped
 from services.orchestrator.core.planning.nearest import Nearest
+from services.orchestrator.core.planning.points import Point
 from services.orchestrator.core.planning.scores import Item
-from services.orchestrator.core.planning.weigh import Option, figures, with_latencies
+from services.orchestrator.core.planning.stations import station_of
+from services.orchestrator.core.planning.weigh import Option, Refused
 
 _NO_VARIANT = "NO_VARIANT"
 # Options that are told with latencies, beside those chosen: the best of them; working them out takes most of a report.
@@ -37,71 +43,95 @@ def explain_chosen(
     deployment: Deployment,
     verdict: Verdict,
     options: tuple[Option, ...],
-    refused: tuple[Candidate, ...],
+    refused: tuple[Refused | Candidate, ...],
     blueprint: Blueprint,
 ) -> Explanation:
     """The report on a deployment that is placed."""
     first = verdict.chosen[0][0].option
     keys = [item.option.key for item, _ in verdict.chosen]
-    best = [
-        replace(shown, chosen=True, reason=_why_chosen(deployment, shown))
-        for shown in as_placed(deployment, verdict.chosen)
-    ]
     others = sorted((o for o in options if o.key not in keys), key=_by_cost)
-    dearer = [replace(o.candidate, reason=_why_not(deployment, o, first)) for o in others if not o.short]
-    short = [replace(o.candidate, refusal=Refusal.CAPACITY, reason=o.short) for o in others if o.short]
+    dearer = [_line(o.point, "", partial(_dearer, deployment, o, first)) for o in others if not o.short]
+    short = [_line(o.point, Refusal.CAPACITY, partial(_crowded, o, Refusal.CAPACITY)) for o in others if o.short]
     held = " It was swapped lately and is kept for now." if verdict.settled else ""
     apart = f" The plan is within {verdict.gap:.2%} of the least cost." if verdict.gap > _SHOWN_GAP else ""
+    placed = as_placed(deployment, verdict.chosen)
+    lines = grouped([*dearer, *short, *(_refusal(r) for r in refused)])
+    best, candidates = _with_latencies(deployment, options, placed, lines)
+    best = tuple(replace(shown, chosen=True, reason=_why_chosen(deployment, shown)) for shown in best)
     places = " and ".join(_place(shown) for shown in best)
-    count = _weighed(len(options) - len(short), (*short, *refused))
+    refusals = [*(line.refusal for line in short), *(r.refusal for r in refused)]
+    count = _weighed(len(options) - len(short), refusals)
     summary = f"{deployment.name}: {places}. {_sentence(best[0].reason)}. {count}{held}{apart}"
-    candidates = (*best, *_told(deployment, options, (*dearer, *short, *refused)))
-    return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, candidates, gap=verdict.gap)
+    return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, (*best, *candidates), gap=verdict.gap)
 
 
-def as_placed(deployment: Deployment, chosen: tuple[tuple[Item, int], ...]) -> list[Candidate]:
+def as_placed(deployment: Deployment, chosen: tuple[tuple[Item, int], ...]) -> tuple[Candidate, ...]:
     """Figures of what was chosen, each option with its share of the demand: in proportion to capacities."""
     total = sum(item.option.capacity * count for item, count in chosen)
     shown = []
     for item, count in chosen:
-        option = item.option
+        option, rate = item.option, deployment.demand.requests_per_s
         if len(chosen) == 1 and count == option.replicas:
-            shown.append(with_latencies(deployment, option, option.candidate))
+            shown.append(option.candidate)
             continue
         part = option.capacity * count / total if len(chosen) > 1 else 1.0
-        demand = deployment.demand
-        mine = replace(
-            demand,
-            requests_per_s=demand.requests_per_s * part,
-            mean_requests_per_s=demand.compared_requests_per_s * part,
-        )
-        station = station_of(option.point.profile, demand, option.point.batch_limit)
-        wish = replace(deployment, demand=mine)
-        shown.append(with_latencies(wish, option, figures(wish, option.point, station, count, option.capacity)))
-    return shown
+        mean = deployment.demand.compared_requests_per_s * part
+        mine = replace(deployment.demand, requests_per_s=rate * part, mean_requests_per_s=mean)
+        wish, point = replace(deployment, demand=mine), option.point
+        station = station_of(point.profile, mine, point.batch_limit)
+        figures = figures_of(wish, (point,), station, numpy.array([float(count)]), numpy.array([option.capacity]))[0]
+        shown.append(told(point, figures))
+    return tuple(shown)
 
 
-def _told(
-    deployment: Deployment, options: tuple[Option, ...], candidates: tuple[Candidate, ...]
-) -> tuple[Candidate, ...]:
-    by_key = {option.key: option for option in options}
-    lines = grouped(candidates)
-    first = [
-        with_latencies(deployment, by_key[shown.key], shown) if shown.key in by_key else shown
-        for shown in lines[:MOST_LATENCIES]
-    ]
-    return (*first, *lines[MOST_LATENCIES:])
+def _with_latencies(
+    deployment: Deployment, options: tuple[Option, ...], placed: tuple[Candidate, ...], lines: tuple[Candidate, ...]
+) -> tuple[tuple[Candidate, ...], tuple[Candidate, ...]]:
+    """What is placed and the first lines with the latencies they reach, which are only worked out for what is told."""
+    total = sum(one.capacity_requests_per_s * one.replicas for one in placed)
+    points = {option.key: option.point for option in options}
+    rate = deployment.demand.requests_per_s
+    wanted, rates = list[tuple[int, Candidate]](), list[float]()
+    for number, one in enumerate((*placed, *lines[:MOST_LATENCIES])):
+        if one.key in points and one.e2e_ms <= 0.0:
+            alone = number >= len(placed) or len(placed) == 1
+            wanted.append((number, one))
+            rates.append(rate / max(one.replicas, 1) if alone else rate * one.capacity_requests_per_s / total)
+    shown = [*placed, *lines]
+    reached = latencies_at(deployment, [points[one.key] for _, one in wanted], rates) if wanted else []
+    for (number, one), figures in zip(wanted, reached, strict=True):
+        shown[number] = replace(one, ttft_ms=figures.ttft_ms, tpot_ms=figures.tpot_ms, e2e_ms=figures.e2e_ms)
+    return tuple(shown[: len(placed)]), tuple(shown[len(placed) :])
+
+
+def _line(point: Point, refusal: str, write: Callable[[], Candidate]) -> Line:
+    return Line(point.key[:3], refusal, write)
+
+
+def _refusal(refused: Refused | Candidate) -> Line:
+    if isinstance(refused, Candidate):
+        return Line(refused.key[:3], refused.refusal, lambda: refused)
+    return _line(refused.point, refused.refusal, lambda: refused.candidate)
+
+
+def _dearer(deployment: Deployment, option: Option, chosen: Option) -> Candidate:
+    return told(option.point, option.shown, reason=_why_not(deployment, option, chosen))
+
+
+def _crowded(option: Option, refusal: Refusal, reason: str = "") -> Candidate:
+    return told(option.point, option.shown, refusal, option.short or reason)
 
 
 def explain_infeasible(
     deployment: Deployment,
     options: tuple[Option, ...],
-    refused: tuple[Candidate, ...],
+    refused: tuple[Refused | Candidate, ...],
     near: Nearest | None,
     *,
     over_budget: bool,
 ) -> Explanation:
     """The report on a deployment that cannot be placed."""
+    refusals = tuple(r if isinstance(r, Candidate) else r.candidate for r in refused)
     if over_budget:
         binding, reason = Refusal.POWER_BUDGET.value, "a power budget leaves no room for it"
     elif options:
@@ -109,16 +139,17 @@ def explain_infeasible(
         binding = Refusal.CAPACITY.value
         reason = alone or "the nodes have no room for it beside the other deployments"
     else:
-        binding, reason = _furthest(refused)
+        binding, reason = _furthest(refusals)
     if near and not over_budget and not options:
-        binding, reason = near.binding, _reason_of(near, refused) or reason
+        binding, reason = near.binding, _reason_of(near, refusals) or reason
     crowding = Refusal.POWER_BUDGET if over_budget else Refusal.CAPACITY
-    crowded = [replace(o.candidate, refusal=crowding, reason=o.short or reason) for o in sorted(options, key=_by_cost)]
+    crowded = [_line(o.point, crowding, partial(_crowded, o, crowding, reason)) for o in sorted(options, key=_by_cost)]
+    lines = grouped([*crowded, *(_refusal(r) for r in refused)])
     summary = f"{deployment.name}: nothing meets it; {binding} binds: {reason}. {_nearest_words(near)}"
     return Explanation(
         deployment_id=deployment.deployment_id,
-        summary=f"{summary} {_weighed(len(options), refused)}",
-        candidates=_told(deployment, options, (*crowded, *refused)),
+        summary=f"{summary} {_weighed(len(options), [r.refusal for r in refused])}",
+        candidates=_with_latencies(deployment, options, (), lines)[1],
         binding_limit=binding,
         nearest_slo=near.slo if near and not over_budget else None,
         nearest_demand_requests_per_s=near.requests_per_s if near else None,
@@ -223,10 +254,10 @@ _UNIT = {
 }
 
 
-def _weighed(options: int, refused: tuple[Candidate, ...]) -> str:
-    counts = Counter(c.refusal for c in refused)
+def _weighed(options: int, refusals: list[str]) -> str:
+    counts = Counter(refusals)
     words = ", ".join(f"{count} {code}" for code, count in sorted(counts.items()))
-    return f"Weighed {options + len(refused)} options: {options} meet the SLO" + (
+    return f"Weighed {options + len(refusals)} options: {options} meet the SLO" + (
         f"; refused: {words}." if words else "."
     )
 

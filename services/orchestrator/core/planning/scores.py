@@ -15,8 +15,9 @@ from typing import Final
 
 from services.orchestrator.core.facts.fleet import PowerSetting, cores_of
 from services.orchestrator.core.facts.wish import Deployment, Objective
+from services.orchestrator.core.planning.figures import energy_source, idle_mw
 from services.orchestrator.core.planning.ground import Base, base_of
-from services.orchestrator.core.planning.weigh import Option, idle_mw
+from services.orchestrator.core.planning.weigh import Option
 from tradewind.domain.figures import FigureSource
 
 # Profiles repeat within a few per cent; a smaller gain is noise and not worth a swap.
@@ -82,7 +83,7 @@ def _unit_mw(deployment: Deployment, options: tuple[Option, ...]) -> float:
     if deployment.objective is Objective.ENERGY:
         return 1.0
     devices = [option.point.device for option in options]
-    stake = max(max(d.idle_power_mw for d in devices), min(option.power_mw for option in options), 1.0)
+    stake = max(max(d.idle_power_mw for d in devices), min(option.shown.power_mw for option in options), 1.0)
     return REGRET_WEIGHT * stake / max(min(option.cost for option in options), 1e-9)
 
 
@@ -90,8 +91,8 @@ def _item(deployment: Deployment, option: Option, bases: frozenset[Base], unit: 
     profile = option.point.profile
     cost = option.cost * unit / option.replicas
     if deployment.objective is not Objective.ENERGY:
-        cost += option.power_mw / option.replicas * _ENERGY_TIE
-    elif option.candidate.energy_source in (FigureSource.UNAVAILABLE, FigureSource.UNSPECIFIED):
+        cost += option.shown.power_mw / option.replicas * _ENERGY_TIE
+    elif energy_source(profile)[0] in (FigureSource.UNAVAILABLE, FigureSource.UNSPECIFIED):
         cost += UNKNOWN_ENERGY_MW
     incumbent = option.base in bases
     rate = deployment.demand.requests_per_s
@@ -121,27 +122,29 @@ def change_mw(option: Option) -> float:
 
 
 def _undominated(items: list[Item]) -> list[Item]:
+    costs = {item: (_told(item.cost_mw), _told(item.cost_mw + item.change_mw)) for item in items}
+    ranked = sorted((_rank(item), number, item) for number, item in enumerate(items))
     kept: list[Item] = []
-    for item in sorted(items, key=_rank):
+    for _, _, item in ranked:
+        cost, changed = costs[item]
         beaten = any(
             other.capacity >= item.capacity
-            and _told(other.cost_mw + other.change_mw) <= _told(item.cost_mw + item.change_mw)
-            and _told(other.cost_mw) <= _told(item.cost_mw)
+            and costs[other][1] <= changed
+            and costs[other][0] <= cost
             and other.memory_bytes <= item.memory_bytes
             for other in kept
         )
         if item.incumbent or (not beaten and sum(not k.incumbent for k in kept) < MOST_ALIKE):
             kept.append(item)
     # Where room is scarce the dearest may be the only one that does.
-    strongest = min(items, key=lambda item: (-item.capacity, _told(item.cost_mw), item.memory_bytes, _rank(item)))
+    strongest = min(ranked, key=lambda one: (-one[2].capacity, costs[one[2]][0], one[2].memory_bytes, one[0]))[2]
     return kept if strongest in kept else [*kept, strongest]
 
 
 def _rank(item: Item) -> tuple[object, ...]:
     """The dearest last; of equal costs the larger batch limit: it costs nothing until used, and then shares."""
-    candidate = item.option.candidate
-    per_request = _told(item.cost_mw / max(item.capacity, 1e-9))
-    return (per_request, -candidate.batch_limit, item.option.service_s, candidate.variant_name, item.option.key)
+    per_request, option = _told(item.cost_mw / max(item.capacity, 1e-9)), item.option
+    return (per_request, -option.point.batch_limit, option.service_s, option.point.variant.name, option.key)
 
 
 def _told(cost_mw: float) -> float:

@@ -92,7 +92,7 @@ class Program:
         return total
 
     def _solver(self, options: dict[str, bool | int | float | str]) -> highspy.Highs:
-        solver = highspy.Highs()  # type: ignore[no-untyped-call]
+        solver = _Silent()
         same: dict[str, bool | int | float | str] = {"output_flag": False, "threads": 1, "random_seed": 0}
         for name, value in (same | {"parallel": "off"} | options).items():
             solver.setOptionValue(name, value)
@@ -115,3 +115,17 @@ class Program:
             kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
             model.integrality_ = [kinds[is_whole] for is_whole in self.whole]
         return model
+
+
+class _Silent(highspy.Highs):
+    """HiGHS without a word on standard output, which is the service's log.
+
+    Its own constructor calls a method, the first of which prints a banner; options can be set only after it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def enableCallbacks(self) -> None:
+        self.setOptionValue("output_flag", False)
+        super().enableCallbacks()  # type: ignore[no-untyped-call]

@@ -23,6 +23,8 @@ def told_partitions(layout: NodeLayout, node: Node | None, held: Sequence[Partit
         node: as reported; None when it was not heard.
         held: partitions of replicas that have not ended yet, planned or leaving.
     """
+    if not held:
+        return tuple(sorted(layout.partitions, key=lambda p: p.partition_id))
     devices = {d.device_id: d for d in node.devices} if node else {}
     told: list[Partition] = []
     for device_id in sorted({p.device_id for p in layout.partitions}):

@@ -1,0 +1,128 @@
+"""What operating points draw and reach at a load, many at once, and how one of them is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy
+
+from services.orchestrator.core.facts.explanation import Candidate, Refusal
+from services.orchestrator.core.facts.loads import sheaves_of
+from services.orchestrator.core.facts.profile import Profile
+from services.orchestrator.core.facts.wish import Deployment, Metric, Slo
+from services.orchestrator.core.planning.capacity import energies_per_token_mj, percentiles_ms
+from services.orchestrator.core.planning.points import Point
+from services.orchestrator.core.planning.stations import Stations, Vector, stations_of
+from tradewind.domain.figures import FigureSource
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """Latencies at the SLO's percentiles in ms; 0 where they were not worked out."""
+
+    ttft_ms: float = 0.0
+    tpot_ms: float = 0.0
+    e2e_ms: float = 0.0
+
+
+NOT_TOLD = Latencies()
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A point at its share of the demand: so many replicas, of this capacity each.
+
+    Attributes:
+        active_mw: active power of one replica.
+        power_mw: of all replicas, with their share of idle power.
+    """
+
+    replicas: int
+    capacity: float
+    energy_per_token_mj: float
+    active_mw: float
+    power_mw: float
+    price_per_hour: float
+    latencies: Latencies = NOT_TOLD
+
+
+def figures_of(
+    deployment: Deployment, points: Sequence[Point], stations: Stations, replicas: Vector, capacities: Vector
+) -> list[Figures]:
+    """What points draw when so many replicas share the demand; beyond their most, at their most."""
+    demand = deployment.demand
+    each = numpy.minimum(demand.requests_per_s / numpy.maximum(replicas, 1), stations.most_per_s)
+    compared = numpy.minimum(demand.compared_requests_per_s / numpy.maximum(replicas, 1), stations.most_per_s)
+    energies = energies_per_token_mj(stations, each)
+    active = compared * stations.output_tokens * energies
+    return [
+        Figures(
+            count,
+            capacity,
+            energy,
+            active_mw,
+            count * (active_mw + idle_mw(point)),
+            count * point.device_share * point.device.price_per_hour,
+        )
+        for point, count, capacity, energy, active_mw in zip(
+            points, replicas.astype(int).tolist(), capacities.tolist(), energies.tolist(), active.tolist(), strict=True
+        )
+    ]
+
+
+def latencies_of(slo: Slo, stations: Stations, rates_per_s: Vector) -> list[Latencies]:
+    """Latencies of stations at the SLO's percentiles."""
+    wanted = [(metric, slo.percentile_of(metric)) for metric in (Metric.TTFT, Metric.TPOT, Metric.E2E)]
+    columns = percentiles_ms(stations, wanted, rates_per_s)
+    return [Latencies(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def latencies_at(deployment: Deployment, points: Sequence[Point], rates_per_s: Sequence[float]) -> list[Latencies]:
+    """Latencies of one replica of each point at its rate, or at its most."""
+    profiles = [point.profile for point in points]
+    sheaves = sheaves_of({id(profile): profile for profile in profiles}.values())
+    stations = stations_of(profiles, [point.batch_limit for point in points], deployment.demand, sheaves)
+    return latencies_of(deployment.slo, stations, numpy.minimum(rates_per_s, stations.most_per_s))
+
+
+def idle_mw(point: Point) -> float:
+    """Idle power charged to one replica: its share of the device's, and what being loaded adds."""
+    device_idle = point.device.idle_power_mw
+    added = max(point.profile.idle_power_mw - device_idle, 0.0) if point.profile.idle_power_mw else 0.0
+    return device_idle * point.device_share + added
+
+
+def told(point: Point, shown: Figures | None, refusal: Refusal | None = None, reason: str = "") -> Candidate:
+    """A point as a line of the explanation."""
+    if shown is None:
+        return point.candidate(refusal, reason)
+    source, method = energy_source(point.profile)
+    profile = point.profile
+    return Candidate(
+        variant_id=point.variant.variant_id,
+        variant_name=point.variant.name,
+        device_class=profile.device_class,
+        partition_kind=profile.partition_kind,
+        batch_limit=point.batch_limit,
+        power=profile.power,
+        refusal=refusal or "",
+        reason=reason,
+        memory_bytes=point.memory_bytes,
+        ttft_ms=shown.latencies.ttft_ms,
+        tpot_ms=shown.latencies.tpot_ms,
+        e2e_ms=shown.latencies.e2e_ms,
+        energy_per_token_mj=shown.energy_per_token_mj,
+        energy_source=source,
+        energy_method=method,
+        replicas=shown.replicas,
+        capacity_requests_per_s=shown.capacity,
+        power_mw=shown.power_mw,
+        price_per_hour=shown.price_per_hour,
+    )
+
+
+def energy_source(profile: Profile) -> tuple[FigureSource, str]:
+    """The weakest source of the loads, with its method: a rate between measured loads is no better than they are."""
+    worst = max(profile.loads, key=lambda load: (load.energy_source, load.energy_method))
+    return worst.energy_source, worst.energy_method

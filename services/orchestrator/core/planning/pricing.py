@@ -1,0 +1,106 @@
+"""Solves a large program by ways: prices of room first, then one way for each wish among those near the cheapest."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final
+
+from services.orchestrator.core.planning.demands import Wanted
+from services.orchestrator.core.planning.mixes import Way, ways
+from services.orchestrator.core.planning.parcel import Parcel
+from services.orchestrator.core.planning.scores import Item
+from services.orchestrator.core.planning.solver import Answer, Program
+from services.orchestrator.core.planning.weigh import replicas_needed
+
+# Ways offered for each wish, and the time for choosing among them.
+WAYS_KEPT: Final = 24
+MOST_WAYS_S: Final = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """For each wish the items that have a column and the cheapest ways to use them; a lower bound of the cost."""
+
+    ways: tuple[tuple[list[Item], list[Way]], ...]
+    bound: float
+    columns: dict[Item, list[int]]
+
+
+def priced_ways(
+    program: Program,
+    parcels: list[Parcel],
+    wanted: tuple[Wanted, ...],
+    covers: frozenset[int],
+    prices: tuple[float, ...],
+) -> Priced | None:
+    """Ways at the prices of room (Lagrange); None when a wish has none."""
+    reduced = program.reduced_costs(prices, covers)
+    placing = {column for parcel in parcels for column in parcel.placed.values()}
+    bound = program.paid(prices, covers) + sum(
+        min(cost * upper, 0.0)
+        for column, (cost, upper) in enumerate(zip(reduced, program.uppers, strict=True))
+        if cost < -1e-9 and column not in placing
+    )
+    columns: dict[Item, list[int]] = defaultdict(list)
+    for parcel in parcels:
+        for item, column in parcel.placed.items():
+            columns[item].append(column)
+    found = []
+    for one in wanted:
+        items = [item for item in one.items if item in columns]
+        costs = [max(min(reduced[column] for column in columns[item]), 0.0) for item in items]
+        least, most = replicas_needed(one.deployment), one.deployment.max_replicas
+        near = ways([item.capacity for item in items], costs, least, most, WAYS_KEPT) if items else []
+        if not near:
+            return None
+        bound += near[0].cost
+        found.append((items, near))
+    return Priced(tuple(found), bound, columns)
+
+
+def solve_by_ways(
+    program: Program, parcels: list[Parcel], wanted: tuple[Wanted, ...], covers: frozenset[int]
+) -> Answer | None:
+    """Solves a large program by ways: prices of room first, then one way for each wish among those near the cheapest.
+
+    The gap is against the bound of the prices (Lagrange), for plans with at most two options for each wish.
+    """
+    prices = program.prices()
+    if prices is None:
+        return None
+    priced = priced_ways(program, parcels, wanted, covers, prices)
+    if priced is None:
+        return None
+    smaller = Program(list(program.costs), list(program.uppers), list(program.whole))
+    smaller.rows = [row for number, row in enumerate(program.rows) if number not in covers]
+    for items, near in priced.ways:
+        _one_of(smaller, items, priced.columns, [way.counts for way in near])
+    answer = smaller.solve(most_s=MOST_WAYS_S)
+    if answer is None:
+        return None
+    gap = max(answer.cost - priced.bound, 0.0) / max(abs(answer.cost), 1e-9)
+    return Answer(answer.values[: len(program.costs)], answer.cost, gap)
+
+
+def _one_of(
+    program: Program, items: list[Item], columns: dict[Item, list[int]], counts: list[tuple[tuple[int, int], ...]]
+) -> None:
+    """Rows that place exactly what one of the ways says."""
+    terms: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    flags = []
+    for way in counts:
+        flag = program.column(0.0, 1.0)
+        flags.append((flag, 1.0))
+        for number, count in way:
+            terms[number].append((flag, -float(count)))
+    program.row(flags, least=1.0, most=1.0)
+    for number, item in enumerate(items):
+        mine = columns[item]
+        if number not in terms:
+            for column in mine:
+                program.uppers[column] = 0.0
+            continue
+        if len(mine) == 1:
+            program.whole[mine[0]] = False
+        program.row([*((column, 1.0) for column in mine), *terms[number]], least=0.0, most=0.0)

@@ -1,0 +1,122 @@
+"""How far each replica is filled before the next one works. Pure.
+
+The energy of a token falls with the batch, and a loaded replica with nothing to do draws little; so requests go to one
+replica until what waits there for its first token, or what decodes there together, comes near the SLO, and only then
+to the next. The order is that of energy per token. A deployment in danger is not filled: its requests are spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from services.orchestrator.core.facts.blueprint import Blueprint, Replica
+from services.orchestrator.core.facts.catalog import Catalog
+from services.orchestrator.core.facts.fleet import DEFAULT_POWER, PowerSetting
+from services.orchestrator.core.facts.loads import figures_at, longest_prompt, most_concurrency
+from services.orchestrator.core.facts.profile import Profile
+from services.orchestrator.core.facts.wish import Deployment, Metric
+
+# Share that prompts before one may take of what a long one (95th percentile) leaves of the TTFT limit.
+WAIT_SHARE: Final = 0.6
+# Without a limit on TTFT a request waits for so many others at most.
+WAITING_WITHOUT_LIMIT: Final = 4
+# A decode step with prefills between may take longer than profiled at a steady load.
+PACE_SHARE: Final = 0.9
+_KEPT_FILLS: Final = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """What one replica is filled up to.
+
+    Attributes:
+        sequences: requests at work together; 0 means that requests are shared out evenly.
+        waiting: requests without a first token.
+        rank: replicas of the lowest rank are filled first.
+    """
+
+    sequences: int = 0
+    waiting: int = 0
+    rank: int = 0
+
+
+EVENLY: Final = Fill()
+
+
+def fills_of(
+    routes: Iterable[tuple[str, tuple[Replica, ...]]],
+    wishes: Iterable[Deployment],
+    catalog: Catalog,
+    blueprint: Blueprint,
+    spread: frozenset[str],
+) -> tuple[tuple[str, Fill], ...]:
+    """Fills by replica id; a deployment with one replica, or with one that was never profiled, has none.
+
+    Args:
+        spread: deployments whose requests are to be shared out evenly.
+    """
+    by_id = {w.deployment_id: w for w in wishes}
+    powers = {(n.node_id, device): power for n in blueprint.layouts for device, power in n.power_settings}
+    found: list[tuple[str, Fill]] = []
+    for name, routed in routes:
+        if name in by_id and name not in spread and len(routed) > 1:
+            found += _filled(by_id[name], routed, _profiles(catalog, routed), powers)
+    return tuple(sorted(found, key=lambda entry: entry[0]))
+
+
+Key = tuple[str, str, str, PowerSetting]
+
+
+def _profiles(catalog: Catalog, routed: tuple[Replica, ...]) -> dict[Key, Profile]:
+    wanted = {r.variant_id for r in routed}
+    return {
+        (p.variant_id, p.device_class, p.partition_kind, p.power): p for p in catalog.profiles if p.variant_id in wanted
+    }
+
+
+def _filled(
+    wish: Deployment,
+    routed: tuple[Replica, ...],
+    profiles: dict[Key, Profile],
+    powers: dict[tuple[str, str], PowerSetting],
+) -> list[tuple[str, Fill]]:
+    most: dict[str, tuple[int, int, float]] = {}
+    for r in routed:
+        power = powers.get((r.node_id, r.partition.device_id), DEFAULT_POWER)
+        profile = profiles.get((r.variant_id, r.device_class, r.partition.kind, power))
+        if profile is None or profile.batch_limit < r.batch_limit:
+            return []
+        most[r.replica_id] = _most(profile, wish, r.batch_limit)
+    if min(sequences for sequences, _, _ in most.values()) < 1:
+        return []
+    order = sorted(most, key=lambda name: (most[name][2], name))
+    return [(name, Fill(most[name][0], most[name][1], rank)) for rank, name in enumerate(order)]
+
+
+@lru_cache(maxsize=_KEPT_FILLS)
+def _most(profile: Profile, wish: Deployment, batch_limit: int) -> tuple[int, int, float]:
+    """Sequences together, prompts waiting, and energy per token in millijoules when so full."""
+    slo, demand = wish.slo, wish.demand
+    later = max(demand.output_tokens - 1, 0)
+    batch = min(batch_limit, most_concurrency(profile))
+    sequences, energy_mj = 0, 0.0
+    for n in range(1, batch + 1):
+        if demand.prompt_tokens > longest_prompt(profile, n):
+            break
+        seen = figures_at(profile, demand.prompt_tokens, n)
+        reached = {Metric.TPOT: seen.tpot.mean_ms, Metric.E2E: seen.ttft.mean_ms + later * seen.tpot.mean_ms}
+        if any(reached[x.metric] > PACE_SHARE * x.limit_ms for x in slo.latency if x.metric in reached):
+            break
+        sequences, energy_mj = n, seen.energy_per_token_mj
+    if not sequences:
+        return 0, 0, 0.0
+    limit_ms = min((x.limit_ms for x in slo.latency if x.metric is Metric.TTFT), default=0.0)
+    # What a prompt takes while as many decode; some wait for others is in it, which errs on the safe side.
+    long = min(max(demand.prompt_tokens_p95, demand.prompt_tokens), int(longest_prompt(profile, sequences)))
+    prompt_ms, long_ms = (figures_at(profile, n, sequences).ttft.p50_ms for n in (demand.prompt_tokens, long))
+    left_ms = WAIT_SHARE * (limit_ms - long_ms)
+    waiting = int(left_ms / max(prompt_ms, 1e-3)) if limit_ms else WAITING_WITHOUT_LIMIT
+    return sequences, max(waiting, 1), energy_mj

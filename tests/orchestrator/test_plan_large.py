@@ -1,0 +1,69 @@
+"""Fleets that run, large enough to be folded: the bound holds, the plan is right, and what runs is left alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+
+from bench.orchestrator.fleet_of import busier, ready, situation
+from services.orchestrator.core.checking.check import check
+from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.planning.demands import Wanted, add_demands
+from services.orchestrator.core.planning.fold import add_folds, folds_of
+from services.orchestrator.core.planning.ground import base_of, ground_of
+from services.orchestrator.core.planning.offer import offer_of
+from services.orchestrator.core.planning.parcel import Rules, add_parcel
+from services.orchestrator.core.planning.plan import make_plan
+from services.orchestrator.core.planning.points import points_of
+from services.orchestrator.core.planning.scores import Item, items_of
+from services.orchestrator.core.planning.solver import Program
+from services.orchestrator.core.planning.weigh import Option, weigh_all
+
+FIRST = situation(60, 10)
+PLAN = make_plan(FIRST)
+RUNNING = ready(FIRST, PLAN.blueprint)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.3, 0.6])
+def test_a_fleet_that_runs_is_planned_again_within_the_gap(factor: float) -> None:
+    world = RUNNING if factor == 1.0 else busier(RUNNING, factor)
+    plan = make_plan(world)
+    assert check(world, plan.blueprint, plan.explanations) == ()
+    assert all(explanation.feasible for explanation in plan.explanations)
+    # Few deployments with whole replicas: what the prices of the relaxed program cannot tell is a few per cent.
+    assert plan.gap <= 0.05
+    if factor == 1.0:
+        running = {replica.replica_id for replica in PLAN.blueprint.replicas}
+        assert {replica.replica_id for replica in plan.blueprint.replicas} <= running, "nothing starts for nothing"
+
+
+def test_no_plan_is_cheaper_than_the_folded_groups() -> None:
+    world = busier(ready(small := situation(12, 3), make_plan(small).blueprint), 1.2)
+    folded, whole = programs(world)
+    best, least = whole.solve(gap=1e-6), folded.solve(gap=1e-6)
+    assert best is not None
+    assert least is not None
+    assert len(folded.costs) < len(whole.costs)
+    assert 0.9 * best.cost < least.cost <= best.cost * (1.0 + 1e-5)
+
+
+def programs(world: Situation) -> tuple[Program, Program]:
+    """The folded program of a situation, and the whole one."""
+    ground = ground_of(world)
+    offer, items = offer_of(world, ground), defaultdict[str, list[Item]](list)
+    wanted = []
+    for wish in world.deployments:
+        results = weigh_all(wish, points_of(wish, offer)[0], offer.sheaves[wish.model_id])
+        options = tuple(result for result in results if isinstance(result, Option))
+        bases = frozenset(base_of(replica) for replica in ground.incumbents.get(wish.deployment_id, ()))
+        wanted.append(Wanted(wish, items_of(wish, options, bases)))
+        for item in wanted[-1].items:
+            items[item.base[1]].append(item)
+    rules = Rules({}, frozenset(ground.incumbents), frozenset(), consolidation=True)
+    folded, whole = Program(), Program()
+    parcels = add_folds(folded, folds_of(ground.groups, rules), items, rules)
+    add_demands(folded, parcels, tuple(wanted), rules, ())
+    parcels = [add_parcel(whole, g, items[g.likeness.device_class], rules) for g in ground.groups]
+    add_demands(whole, parcels, tuple(wanted), rules, ())
+    return folded, whole

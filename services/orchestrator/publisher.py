@@ -76,8 +76,9 @@ class Publisher:
                 del self._reports[name]
         if self._routes is not None and (self._routes != self._written or await self._lost()):
             wanted = self._routes
-            await self._live.publish_routes(wanted)
-            self._written, self._version = wanted, await self._live.routes_version()
+            # Read apart, the version of a Redis that was flushed in between would pass for this table's.
+            self._version = await self._live.publish_routes(wanted)
+            self._written = wanted
         if self._away:
             self._log.info("live state is back")
             self._away = False

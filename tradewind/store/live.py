@@ -62,14 +62,14 @@ class LiveState:
             values = await self._redis.mget(keys) if keys else []
         return [node_pb2.NodeReport.FromString(value) for value in values if value is not None]
 
-    async def publish_routes(self, routes: Sequence[DeploymentRoute]) -> None:
-        """Replaces the whole routing table, at once."""
+    async def publish_routes(self, routes: Sequence[DeploymentRoute]) -> int:
+        """Replaces the whole routing table, at once; its version."""
         async with _available(), self._redis.pipeline(transaction=True) as pipeline:
             pipeline.delete(ROUTES_KEY)
             if routes:
                 pipeline.hset(ROUTES_KEY, mapping={route.name: route.to_json() for route in routes})
             pipeline.incr(VERSION_KEY)
-            await pipeline.execute()
+            return int((await pipeline.execute())[-1])
 
     async def routes_version(self) -> int:
         """Grows at each publication; 0 when nothing was ever published (or Redis was flushed)."""

@@ -101,12 +101,12 @@ async def _follow(stand: Stand) -> None:
 
     async def cut() -> bool:
         seen[:] = [(await stand.nodes())[NODE_ID].report]
-        return any(one.kind == SLICE and one.uuid.startswith("MIG-") for one in seen[0].partitions)
+        made = [one for one in seen[0].partitions if one.kind == SLICE and one.uuid.startswith("MIG-")]
+        reached = [o.device_id for o in seen[0].layouts if o.outcome == node_pb2.LAYOUT_OUTCOME_REACHED]
+        return [one.device_id for one in made] == reached != []
 
-    await until(cut, "a slice in the report", lambda: seen[0].layouts, LIMIT_S)
+    await until(cut, "a slice in the report, as wished", lambda: seen[0].layouts, LIMIT_S)
     (made,) = [one for one in seen[0].partitions if one.kind == SLICE]
-    layout = next(one for one in seen[0].layouts if one.device_id == made.device_id)
-    assert layout.outcome == node_pb2.LAYOUT_OUTCOME_REACHED
 
     async def tried() -> bool:
         seen[:] = [(await stand.nodes())[NODE_ID].report]

@@ -105,7 +105,7 @@ def test_least_cost_of_all_that_fit_as_brute_force_finds_it(
     feasible = all(e.feasible for e in plan.explanations)
     assert feasible or best is None
     # The brute force has one option for each wish. A wish that is met by two has no cost of its own to compare.
-    kinds = {(r.deployment_id, r.variant_id, r.partition.kind) for r in plan.blueprint.replicas}
+    kinds = {(r.deployment_id, r.variant_id, r.partition.kind, r.batch_limit) for r in plan.blueprint.replicas}
     mixed = len(kinds) > len({deployment_id for deployment_id, *_ in kinds})
     assert mixed or best is not None or not feasible
     if best is not None and not mixed:

@@ -67,8 +67,8 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
     life.on_stop(lambda: compiler.close(None))
     life.on_stop(lambda: profiler.close(None))
 
-    publisher = Publisher(live)
     wake = _Wake()
+    publisher = Publisher(live, wake)
 
     def heard(report: node_pb2.NodeReport) -> None:
         publisher.report(report)

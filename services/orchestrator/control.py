@@ -210,6 +210,7 @@ class Control:
         self._log.warning("another orchestrator leads, this one follows", error=error.message)
         self.leading, self.leader = False, ""
         self.links.clear()
+        self._publisher.stand_down()
 
     def wake(self) -> None:
         """Something may have changed; carries no data."""
@@ -459,7 +460,9 @@ class Control:
     def _heard(self) -> dict[str, Heard]:
         lost = [name for name, state in self._state.nodes if state is NodeState.LOST]
         return {
-            status.replica_id: Heard(link.node.node_id, status, link.node.node_id not in lost)
+            status.replica_id: Heard(
+                link.node.node_id, status, link.node.node_id not in lost, self._publisher.knows(status.replica_id)
+            )
             for link in self.links.all()
             for status in link.report.replicas
         }

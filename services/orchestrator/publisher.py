@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -23,13 +23,15 @@ class Publisher:
 
     Args:
         live: Redis.
+        on_routes: called when routes were written.
     """
 
-    def __init__(self, live: LiveState) -> None:
-        self._live = live
+    def __init__(self, live: LiveState, on_routes: Callable[[], None]) -> None:
+        self._live, self._on_routes = live, on_routes
         self._reports: dict[str, node_pb2.NodeReport] = {}
         self._routes: tuple[DeploymentRoute, ...] | None = None
         self._written: tuple[DeploymentRoute, ...] | None = None
+        self._replicas: frozenset[str] | None = None
         self._version = 0
         self._news = asyncio.Event()
         self._away = False
@@ -39,6 +41,10 @@ class Publisher:
     def available(self) -> bool:
         """Whether Redis answered last time."""
         return not self._away
+
+    def knows(self, replica_id: str) -> bool:
+        """Whether gateways can read of a replica. Before the first publication the last leader's table is in force."""
+        return self._replicas is None or replica_id in self._replicas
 
     def report(self, report: node_pb2.NodeReport) -> None:
         """A node's newest report; of several only the last is written."""
@@ -50,6 +56,13 @@ class Publisher:
         self._routes = tuple(routes)
         if self._routes != self._written:
             self._news.set()
+
+    def stand_down(self) -> None:
+        """Another orchestrator leads: its table is not written over.
+
+        A write under way still ends; the new leader finds its own gone within `CHECK_S` and writes it again.
+        """
+        self._routes = self._written = self._replicas = None
 
     async def run(self) -> None:
         """Writes until cancelled."""
@@ -78,7 +91,11 @@ class Publisher:
             wanted = self._routes
             # Read apart, the version of a Redis that was flushed in between would pass for this table's.
             self._version = await self._live.publish_routes(wanted)
+            if self._routes is None:
+                return
             self._written = wanted
+            self._replicas = frozenset(replica.replica_id for route in wanted for replica in route.replicas)
+            self._on_routes()
         if self._away:
             self._log.info("live state is back")
             self._away = False

@@ -11,11 +11,12 @@ from tradewind.v1 import node_pb2, orchestrator_pb2
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A replica as reported: by which node, and whether that node still counts as there."""
+    """A replica as reported: by which node, whether that node still counts as there, whether gateways can know it."""
 
     node_id: str
     status: node_pb2.ReplicaStatus
     present: bool
+    routed: bool
 
 
 def deployment_message(
@@ -56,7 +57,7 @@ def _state(
     if explanation is not None and explanation.binding_limit:
         kept = f" It keeps {serving} replicas that serve." if serving else ""
         return orchestrator_pb2.DEPLOYMENT_STATE_INFEASIBLE, explanation.summary + kept
-    missing = [replica for replica in planned if not _ready(replica, heard)]
+    missing = [replica for replica in planned if not (_ready(replica, heard) and heard[replica.replica_id].routed)]
     if planned and not missing:
         words = f"{len(planned)} of {len(planned)} replicas ready"
         return orchestrator_pb2.DEPLOYMENT_STATE_READY, words + (", the old ones are leaving" if leaving else "")
@@ -88,6 +89,8 @@ def _why(replica: Replica, heard: dict[str, Heard]) -> str:
         return f"{replica.replica_id} is not reported by {replica.node_id} yet"
     if not report.present:
         return f"{replica.replica_id} was on {replica.node_id}, which is lost"
+    if report.status.state == node_pb2.REPLICA_STATE_READY:
+        return f"{replica.replica_id} on {replica.node_id} is ready, gateways are not told of it yet"
     state = node_pb2.ReplicaState.Name(report.status.state).removeprefix("REPLICA_STATE_").lower()
     reason = f": {report.status.reason}" if report.status.reason else ""
     return f"{replica.replica_id} on {replica.node_id} is {state}{reason}"

@@ -43,6 +43,7 @@ def test_cores_that_cannot_be_had_are_named(asked: list[str], words: str) -> Non
         (["--policy", "oracle"], "knows the future"),
         (["--policy", "statik"], "did you mean 'static'"),
         (["--agent-cores", "4000"], "no core 4000 here"),
+        (["--source", "/nowhere/model.gguf"], "no such file or folder"),
     ],
 )
 def test_mistakes_are_said_before_anything_starts(tmp_path: Path, options: list[str], words: str) -> None:

@@ -44,7 +44,7 @@ def test_costs_are_those_of_the_engine_that_was_measured() -> None:
 def test_a_cluster_file_names_profiles_of_the_store(cluster: Path) -> None:
     read = read_cluster(cluster)
     (first, boards), second = read.placed()
-    assert [len(node.devices[0].cpu_ids) for node, _ in (read.placed())] == [1, 1]
+    assert [len(node.devices[0].cpu_ids) for node, _ in read.placed()] == [1, 1]
     assert boards[0].bare_idle_w == pytest.approx(IDLE_W / 2)
     assert second[0].node_id != first.node_id
     cluster.write_text("profiles: profiles.json\ndevices: [{type: cpu-tset, count: 1}]\n")

@@ -22,6 +22,7 @@ from tradewind.cli.commands.simulate import limits_of, require_simulator
 from tradewind.cli.placing import DEFAULT_WAIT_S, existing, place, wait_ready
 from tradewind.cli.progress import bar
 from tradewind.cli.session import Session
+from tradewind.cli.sources import source_path
 from tradewind.client.endpoints import default_state_dir
 from tradewind.client.tradewind import Tradewind
 from tradewind.domain.errors import ContextExceeded, InvalidField, JobTimeout
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 LIVE_NAME: Final = "evaluation"
 # An agent starts and reports within this, also on a busy machine.
 AGENT_LIMIT_S: Final = 60.0
+# The instance is on this machine, so that missing files are noticed before it starts.
+_HERE: Final = "127.0.0.1"
 # One policy's run; longer ones are for clusters, where `tradewind simulate` plays the same trace in seconds.
 LONGEST_RUN_S: Final = 7200.0
 
@@ -91,7 +94,7 @@ def live(
     further = tuple(agent_cores or ())
     wanted = Wanted(
         model=model,
-        source=_absolute(source),
+        source=str(source_path(source, _HERE)) if source else "",
         recipes=tuple(recipe or ()),
         context_tokens=context,
         trace=_trace(trace, (_seconds("--start", start), _seconds("--end", end)), time_scale, token_scale),
@@ -171,7 +174,7 @@ def _prepared(session: Session, wanted: Wanted) -> Case:
     """Imports, builds and measures what is missing; the machines and their profiles as a case of the simulator.
 
     Raises:
-        NotFound: no such model, and nobody said where its files are.
+        InvalidField: no such model, and nobody said where its files are.
         ContextExceeded: a request is longer than any variant takes.
     """
     from services.simulator.live.cluster_file import write_cluster
@@ -200,6 +203,8 @@ def _made(session: Session, wanted: Wanted) -> None:
         deployment=DeploymentPart(name=LIVE_NAME),
     )
     for step in steps(declaration, observe(session.client, declaration)):
+        if step.needed and step.name == "model" and not wanted.source:
+            raise InvalidField("--source", f"there is no model {wanted.model!r} here yet; say where its files are")
         if step.needed and step.name != "deployment":
             do_step(session, declaration, step, wanted.out)
 
@@ -285,11 +290,6 @@ def _check_lengths(trace: Trace, context_tokens: int) -> None:
                 f"{context_tokens}; lower --token-scale, or build with a longer --context",
                 {"context": str(context_tokens), "prompt_tokens": str(prompt)},
             )
-
-
-def _absolute(source: str) -> str:
-    """A path that holds wherever the declaration is thought to lie; package:NAME/FILE stays."""
-    return source if not source or source.startswith("package:") else str(Path(source).absolute())
 
 
 def _writable(folder: Path) -> Path:

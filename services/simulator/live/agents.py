@@ -14,6 +14,7 @@ from typing import Final
 from tradewind.client.endpoints import Endpoints
 from tradewind.embedded.layout import Layout
 from tradewind.embedded.ports import choose
+from tradewind.embedded.process import die_with_parent
 
 # In the state folder of the instance.
 FOLDER: Final = "further-agents"
@@ -56,7 +57,10 @@ def _start(name: str, cpu_ids: str, endpoints: Endpoints, keys: Path, folder: Pa
     environment = os.environ | {prefix + key: value for key, value in settings.items()}
     command = [sys.executable, "-m", "services.node_agent"]
     with (folder / "agent.log").open("wb") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=die_with_parent,
+        )  # fmt: skip
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -128,12 +128,13 @@ def _instance(session: Session, wanted: Wanted, layout: Layout, policy: str) -> 
     from services.simulator.live.agents import further_agents
     from services.simulator.live.instance import own_instance
 
+    began_s = time.time()
     settings = {"TRADEWIND_ORCHESTRATOR_POLICY": policy, "TRADEWIND_NODE_AGENT_CPU_IDS": wanted.own_cores}
     with contextlib.ExitStack() as stack:
         with bar(session.out, f"Starting services for {policy}") as shown:
             client = stack.enter_context(own_instance(layout, settings, lambda name: shown.tell(name, 0.0)))
         agents = stack.enter_context(further_agents(wanted.further, client.endpoints, layout))
-        _wait_for_nodes(client, 1 + len(agents))
+        _wait_for_nodes(client, 1 + len(agents), began_s, layout)
         inner = Session(session.out, layout.root)
         inner.client = client
         yield inner
@@ -209,19 +210,27 @@ def _made(session: Session, wanted: Wanted) -> None:
             do_step(session, declaration, step, wanted.out)
 
 
-def _wait_for_nodes(client: Tradewind, count: int) -> None:
-    """Waits until all agents are active.
+def _wait_for_nodes(client: Tradewind, count: int, since_s: float, layout: Layout) -> None:
+    """Waits until so many agents are active and have been heard of since a moment; those of a run before count not.
 
     Raises:
         JobTimeout: one does not come.
     """
+    from services.simulator.live.agents import FOLDER
+
     pause, deadline = threading.Event(), time.monotonic() + AGENT_LIMIT_S
     while True:
-        active = [n for n in client.orchestrator.nodes() if n.state == orchestrator_pb2.NODE_STATE_ACTIVE]
-        if len(active) >= count:
+        here = sum(
+            n.state == orchestrator_pb2.NODE_STATE_ACTIVE and n.last_seen_time.seconds >= since_s
+            for n in client.orchestrator.nodes()
+        )
+        if here >= count:
             return
         if time.monotonic() > deadline:
-            raise JobTimeout(f"{len(active)} of {count} agents came within {AGENT_LIMIT_S:.0f} s; their logs say why")
+            raise JobTimeout(
+                f"{here} of {count} agents came within {AGENT_LIMIT_S:.0f} s; {layout.logs} and "
+                f"{layout.root / FOLDER} have what they said"
+            )
         pause.wait(0.5)
 
 

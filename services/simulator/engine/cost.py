@@ -22,6 +22,7 @@ class StepCost:
         prefill_power_w: while a prompt is taken in.
         cache_tokens: tokens of context that fit.
         load_s: from nothing to ready.
+        by_slot: entry n of the decode figures holds while the highest slot in use is n, whatever is free below it.
         prefill_grain_tokens: prompts are padded to whole multiples of this, as compiled functions of one length do.
     """
 
@@ -35,6 +36,7 @@ class StepCost:
     cache_tokens: int
     load_s: float
     prefill_grain_tokens: int = 1
+    by_slot: bool = False
 
     @property
     def idle_power_w(self) -> float:

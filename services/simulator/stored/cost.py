@@ -54,6 +54,7 @@ def cost_of_profile(profile: profiler_pb2.Profile, recipe: compiler_pb2.Recipe) 
         cache_tokens=_NO_CACHE_LIMIT,
         load_s=profile.load_s,
         prefill_grain_tokens=grain,
+        by_slot=True,
     )
 
 

@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from services.simulator.cluster import read_cluster
+from services.simulator.engine.replica import Replica
+from services.simulator.engine.request import Request
 from services.simulator.stored.cost import cost_of_profile
 from services.simulator.stored.menu import stored_menu
 from tests.live.store import CHUNK_S, CLASS, CORE_W, IDLE_W, STEP_S, stored
@@ -95,3 +97,15 @@ def test_a_simulation_needs_no_table_when_the_store_has_measured(cluster: Path, 
         # Two cores draw 2.4 W idle at least; both busy all the time they draw no more than 9.4 W.
         assert IDLE_W < policy["mean_power"]["value"] < IDLE_W + 2 * CORE_W
     assert any("store's profiles" in words for words in told["assumptions"])
+
+
+def test_a_sequence_left_in_a_high_slot_pays_the_larger_function() -> None:
+    known = stored()
+    replica = Replica("r", cost_of_profile(known.profiles[0], known.variants[0].recipe), 4)
+    short, long = Request(0, 0.0, 64, 3), Request(1, 0.0, 64, 42)
+    for request in (short, long):
+        replica.submit(request, 0.0)
+    while replica.in_hand:
+        replica.advance(replica.ends_at_s)
+    # All but the first steps are of one sequence, which sits in the second slot: the function of four runs for it.
+    assert long.done_s - short.done_s > 0.9 * 40 * STEP_S[4]

@@ -76,6 +76,7 @@ def run_document(run: LiveRun, limits: Limits, static_mj: float) -> dict[str, An
         "tpot": _latency(percentiles([a.tpot_s for a in done if a.output_tokens > 1])),
         "e2e": _latency(percentiles([a.e2e_s for a in done])),
         "latest_send": figure(round(max((a.late_s for a in run.answers), default=0.0) * 1e3, 2), "ms", CLIENT),
+        "others_on_the_machine": figure(round(run.others_share, 4), "share", "measured by the operating system"),
         "energy": figure(round(run.device_mj / 1e3, 2), "J", source.label) | {"method": method},
         "energy_idle": figure(round(run.idle_mj / 1e3, 2), "J", FigureSource.MODELLED.label),
         "energy_of_the_work": figure(round(run.charged_mj / 1e3, 2), "J", ", ".join(charged)),

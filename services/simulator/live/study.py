@@ -11,11 +11,15 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
+
+import psutil
 
 from services.orchestrator.core.facts.policy import POLICIES
 from services.orchestrator.core.facts.wish import Demand
 from services.simulator.baselines import Tell
+from services.simulator.live.bystanders import core_time
 from services.simulator.live.generator import Answer, play
 from services.simulator.live.observer import Observer, Watched
 from services.simulator.outcome import Outcome
@@ -42,6 +46,8 @@ class LiveRun:
         began_s: when the first request was due, since the epoch.
         decisions: of the run, oldest first; those that placed it at the start are left out.
         simulated: the same policy with the same demand in the simulator.
+        others_s: core-seconds that processes with no part in the run took meanwhile.
+        cores: of the machine.
     """
 
     policy: str
@@ -53,6 +59,18 @@ class LiveRun:
     watched: Watched
     decisions: tuple[orchestrator_pb2.Decision, ...]
     simulated: Outcome
+    others_s: float
+    cores: int
+
+    @property
+    def others_share(self) -> float:
+        """Share of the machine's core time that others took."""
+        return self.others_s / max(self.cores * self.took_s, 1e-9)
+
+    @property
+    def took_s(self) -> float:
+        """Until the last answer, or until the trace ended."""
+        return max(self.length_s, *(a.done_s for a in self.answers))
 
     @property
     def device_mj(self) -> float:
@@ -104,6 +122,7 @@ def simulated(case: Case, policy: str, tell: Tell) -> Outcome:
 
 def run_live(
     client: Tradewind,
+    state: Path,
     deployed: orchestrator_pb2.Deployment,
     case: Case,
     policy: str,
@@ -113,6 +132,7 @@ def run_live(
     """Plays the trace to a deployment that serves, and reads the meters.
 
     Args:
+        state: state folder of the instance.
         said: of `simulated`.
         tell: is told how many requests are answered.
 
@@ -121,12 +141,14 @@ def run_live(
     """
     placed = tuple(sorted(_placed(client, deployed)))
     with Observer(client.orchestrator) as observer:
-        began_s = time.time()
+        before, began_s = core_time(state), time.time()
         answers = asyncio.run(play(client.endpoints.gateway, deployed.name, case.trace, tell))
+        others_s = core_time(state).others_since(before)
     made = client.orchestrator.decisions(deployed.name, limit=MOST_DECISIONS)
     during = tuple(reversed([d for d in made if d.generation and d.create_time.seconds >= int(began_s)]))
     return LiveRun(
-        policy, said.demand, placed, began_s, case.trace.length_s, answers, observer.seen, during, said
+        policy, said.demand, placed, began_s, case.trace.length_s, answers, observer.seen, during, said, others_s,
+        psutil.cpu_count() or 1,
     )  # fmt: skip
 
 

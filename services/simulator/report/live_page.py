@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
+from services.simulator.live.bystanders import CROWDED_SHARE
 from services.simulator.live.study import LiveRun
 from services.simulator.report.page import STYLE
 from services.simulator.report.svg import Series, bars, lines
@@ -111,9 +112,15 @@ def _policy(policy: Mapping[str, Any]) -> str:
     return (
         f"<h2>{escape(policy['policy'])}</h2><p>Placed at the start: {escape('; '.join(policy['placed']))}. "
         f"Provisioned for {policy['provisioned_for']['requests_per_s']:g} requests/s.</p>"
-        f"<ul>{decisions or '<li>No change during the run.</li>'}{errors}</ul>"
+        f"{_crowd(policy)}<ul>{decisions or '<li>No change during the run.</li>'}{errors}</ul>"
         f"<table>{head}{rows}</table>"
     )
+
+
+def _crowd(policy: Mapping[str, Any]) -> str:
+    share = policy["others_on_the_machine"]["value"]
+    kind = ' class="bad"' if share > CROWDED_SHARE else ""
+    return f"<p{kind}>Processes with no part in the run took {share:.1%} of all cores' time meanwhile.</p>"
 
 
 def _sources(document: Mapping[str, Any]) -> str:

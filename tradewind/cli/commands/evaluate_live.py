@@ -151,13 +151,14 @@ def _run(session: Session, wanted: Wanted, case: Case, policy: str) -> LiveRun:
 
         said = simulated(case, policy, searched)
     _end(session.client)
+    assert session.state_dir is not None
     deployed = _deploy(session, wanted, case, said)
     with bar(session.out, f"{policy}, live") as shown:
 
         def answered(done: int) -> None:
             shown.tell(f"{done} answers", done / len(case.trace))
 
-        run = run_live(session.client, deployed, case, policy, said, answered)
+        run = run_live(session.client, session.state_dir, deployed, case, policy, said, answered)
     _end(session.client)
     return run
 
@@ -256,6 +257,8 @@ def _report(session: Session, wanted: Wanted, case: Case, runs: Sequence[LiveRun
 
 
 def _show(session: Session, document: dict[str, Any], folder: Path) -> None:
+    from services.simulator.live.bystanders import CROWDED_SHARE
+
     columns = ["policy", "^attainment", "^TTFT p95", "^TPOT p95", "^energy", "energy is", "^changes", "^lost"]
     rows = [
         [p["policy"], f"{p['attainment']['value']:.2%}", f"{p['ttft']['p95']['value']:.0f} ms",
@@ -270,6 +273,12 @@ def _show(session: Session, document: dict[str, Any], folder: Path) -> None:
         for p in document["policies"] for r in p["calibration"]
     ]  # fmt: skip
     session.out.table(["calibration", "^live", "^simulated", "^error"], calibration, "")
+    for p in document["policies"]:
+        if (share := p["others_on_the_machine"]["value"]) > CROWDED_SHARE:
+            session.out.note(
+                f"[yellow]{p['policy']}: other processes took {share:.0%} of all cores' time; latencies and the energy "
+                "of the devices are those of a crowded machine[/]"
+            )
     session.out.note(f"[bold]{folder / 'report.html'}[/] has plots, decisions and assumptions")
 
 

@@ -1,4 +1,4 @@
-"""How much of the machine's time went to processes that have no part in a run, which says what its figures are worth."""
+"""How much of the machine's time processes with no part in a run took, which says what its figures are worth."""
 
 from __future__ import annotations
 

@@ -156,7 +156,8 @@ def live_spec(model: str, limits: Limits, demand: Demand) -> orchestrator_pb2.De
     """A wish of this demand under the SLO of each request."""
     spec = orchestrator_pb2.DeploymentSpec(model=model, slo=_slo(limits), objective=common_pb2.OBJECTIVE_ENERGY)
     spec.demand.requests_per_s = demand.requests_per_s
-    spec.demand.mean_requests_per_s = demand.mean_requests_per_s
+    # The search with hindsight may provision for less than the mean; a wish states no mean above its rate.
+    spec.demand.mean_requests_per_s = min(demand.mean_requests_per_s, demand.requests_per_s)
     spec.demand.prompt_tokens, spec.demand.output_tokens = demand.prompt_tokens, demand.output_tokens
     spec.demand.prompt_tokens_p95, spec.demand.output_tokens_p95 = demand.prompt_tokens_p95, demand.output_tokens_p95
     return spec

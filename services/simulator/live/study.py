@@ -24,7 +24,8 @@ from services.simulator.live.generator import Answer, play
 from services.simulator.live.observer import Observer, Watched
 from services.simulator.outcome import Outcome
 from services.simulator.policies import check_policy, run_policy
-from services.simulator.run import Case, Limits, run
+from services.simulator.run import Case, Limits, demand_of, run
+from services.simulator.trace import Trace
 from tradewind.client.tradewind import Tradewind
 from tradewind.domain.errors import InvalidField, SloInfeasible
 from tradewind.v1 import common_pb2, orchestrator_pb2
@@ -32,6 +33,8 @@ from tradewind.v1 import common_pb2, orchestrator_pb2
 DEFAULT_POLICIES: Final = ("static-peak", "static", "energy")
 # Decisions of a run of minutes; the cool-down of devices keeps them to a handful.
 MOST_DECISIONS: Final = 100
+# A live run lasts minutes: what is stated at its start is the rate of its busiest stretch of this length.
+STATED_S: Final = 20.0
 # Where even the peak's placement does not exist, what is provisioned for is lowered by this factor, so often at most.
 _PEAK_STEP: Final = 1.15
 _PEAK_TRIES: Final = 20
@@ -99,17 +102,24 @@ def check_live(name: str) -> str:
     return name
 
 
+def stated(trace: Trace) -> Demand:
+    """What an operator states who has seen such traffic: its busiest `STATED_S`, its mean, its lengths."""
+    length_s = max(trace.length_s, 1.0)
+    return demand_of(trace, trace.peak_per_s(min(STATED_S, length_s)), len(trace) / length_s)
+
+
 def simulated(case: Case, policy: str, tell: Tell) -> Outcome:
     """The policy in the simulator; what it was provisioned for is what the live run is, too.
 
     Raises:
         SloInfeasible: nothing can be placed, however little is provisioned for.
     """
-    outcome = run_policy(case, policy, tell)
+    chosen = POLICIES[check_policy(policy)]
+    outcome = run(case, chosen, stated(case.trace)) if chosen.adaptive else run_policy(case, policy, tell)
     tries = _PEAK_TRIES
     while not outcome.started and tries:
         demand = replace(outcome.demand, requests_per_s=outcome.demand.requests_per_s / _PEAK_STEP)
-        outcome = run(case, POLICIES[policy], demand)
+        outcome = run(case, chosen, demand)
         tell(f"{demand.requests_per_s:.3g}/s", outcome)
         tries -= 1
     if not outcome.started:

@@ -19,6 +19,7 @@ import psutil
 from services.orchestrator.core.facts.policy import POLICIES
 from services.orchestrator.core.facts.wish import Demand
 from services.simulator.baselines import Tell
+from services.simulator.engine.world import LEAD_S
 from services.simulator.live.bystanders import core_time
 from services.simulator.live.generator import Answer, play
 from services.simulator.live.observer import Observer, Watched
@@ -35,7 +36,8 @@ DEFAULT_POLICIES: Final = ("static-peak", "static", "energy")
 MOST_DECISIONS: Final = 100
 # A live run lasts minutes: what is stated at its start is the rate of its busiest stretch of this length.
 STATED_S: Final = 20.0
-# Where even the peak's placement does not exist, what is provisioned for is lowered by this factor, so often at most.
+# Where no placement takes what is stated, as much as there is one for is provisioned: lowered by this factor, so often
+# at most.
 _PEAK_STEP: Final = 1.15
 _PEAK_TRIES: Final = 20
 
@@ -91,6 +93,11 @@ class LiveRun:
         return self.watched.idle_w * self.length_s * 1e3
 
 
+def _placed_at_start(outcome: Outcome) -> bool:
+    """Whether something was placed before the first request."""
+    return any(line["changes"] for line in outcome.journal if line["at_s"] < LEAD_S)
+
+
 def check_live(name: str) -> str:
     """The name of a policy that can be run live.
 
@@ -112,17 +119,17 @@ def simulated(case: Case, policy: str, tell: Tell) -> Outcome:
     """The policy in the simulator; what it was provisioned for is what the live run is, too.
 
     Raises:
-        SloInfeasible: nothing can be placed, however little is provisioned for.
+        SloInfeasible: nothing can be placed at the start, however little is provisioned for.
     """
     chosen = POLICIES[check_policy(policy)]
     outcome = run(case, chosen, stated(case.trace)) if chosen.adaptive else run_policy(case, policy, tell)
     tries = _PEAK_TRIES
-    while not outcome.started and tries:
+    while not _placed_at_start(outcome) and tries:
         demand = replace(outcome.demand, requests_per_s=outcome.demand.requests_per_s / _PEAK_STEP)
         outcome = run(case, chosen, demand)
         tell(f"{demand.requests_per_s:.3g}/s", outcome)
         tries -= 1
-    if not outcome.started:
+    if not _placed_at_start(outcome):
         raise SloInfeasible(
             f"{policy}: nothing measured here meets the SLO, not even at {outcome.demand.requests_per_s:.2g} requests "
             "a second; loosen --ttft-p95 or --tpot-p95, or raise --time-scale"

@@ -1,22 +1,48 @@
-"""Variants and profiles of a menu, as the orchestrator's catalog. Every figure is labelled modelled."""
+"""Variants and profiles of a menu, as the orchestrator's catalog.
+
+Of public tables every figure is labelled modelled; figures of our own store keep the labels they have.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, PowerSetting
 from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.variant import Admission, Artifact, Variant
-from services.simulator.devices.menu import MOST_SEQUENCES, Menu, Point
+from services.simulator.cluster import Cluster
+from services.simulator.devices.menu import MOST_SEQUENCES, Menu, Point, build_menu
 from services.simulator.devices.profiling import loads_of
+from services.simulator.devices.tables import Tables
 from services.simulator.engine.cost import StepCost
+from services.simulator.stored.menu import StoredMenu
+from tradewind.domain.errors import InvalidField
 
 _BYTES_PER_WEIGHT = {"bf16": 2.0, "fp8": 1.0, "int8": 1.0}
 # Code, activations and the smallest useful cache beside the weights.
 _OVERHEAD_SHARE = 1.1
 
 
-def catalog_of(menu: Menu, output_tokens: int) -> Catalog:
-    """What could be chosen, profiled with answers of this mean length."""
+def menu_of(cluster: Cluster, tables: Path | None) -> Menu | StoredMenu:
+    """The operating points of a cluster's model.
+
+    Raises:
+        InvalidField: they come from public tables and nobody said where those are.
+    """
+    if isinstance(cluster.model, StoredMenu):
+        return cluster.model
+    if tables is None:
+        raise InvalidField(
+            "--device-tables", "needed for device types of the public tables (docs/simulator.md names them)"
+        )
+    return build_menu(Tables(tables), cluster.model, cluster.boards)
+
+
+def catalog_of(menu: Menu | StoredMenu, output_tokens: int) -> Catalog:
+    """What could be chosen, profiled with answers of this mean length; of the store, as it was profiled."""
+    if isinstance(menu, StoredMenu):
+        return menu.catalog
     precisions = sorted({p.precision for p in menu.points})
     variants = tuple(_variant(menu, precision) for precision in precisions)
     profiles = tuple(_profile(menu, point, output_tokens) for point in menu.points)
@@ -28,8 +54,10 @@ def variant_id(model: str, precision: str) -> str:
     return f"{model}-{precision}"
 
 
-def cost_of(menu: Menu, variant: str, board: str, kind: str, clock_mhz: int) -> StepCost:
+def cost_of(menu: Menu | StoredMenu, variant: str, board: str, kind: str, clock_mhz: int) -> StepCost:
     """What the engine pays at an operating point that the catalog names."""
+    if isinstance(menu, StoredMenu):
+        return menu.cost(variant, board, kind, clock_mhz)
     return menu.cost(variant.removeprefix(f"{menu.model.name}-"), board, kind, clock_mhz)
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from services.simulator.catalogue import menu_of
 from services.simulator.cluster import Cluster, parse_cluster
-from services.simulator.devices.menu import Menu, build_menu
-from services.simulator.devices.tables import Tables
+from services.simulator.devices.menu import Menu
 from services.simulator.outcome import Outcome
 from services.simulator.policies import run_policy
 from services.simulator.run import Case, Limits
+from services.simulator.stored.menu import StoredMenu
 from services.simulator.trace import Trace, read_rates, read_trace, with_rates
 
 # Copies of a request are this far apart at most: users of one rhythm do not press the same second.
@@ -88,10 +89,10 @@ def evaluate(
     seed: int,
     tell: Callable[[str, str, str, Outcome | None], None],
     cluster: Cluster | None = None,
-) -> tuple[Menu, list[tuple[Case, list[Outcome]]]]:
+) -> tuple[Menu | StoredMenu, list[tuple[Case, list[Outcome]]]]:
     """Runs everything. `tell` is told workload, policy, step and the step's outcome."""
     cluster = cluster or parse_cluster(MIXED, "mixed")
-    menu = build_menu(Tables(tables), cluster.model, cluster.boards)
+    menu = menu_of(cluster, tables)
     results: list[tuple[Case, list[Outcome]]] = []
     for workload in workloads:
         trace = load(workload, traces, seed)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.orchestrator.core.facts.wish import Demand
 from services.simulator.engine.meter import Energy, Sample
 from services.simulator.engine.request import Request
 
@@ -30,6 +31,9 @@ class Outcome:
         cut: streams broken by a crash of their node.
         changes: blueprints committed.
         started: replicas loaded.
+        demand: what was provisioned for, or where an adaptive policy began.
+        e2e: time from arrival to the last token.
+        done_s: when the last answer was whole, on the trace's clock.
     """
 
     policy: str
@@ -51,6 +55,9 @@ class Outcome:
     digest: str
     samples: tuple[Sample, ...] = ()
     journal: tuple[dict[str, Any], ...] = ()
+    demand: Demand = field(default_factory=Demand)
+    e2e: Percentiles = Percentiles(0.0, 0.0, 0.0)
+    done_s: float = 0.0
     energy_by_device_j: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -15,6 +15,7 @@ from services.simulator.engine.world import Service, Setting, World
 from services.simulator.inject import inject
 from services.simulator.outcome import Outcome, percentiles, shares
 from services.simulator.scenario import Scenario
+from services.simulator.stored.menu import StoredMenu
 from services.simulator.trace import Trace
 
 
@@ -45,7 +46,7 @@ class Case:
     """
 
     cluster: Cluster
-    menu: Menu
+    menu: Menu | StoredMenu
     trace: Trace
     limits: Limits
     from_s: float = 0.0
@@ -107,6 +108,9 @@ def run(
         digest=world.digest,
         samples=tuple(replace(s, at_s=s.at_s - lead_s) for s in world.meter.samples),
         journal=tuple(world.conductor.journal),
+        demand=demand,
+        e2e=percentiles([r.done_s - r.arrival_s for r in answered]),
+        done_s=max((r.done_s for r in answered), default=lead_s) - lead_s,
     )
 
 
@@ -135,14 +139,13 @@ def _setting(
     deployment = Deployment(
         deployment_id=case.trace.name,
         name=case.trace.name,
-        model_id=menu.model.name,
+        model_id=case.cluster.model_id,
         slo=case.limits.slo(),
         demand=demand,
         node_selector=((TYPE_LABEL, device_type),) if device_type else (),
     )
-    boards = {b.name: b for b in case.cluster.boards}
     return Setting(
-        nodes=tuple((n, tuple(boards[d.device_class] for d in n.devices)) for n in case.cluster.nodes()),
+        nodes=case.cluster.placed(),
         costs=lambda variant, board, kind, clock: cost_of(menu, variant, board, kind, clock),
         catalog=catalog_of(menu, demand.output_tokens),
         services=(Service(deployment, case.trace, case.limits.ttft_s, case.limits.tpot_s),),

@@ -132,22 +132,27 @@ class Stack:
         return until(ready, f"{name} ready")
 
     def processes(self, word: str = "") -> list[psutil.Process]:
-        """Processes of this instance, found by the state folder in their command line or environment.
+        """Processes of this instance; `word` is what their command line must have in it."""
+        return processes_of(self.state, word)
 
-        Args:
-            word: what their command line must have in it.
-        """
-        found = []
-        for process in psutil.process_iter():
-            try:
-                command = " ".join(process.cmdline())
-                words = command + " ".join(f"{k}={v}" for k, v in process.environ().items())
-                ended = process.status() == psutil.STATUS_ZOMBIE
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-            if str(self.state) in words and word in command and process.pid != os.getpid() and not ended:
-                found.append(process)
-        return found
+
+def processes_of(state: Path, word: str = "") -> list[psutil.Process]:
+    """Processes of an instance, found by its state folder in their command line or environment.
+
+    Args:
+        word: what their command line must have in it.
+    """
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command = " ".join(process.cmdline())
+            words = command + " ".join(f"{k}={v}" for k, v in process.environ().items())
+            ended = process.status() == psutil.STATUS_ZOMBIE
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if str(state) in words and word in command and process.pid != os.getpid() and not ended:
+            found.append(process)
+    return found
 
 
 def start(state: Path, *options: str) -> Stack:

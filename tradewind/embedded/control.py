@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,9 +30,12 @@ class Launch:
     Args:
         layout: the state folder.
         options: further arguments of `python -m tradewind.embedded`.
+        environment: settings of its services, over this process's own.
     """
 
-    def __init__(self, layout: Layout, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, layout: Layout, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
         layout.logs.mkdir(parents=True, exist_ok=True)
         with layout.log("supervisor").open("ab") as errors:
             self.process = subprocess.Popen(
@@ -42,6 +45,7 @@ class Launch:
                 stderr=errors,
                 start_new_session=True,
                 text=True,
+                env={**os.environ, **(environment or {})},
             )
         self._layout = layout
 

@@ -120,7 +120,7 @@ class Child:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
             limit=MAX_LINE_BYTES,
         )
         self._process = process
@@ -185,6 +185,6 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
         return await stream.readexactly(error.consumed)
 
 
-def _die_with_parent() -> None:
-    """Runs in the child before exec: SIGTERM when the supervisor is gone, however it went."""
+def die_with_parent() -> None:
+    """Runs in the child before exec: SIGTERM when the one who started it is gone, however it went."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

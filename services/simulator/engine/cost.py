@@ -22,6 +22,8 @@ class StepCost:
         prefill_power_w: while a prompt is taken in.
         cache_tokens: tokens of context that fit.
         load_s: from nothing to ready.
+        by_slot: entry n of the decode figures holds while the highest slot in use is n, whatever is free below it.
+        prefill_grain_tokens: prompts are padded to whole multiples of this, as compiled functions of one length do.
     """
 
     decode_s: tuple[float, ...]
@@ -33,6 +35,8 @@ class StepCost:
     prefill_power_w: float
     cache_tokens: int
     load_s: float
+    prefill_grain_tokens: int = 1
+    by_slot: bool = False
 
     @property
     def idle_power_w(self) -> float:
@@ -46,6 +50,7 @@ class StepCost:
 
     def prefill_s(self, tokens: int, start: int = 0) -> float:
         """Time to take in prompt tokens start … start+tokens-1."""
+        tokens = -(-tokens // self.prefill_grain_tokens) * self.prefill_grain_tokens
         end = start + tokens
         return self.prefill_token_s * tokens + self.prefill_square_s * (end * end - start * start)
 

@@ -4,13 +4,15 @@
 
 Between two moments at which the batch changes (a sequence ends, a prompt is in, one arrives) every step takes the same
 time, so a whole run of them is one event. The order is the engine's: one prompt at a time, oldest first; while others
-decode it is taken in chunks, each with one decode step. Knows nothing of nodes or of the event queue.
+decode it is taken in chunks, each with one decode step. Where a step's function is chosen by the highest slot in use,
+as our engine does, sequences keep the lowest slot that was free. Knows nothing of nodes or of the event queue.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
+from itertools import count
 from math import ceil
 
 from services.simulator.engine.cost import StepCost
@@ -34,7 +36,7 @@ class Replica:
     __slots__ = (
         *("active_mj", "awaited", "batch_limit", "busy_s", "ends_at_s", "in_hand", "replica_id", "tokens", "version"),
         *("_cached", "_chunks", "_context", "_cost", "_decoding", "_filled", "_power_mw", "_prefill", "_reserved"),
-        *("_start_s", "_step_s", "_steps", "_todo", "_waiting"),
+        *("_slots", "_start_s", "_step_s", "_steps", "_todo", "_waiting"),
     )
 
     def __init__(self, replica_id: str, cost: StepCost, batch_limit: int) -> None:
@@ -46,6 +48,7 @@ class Replica:
         self._waiting: deque[Request] = deque()
         self._decoding: list[tuple[int, int, Request]] = []
         self._prefill: Request | None = None
+        self._slots: dict[int, int] = {}
         self._filled = self._context = self._reserved = 0
         self._steps = self._todo = self._chunks = 0
         self._start_s = self._step_s = self._power_mw = 0.0
@@ -115,6 +118,7 @@ class Replica:
             left.insert(0, self._prefill)
         self._decoding, self._prefill = [], None
         self._waiting.clear()
+        self._slots.clear()
         self.in_hand = self._context = self._reserved = 0
         self.ends_at_s = float("inf")
         self.version += 1
@@ -140,6 +144,7 @@ class Replica:
     def _leave(self, request: Request, now_s: float, *, prompt_only: bool = False) -> None:
         request.done_s = now_s
         self.in_hand -= 1
+        self._slots.pop(request.number, None)
         self._reserved -= request.prompt_tokens + request.output_tokens
         self._context -= request.prompt_tokens + (0 if prompt_only else request.output_tokens - 1)
 
@@ -153,6 +158,15 @@ class Replica:
             return
         self._reserved += need
         self._prefill, self._filled = self._waiting.popleft(), 0
+        if self._cost.by_slot:
+            used = set(self._slots.values())
+            self._slots[head.number] = next(slot for slot in count() if slot not in used)
+
+    def _reach(self) -> int:
+        """Sequences that the next decode step computes: those that decode, or all slots up to their highest."""
+        if not self._cost.by_slot:
+            return len(self._decoding)
+        return 1 + max((self._slots[request.number] for _, _, request in self._decoding), default=-1)
 
     def _begin(self, now_s: float) -> None:
         self._admit()
@@ -163,8 +177,9 @@ class Replica:
             self._begin_prefill(n)
         elif n:
             self._todo = decoding[0][0] - self._steps
-            self._step_s = cost.decode_s[n] + cost.context_s * (self._context + 0.5 * n * (self._todo - 1))
-            self._power_mw = (cost.decode_power_w[n] - cost.decode_power_w[0]) * 1000.0
+            reach = self._reach()
+            self._step_s = cost.decode_s[reach] + cost.context_s * (self._context + 0.5 * n * (self._todo - 1))
+            self._power_mw = (cost.decode_power_w[reach] - cost.decode_power_w[0]) * 1000.0
             self._chunks = 0
         else:
             self.ends_at_s, self._todo = float("inf"), 0
@@ -184,9 +199,10 @@ class Replica:
         steps = min(ceil(left / cost.chunk_tokens), self._decoding[0][0] - self._steps)
         tokens = min(steps * cost.chunk_tokens, left)
         take_s = cost.prefill_s(tokens, self._filled) / steps
-        decode_s = cost.decode_s[n] + cost.context_s * self._context
+        reach = self._reach()
+        decode_s = cost.decode_s[reach] + cost.context_s * self._context
         self._todo, self._chunks, self._step_s = steps, tokens, take_s + decode_s
-        mixed_w = (take_s * cost.prefill_power_w + decode_s * cost.decode_power_w[n]) / self._step_s
+        mixed_w = (take_s * cost.prefill_power_w + decode_s * cost.decode_power_w[reach]) / self._step_s
         self._power_mw = (mixed_w - cost.decode_power_w[0]) * 1000.0
 
     def _cut(self, now_s: float) -> None:

@@ -30,6 +30,8 @@ from services.simulator.trace import Trace
 
 # The gateway gives a request to so many replicas before it gives up; the live figure.
 MAX_ATTEMPTS: Final = 8
+# Before the first arrival the first plan has so long to come up.
+LEAD_S: Final = 120.0
 # After the last arrival everything in hand is finished within this, or counts as lost.
 AFTERMATH_S: Final = 900.0
 
@@ -60,7 +62,7 @@ class Setting:
     services: tuple[Service, ...]
     policy: Policy
     look_s: float = 1.0
-    lead_s: float = 120.0
+    lead_s: float = LEAD_S
     sample_s: float = 10.0
     foresee: Callable[[float], tuple[tuple[str, Demand], ...]] | None = None
 

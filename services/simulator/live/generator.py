@@ -46,6 +46,15 @@ class Answer:
         return self.first_s - self.sent_s
 
     @property
+    def e2e_s(self) -> float:
+        """Time to the last token."""
+        return self.done_s - self.sent_s
+
+    def within(self, ttft_s: float, tpot_s: float) -> bool:
+        """Whether it was answered whole within both limits."""
+        return not self.error and self.ttft_s <= ttft_s and self.tpot_s <= tpot_s
+
+    @property
     def tpot_s(self) -> float:
         """Mean time of a later token."""
         return (self.done_s - self.first_s) / (self.output_tokens - 1) if self.output_tokens > 1 else 0.0

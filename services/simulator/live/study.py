@@ -1,32 +1,45 @@
-"""A live comparison: the same trace under fixed and adaptive placement, on whatever the running instance has.
+"""A live run of one policy: placed, loaded open loop, watched, and set beside what the simulator said of it.
 
-`static` is found with hindsight by the same planner: the demand of the trace's busiest minute is planned for, and what
-comes out (variant, number of replicas) is then pinned. `energy` starts from the mean rate and may change what it likes.
-Energy is the devices' own meters over the run, idle included, with the meters' label; on a machine without counters
-that is `modelled`, and a saving of it is not a measured saving.
+Every policy is the orchestrator's own (`TRADEWIND_ORCHESTRATOR_POLICY`), with the demand that its simulated run had:
+for `static` what the search with hindsight found, for `static-peak` the raised peak, for adaptive ones what an
+operator states at the start.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
 
+import psutil
+
+from services.orchestrator.core.facts.policy import POLICIES
+from services.orchestrator.core.facts.wish import Demand
+from services.simulator.baselines import Tell
+from services.simulator.engine.world import LEAD_S
+from services.simulator.live.bystanders import core_time
 from services.simulator.live.generator import Answer, play
-from services.simulator.live.replay import Compared, compare, cost_of_profile
-from services.simulator.outcome import percentiles
-from services.simulator.run import Limits
+from services.simulator.live.observer import Observer, Watched
+from services.simulator.outcome import Outcome
+from services.simulator.policies import check_policy, run_policy
+from services.simulator.run import Case, Limits, demand_of, run
 from services.simulator.trace import Trace
 from tradewind.client.tradewind import Tradewind
-from tradewind.domain.errors import InvalidField
-from tradewind.domain.figures import FigureSource, weakest
+from tradewind.domain.errors import InvalidField, SloInfeasible
 from tradewind.v1 import common_pb2, orchestrator_pb2
 
-LIVE_POLICIES: Final = ("static", "energy")
-# The busiest stretch that a fixed placement is planned for; live runs last minutes, not hours.
-PEAK_S: Final = 20.0
-Place = Callable[[str, orchestrator_pb2.DeploymentSpec], orchestrator_pb2.Deployment]
+DEFAULT_POLICIES: Final = ("static-peak", "static", "energy")
+# Decisions of a run of minutes; the cool-down of devices keeps them to a handful.
+MOST_DECISIONS: Final = 100
+# A live run lasts minutes: what is stated at its start is the rate of its busiest stretch of this length.
+STATED_S: Final = 20.0
+# Where no placement takes what is stated, as much as there is one for is provisioned: lowered by this factor, so often
+# at most.
+_PEAK_STEP: Final = 1.15
+_PEAK_TRIES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,91 +47,136 @@ class LiveRun:
     """One policy, live.
 
     Attributes:
-        energy_mj, source: of all devices over the run, with its label.
-        replicas: at the end, variant by replica.
+        placed: at the start, "variant on partition kind" of each replica.
+        began_s: when the first request was due, since the epoch.
+        decisions: of the run, oldest first; those that placed it at the start are left out.
+        simulated: the same policy with the same demand in the simulator.
+        others_s: core-seconds that processes with no part in the run took meanwhile.
+        cores: of the machine.
     """
 
     policy: str
+    demand: Demand
+    placed: tuple[str, ...]
+    began_s: float
+    length_s: float
     answers: tuple[Answer, ...]
-    energy_mj: float
-    source: FigureSource
-    method: str
-    replicas: tuple[str, ...]
-    calibration: tuple[Compared, ...]
+    watched: Watched
+    decisions: tuple[orchestrator_pb2.Decision, ...]
+    simulated: Outcome
+    others_s: float
+    cores: int
 
-    def document(self, limits: Limits) -> dict[str, Any]:
-        """For report.json."""
-        done = [a for a in self.answers if not a.error]
-        within = sum(a.ttft_s <= limits.ttft_s and a.tpot_s <= limits.tpot_s for a in done)
-        ttft = percentiles([a.ttft_s for a in done])
-        tpot = percentiles([a.tpot_s for a in done if a.output_tokens > 1])
-        tokens = sum(a.output_tokens for a in done)
+    @property
+    def others_share(self) -> float:
+        """Share of the machine's core time that others took."""
+        return self.others_s / max(self.cores * self.took_s, 1e-9)
 
-        def measured(value: float, unit: str) -> dict[str, Any]:
-            return {"value": round(value, 4), "unit": unit, "source": "measured by the client"}
+    @property
+    def took_s(self) -> float:
+        """Until the last answer, or until the trace ended."""
+        return max(self.length_s, *(a.done_s for a in self.answers))
 
-        return {
-            "policy": self.policy,
-            "requests": len(self.answers),
-            "failed": len(self.answers) - len(done),
-            "attainment": measured(within / max(len(self.answers), 1), "share"),
-            "ttft": {f"p{p}": measured(v * 1e3, "ms") for p, v in zip((50, 95, 99), _all(ttft), strict=True)},
-            "tpot": {f"p{p}": measured(v * 1e3, "ms") for p, v in zip((50, 95, 99), _all(tpot), strict=True)},
-            "energy": {"value": round(self.energy_mj / 1e3, 3), "unit": "J", "source": self.source.label,
-                       "method": self.method},
-            "energy_per_output_token": {"value": round(self.energy_mj / max(tokens, 1), 3), "unit": "mJ",
-                                        "source": self.source.label},
-            "latest_send": measured(max((a.late_s for a in self.answers), default=0.0) * 1e3, "ms"),
-            "replicas": list(self.replicas),
-            "errors": sorted({a.error for a in self.answers if a.error})[:5],
-            "calibration": [c.to_json() for c in self.calibration],
-        }  # fmt: skip
+    @property
+    def device_mj(self) -> float:
+        """Energy of all devices during the trace, idle and everything else on them included."""
+        return self.watched.energy_mj(self.began_s, self.began_s + self.length_s)
+
+    @property
+    def charged_mj(self) -> float:
+        """Energy that replicas charged to requests: the work alone."""
+        return sum(a.energy_mj for a in self.answers)
+
+    @property
+    def idle_mj(self) -> float:
+        """What the devices would have drawn during the trace with nothing at work, by their own figure."""
+        return self.watched.idle_w * self.length_s * 1e3
+
+
+def _placed_at_start(outcome: Outcome) -> bool:
+    """Whether something was placed before the first request."""
+    return any(line["changes"] for line in outcome.journal if line["at_s"] < LEAD_S)
+
+
+def check_live(name: str) -> str:
+    """The name of a policy that can be run live.
+
+    Raises:
+        InvalidField: there is no such policy, or it would have to know the future.
+    """
+    if POLICIES[check_policy(name)].foresees:
+        raise InvalidField("--policy", f"{name} knows the future, which only a simulation has; leave it out")
+    return name
+
+
+def stated(trace: Trace) -> Demand:
+    """What an operator states who has seen such traffic: its busiest `STATED_S`, its mean, its lengths."""
+    length_s = max(trace.length_s, 1.0)
+    return demand_of(trace, trace.peak_per_s(min(STATED_S, length_s)), len(trace) / length_s)
+
+
+def simulated(case: Case, policy: str, tell: Tell) -> Outcome:
+    """The policy in the simulator; what it was provisioned for is what the live run is, too.
+
+    Raises:
+        SloInfeasible: nothing can be placed at the start, however little is provisioned for.
+    """
+    chosen = POLICIES[check_policy(policy)]
+    outcome = run(case, chosen, stated(case.trace)) if chosen.adaptive else run_policy(case, policy, tell)
+    tries = _PEAK_TRIES
+    while not _placed_at_start(outcome) and tries:
+        demand = replace(outcome.demand, requests_per_s=outcome.demand.requests_per_s / _PEAK_STEP)
+        outcome = run(case, chosen, demand)
+        tell(f"{demand.requests_per_s:.3g}/s", outcome)
+        tries -= 1
+    if not _placed_at_start(outcome):
+        raise SloInfeasible(
+            f"{policy}: nothing measured here meets the SLO, not even at {outcome.demand.requests_per_s:.2g} requests "
+            "a second; loosen --ttft-p95 or --tpot-p95, or raise --time-scale"
+        )
+    return outcome
 
 
 def run_live(
-    client: Tradewind, model: str, name: str, trace: Trace, limits: Limits, policy: str, place: Place,
+    client: Tradewind,
+    state: Path,
+    deployed: orchestrator_pb2.Deployment,
+    case: Case,
+    policy: str,
+    said: Outcome,
     tell: Callable[[int], None],
-) -> LiveRun:  # fmt: skip
-    """One policy over a trace: places, waits until it serves, plays, reads the meters.
+) -> LiveRun:
+    """Plays the trace to a deployment that serves, and reads the meters.
+
+    Args:
+        state: state folder of the instance.
+        said: of `simulated`.
+        tell: is told how many requests are answered.
 
     Raises:
-        TradewindError: nothing meets the SLO, or the services do not answer.
+        TradewindError: the services do not answer.
     """
-    deployed = place(name, _spec(model, name, trace, limits, policy, place))
-    before = meters(client)
-    answers = asyncio.run(play(client.endpoints.gateway, name, trace, tell))
-    energy_mj, source, method = _since(before, meters(client))
-    after = client.orchestrator.deployment(deployed.name)
-    replicas = tuple(f"{r.variant_id} on {r.partition_id}" for r in after.replicas)
-    return LiveRun(policy, answers, energy_mj, source, method, replicas, _calibrated(client, model, after, answers))
+    placed = tuple(sorted(_placed(client, deployed)))
+    with Observer(client.orchestrator) as observer:
+        before, began_s = core_time(state), time.time()
+        answers = asyncio.run(play(client.endpoints.gateway, deployed.name, case.trace, tell))
+        others_s = core_time(state).others_since(before)
+    made = client.orchestrator.decisions(deployed.name, limit=MOST_DECISIONS)
+    during = tuple(reversed([d for d in made if d.generation and d.create_time.seconds >= int(began_s)]))
+    return LiveRun(
+        policy, said.demand, placed, began_s, case.trace.length_s, answers, observer.seen, during, said, others_s,
+        psutil.cpu_count() or 1,
+    )  # fmt: skip
 
 
-def meters(client: Tradewind) -> dict[tuple[str, str], common_pb2.Energy]:
-    """Energy of every device since its agent started."""
-    return {
-        (node.report.node_id, reading.device_id): reading.energy
-        for node in client.orchestrator.nodes()
-        for reading in node.report.readings
-    }
-
-
-def _spec(
-    model: str, name: str, trace: Trace, limits: Limits, policy: str, place: Place
-) -> orchestrator_pb2.DeploymentSpec:
-    mean = len(trace) / max(trace.length_s, 1.0)
+def live_spec(model: str, limits: Limits, demand: Demand) -> orchestrator_pb2.DeploymentSpec:
+    """A wish of this demand under the SLO of each request."""
     spec = orchestrator_pb2.DeploymentSpec(model=model, slo=_slo(limits), objective=common_pb2.OBJECTIVE_ENERGY)
-    count = len(trace)
-    spec.demand.prompt_tokens = round(sum(trace.prompt_tokens) / count)
-    spec.demand.output_tokens = round(sum(trace.output_tokens) / count)
-    if policy != "static":
-        spec.demand.requests_per_s = mean
-        return spec
-    spec.demand.requests_per_s = trace.peak_per_s(min(PEAK_S, max(trace.length_s, 1.0)))
-    planned = place(name, spec)
-    if not planned.replicas:
-        raise InvalidField("--policy", "no fixed placement was found for the trace's peak; loosen the SLO or the load")
-    spec.pinned_variant_id = planned.replicas[0].variant_id
-    spec.min_replicas = spec.max_replicas = len(planned.replicas)
+    spec.demand.requests_per_s = demand.requests_per_s
+    # The search with hindsight may provision for less than the mean; a wish states no mean above its rate.
+    spec.demand.mean_requests_per_s = min(demand.mean_requests_per_s, demand.requests_per_s)
+    spec.demand.prompt_tokens, spec.demand.output_tokens = demand.prompt_tokens, demand.output_tokens
+    spec.demand.prompt_tokens_p95, spec.demand.output_tokens_p95 = demand.prompt_tokens_p95, demand.output_tokens_p95
     return spec
 
 
@@ -132,39 +190,6 @@ def _slo(limits: Limits) -> common_pb2.Slo:
     )
 
 
-def _since(
-    before: dict[tuple[str, str], common_pb2.Energy], after: dict[tuple[str, str], common_pb2.Energy]
-) -> tuple[float, FigureSource, str]:
-    shared = [key for key in after if key in before and after[key].energy_mj >= before[key].energy_mj]
-    total = sum(after[key].energy_mj - before[key].energy_mj for key in shared)
-    methods = sorted({after[key].method for key in shared})
-    return total, weakest(after[key].source for key in shared), ", ".join(methods)
-
-
-def _calibrated(
-    client: Tradewind, model: str, deployment: orchestrator_pb2.Deployment, answers: tuple[Answer, ...]
-) -> tuple[Compared, ...]:
-    """The run replayed from the profile of what served at its end; nothing when variants were mixed."""
-    variants = {r.variant_id for r in deployment.replicas}
-    if len(variants) != 1 or not any(not a.error for a in answers):
-        return ()
-    kinds = {r.partition_id.partition("cores=")[2] for r in deployment.replicas}
-    sizes = {_cores(kind) for kind in kinds}
-    for profile in client.profiler.profiles(model, variant_id=variants.pop()):
-        if sizes == {int(profile.point.partition_kind.removeprefix("cpu/") or 0)}:
-            batch = profile.point.batch_limit
-            return compare(answers, cost_of_profile(profile), len(deployment.replicas), batch)
-    return ()
-
-
-def _cores(ranges: str) -> int:
-    """Cores of "0", "0-3" or "0,2-3"."""
-    total = 0
-    for part in filter(None, ranges.split(",")):
-        first, dash, last = part.partition("-")
-        total += int(last) - int(first) + 1 if dash else 1
-    return total
-
-
-def _all(found: Any) -> tuple[float, float, float]:
-    return (found.p50_s, found.p95_s, found.p99_s)
+def _placed(client: Tradewind, deployment: orchestrator_pb2.Deployment) -> list[str]:
+    names = {v.variant_id: v.name for v in client.compiler.variants(deployment.spec.model)}
+    return [f"{names.get(r.variant_id, r.variant_id)} on {r.partition_id}" for r in deployment.replicas]

@@ -79,7 +79,7 @@ def outcome_document(outcome: Outcome, energy_j: Mapping[str, float], base: str)
     }
 
 
-def origin(errors: Sequence[Error], command: str) -> dict[str, Any]:
+def origin(errors: Sequence[Error], command: str, assumptions: Sequence[str] = ASSUMPTIONS) -> dict[str, Any]:
     """Where figures come from: commit, machine, errors of the fits, assumptions."""
     return {
         "command": command,
@@ -95,7 +95,7 @@ def origin(errors: Sequence[Error], command: str) -> dict[str, Any]:
             }
             for e in errors
         ],
-        "assumptions": list(ASSUMPTIONS),
+        "assumptions": list(assumptions),
     }
 
 

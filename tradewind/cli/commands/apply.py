@@ -60,7 +60,7 @@ def apply(
             continue
         if step.name != "deployment":
             out.note(f"[bold]+[/] {step.name}: {words.plain(step.why)}")
-            _do(session, declaration, step, file)
+            do_step(session, declaration, step, file)
             done.append(step.name)
     placed = place(
         client,
@@ -116,7 +116,14 @@ def observe(client: Tradewind, declaration: Declaration) -> Observed:
     return Observed(model, variants, client.profiler.profiles(model.model_id), found, same)
 
 
-def _do(session: Session, declaration: Declaration, step: Step, file: Path) -> None:
+def do_step(session: Session, declaration: Declaration, step: Step, file: Path) -> None:
+    """Imports, builds or measures what a declaration says, with progress.
+
+    Raises:
+        InvalidField: there is no such model and nobody said where its files are.
+        VariantRejected: nothing that was built is admitted.
+        RemoteError: a service refuses.
+    """
     client, out, name = session.client, session.out, declaration.model.name
     compiler, profiler = client.compiler, client.profiler
     if step.name == "model":

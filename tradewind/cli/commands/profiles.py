@@ -1,9 +1,11 @@
-"""`tradewind profile run|list`."""
+"""`tradewind profile run|list|export`."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +17,9 @@ from tradewind.cli.commands.pareto import show_front
 from tradewind.cli.output import Cell, Output, lined, to_json, to_json_list
 from tradewind.cli.progress import follow
 from tradewind.cli.session import Session, command
+from tradewind.client.profile_file import StoredProfiles, gathered
+from tradewind.client.tradewind import Tradewind
+from tradewind.domain.errors import InvalidField
 from tradewind.domain.units import show_bytes, show_ms, show_mw
 from tradewind.v1 import profiler_pb2
 
@@ -25,6 +30,7 @@ def register(app: typer.Typer, panel: str) -> None:
     app.add_typer(group, name="profile", rich_help_panel=panel)
     command(group, "run")(run)
     command(group, "list")(list_profiles)
+    command(group, "export")(export)
 
 
 def run(
@@ -84,6 +90,34 @@ def list_profiles(
     session.out.document({"profiles": to_json_list(profiles)})
     names = {} if session.out.json else {v.variant_id: v.name for v in session.client.compiler.variants(model)}
     show_profiles(session.out, profiles, names)
+
+
+def export(
+    session: Session,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model name or id.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write, such as profiles.json.")],
+) -> None:
+    """Write what was measured of a model to a file that cluster files of `tradewind simulate` take."""
+    stored = stored_profiles(session.client, model)
+    try:
+        out.write_text(json.dumps(stored.to_json(), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InvalidField("--out", f"{out} cannot be written: {error}") from error
+    classes = [device.device_class for device in stored.devices]
+    session.out.document({"file": str(out), "profiles": len(stored.profiles), "device_classes": classes})
+    session.out.show(Text(f"{len(stored.profiles)} profiles on {', '.join(classes)} in {out}"))
+
+
+def stored_profiles(client: Tradewind, model: str) -> StoredProfiles:
+    """What the services know of a model's costs.
+
+    Raises:
+        RemoteError: no such model.
+        ProfileMissing: nothing was measured.
+    """
+    found = client.compiler.model(model)
+    variants, profiles = client.compiler.variants(found.model_id), client.profiler.profiles(found.model_id)
+    return gathered(found, variants, profiles, client.orchestrator.nodes())
 
 
 def show_profiles(out: Output, profiles: Sequence[profiler_pb2.Profile], names: Mapping[str, str]) -> None:

@@ -30,14 +30,14 @@ STDOUT: Final = 1
 COLUMNS: Final = (
     "policy", "^energy", "^against static", "^attainment", "^TTFT p99", "^TPOT p99", "^changes", "^lost",
 )  # fmt: skip
-TablesOption = Annotated[
-    Path,
-    typer.Option(
-        "--device-tables",
-        envvar="TRADEWIND_DEVICE_TABLES",
-        help="Folder of the public measurement tables (docs/simulator.md says which).",
-    ),
-]
+_TABLES_OPTION: Final = typer.Option(
+    "--device-tables",
+    envvar="TRADEWIND_DEVICE_TABLES",
+    help="Folder of the public measurement tables (docs/simulator.md says which).",
+)
+TablesOption = Annotated[Path, _TABLES_OPTION]
+# A cluster file that takes profiles of our own store needs none.
+OptionalTablesOption = Annotated[Path | None, _TABLES_OPTION]
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -49,8 +49,8 @@ def simulate(
     session: Session,
     trace: Annotated[Path, typer.Option("--trace", help="CSV of arrival_s,prompt_tokens,output_tokens; .gz too.")],
     cluster: Annotated[Path, typer.Option("--cluster", help="YAML: a model and device types × counts.")],
-    device_tables: TablesOption,
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html, report.json and journal.jsonl.")],
+    device_tables: OptionalTablesOption = None,
     policy: Annotated[list[str] | None, typer.Option("--policy", help="Repeatable; energy when none is given.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal bytes.")] = 1,
     latency: Annotated[
@@ -148,7 +148,7 @@ def show_outcomes(out: Output, outcomes: Sequence[Outcome]) -> None:
 def _case(
     trace: Path,
     cluster: Path,
-    tables: Path,
+    tables: Path | None,
     limits: Limits,
     seed: int,
     time_scale: float,
@@ -158,9 +158,8 @@ def _case(
     from_s: float,
     scenario: Path | None,
 ) -> Case:
+    from services.simulator.catalogue import menu_of
     from services.simulator.cluster import read_cluster
-    from services.simulator.devices.menu import build_menu
-    from services.simulator.devices.tables import Tables
     from services.simulator.matrix import COPY_SPREAD_S
     from services.simulator.run import Case
     from services.simulator.scenario import Scenario, read_scenario
@@ -170,7 +169,7 @@ def _case(
     requests = read_trace(trace, rate_per_s=rate, seed=seed).between(*span)
     requests = requests.stretched(time_scale).copied(copies, COPY_SPREAD_S, seed)
     requests.between(from_s, float("inf"))
-    menu = build_menu(Tables(tables), found.model, found.boards)
+    menu = menu_of(found, tables)
     faults = read_scenario(scenario) if scenario else Scenario()
     return Case(found, menu, requests, limits, from_s=from_s, scenario=faults, seed=seed)
 
@@ -195,9 +194,10 @@ def _step_words(step: str, outcome: Outcome) -> str:
 def _report(out: Output, case: Case, outcomes: Sequence[Outcome], folder: Path) -> None:
     from services.simulator.report.document import case_document, origin
     from services.simulator.report.folder import write_report
+    from services.simulator.stored.menu import assumptions_of
 
     title = f"{case.trace.name} on {case.cluster.name}"
-    source = origin(case.menu.errors, " ".join(["tradewind", *sys.argv[1:]]))
+    source = origin(case.menu.errors, " ".join(["tradewind", *sys.argv[1:]]), assumptions_of(case.menu))
     document: dict[str, Any] = write_report(folder, title, [(case_document(case, outcomes), outcomes)], source)
     out.document(document)
     show_outcomes(out, outcomes)

@@ -85,6 +85,9 @@ def points_of(deployment: Deployment, offer: Offer) -> tuple[tuple[Point, ...], 
                 continue
             point = _point(deployment, variant, profile, batch, offer, rooms)
             (points if isinstance(point, Point) else refused).append(point)  # type: ignore[arg-type]
+    if deployment.chain:
+        points, later = _first_links(deployment.chain, points)
+        refused += later
     return _allowed(deployment, points, offer.levers), tuple(refused)
 
 
@@ -108,6 +111,23 @@ def _allowed(deployment: Deployment, points: list[Point], levers: Levers) -> tup
     return tuple(left)
 
 
+def _first_links(chain: tuple[str, ...], points: list[Point]) -> tuple[list[Point], list[Candidate]]:
+    """Points of each device class's first link that runs there, and the others as refused."""
+    first: dict[str, int] = {}
+    for point in points:
+        name, place = point.profile.device_class, chain.index(point.variant.variant_id)
+        first[name] = min(first.get(name, place), place)
+    kept, later = [], []
+    for point in points:
+        name = point.profile.device_class
+        if chain.index(point.variant.variant_id) == first[name]:
+            kept.append(point)
+            continue
+        reason = f"link {first[name] + 1} of the chain comes first and runs on a {name}"
+        later.append(point.candidate(Refusal.EARLIER_LINK, reason))
+    return kept, later
+
+
 def _settings(variant: Variant, profiles: tuple[Profile, ...]) -> dict[tuple[str, str, int, tuple[int, int]], Profile]:
     """Batch limits worth weighing: the measured ones; each with the profile whose own limit is nearest above."""
     best: dict[tuple[str, str, int, tuple[int, int]], Profile] = {}
@@ -122,12 +142,12 @@ def _settings(variant: Variant, profiles: tuple[Profile, ...]) -> dict[tuple[str
 
 
 def _variant_refusal(deployment: Deployment, variant: Variant) -> tuple[Refusal, str] | None:
-    pinned = deployment.pinned_variant_id
-    if pinned and variant.variant_id != pinned:
-        return Refusal.NOT_PINNED, "the deployment asks for another variant by name"
+    named = deployment.names(variant.variant_id)
+    if not named and (deployment.pinned_variant_id or deployment.chain):
+        return Refusal.NOT_PINNED, "the deployment asks for other variants by name"
     if variant.admission in (Admission.REJECTED, Admission.FAILED):
         return Refusal.VARIANT_REJECTED, variant.admission_reason or f"the variant is {variant.admission}"
-    if variant.admission is Admission.UNCHECKED and not pinned:
+    if variant.admission is Admission.UNCHECKED and not named:
         return Refusal.VARIANT_REJECTED, "its quality was never checked; pin it to use it all the same"
     tokens = deployment.demand.longest_tokens
     if variant.context_tokens and tokens > variant.context_tokens:

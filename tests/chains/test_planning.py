@@ -89,10 +89,10 @@ class Chained(House):
         return sorted(r.variant_id for _, routes in published.routes for r in routes)
 
 
-def house(*names: str, **changes: object) -> Chained:
+def house(*names: str) -> Chained:
     made = Chained()
     made.nodes = [node(name) for name in names]
-    made.seen = replace(made.seen, deployments=(wish(chain=CHAIN, **changes),), catalog=catalog())
+    made.seen = replace(made.seen, deployments=(wish(chain=CHAIN, min_replicas=len(names)),), catalog=catalog())
     return made
 
 
@@ -109,7 +109,7 @@ def test_a_link_that_every_device_refuses_is_given_up_at_once_and_its_fallback_s
 
 
 def test_while_another_device_of_the_class_runs_the_link_it_stays_planned() -> None:
-    two = house("n1", "n2", min_replicas=2, max_replicas=2)
+    two = house("n1", "n2")
     two.refusing = ("n2",)
     for _ in range(4):
         two.look()

@@ -14,6 +14,7 @@ from services.orchestrator.core.facts.loads import figures_at, longest_prompt, m
 from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.variant import Admission, Variant
 from services.orchestrator.core.facts.wish import Deployment
+from services.orchestrator.core.planning.links import first_links
 from services.orchestrator.core.planning.offer import USABLE_MEMORY_SHARE, Offer, Shape
 
 
@@ -86,7 +87,7 @@ def points_of(deployment: Deployment, offer: Offer) -> tuple[tuple[Point, ...], 
             point = _point(deployment, variant, profile, batch, offer, rooms)
             (points if isinstance(point, Point) else refused).append(point)  # type: ignore[arg-type]
     if deployment.chain:
-        points, later = _first_links(deployment.chain, points)
+        points, later = first_links(deployment.chain, points)
         refused += later
     return _allowed(deployment, points, offer.levers), tuple(refused)
 
@@ -109,23 +110,6 @@ def _allowed(deployment: Deployment, points: list[Point], levers: Levers) -> tup
             largest[name] = max(largest.get(name, 0.0), point.device_share)
         left = [p for p in left if p.device_share == largest[p.profile.device_class]]
     return tuple(left)
-
-
-def _first_links(chain: tuple[str, ...], points: list[Point]) -> tuple[list[Point], list[Candidate]]:
-    """Points of each device class's first link that runs there, and the others as refused."""
-    first: dict[str, int] = {}
-    for point in points:
-        name, place = point.profile.device_class, chain.index(point.variant.variant_id)
-        first[name] = min(first.get(name, place), place)
-    kept, later = [], []
-    for point in points:
-        name = point.profile.device_class
-        if chain.index(point.variant.variant_id) == first[name]:
-            kept.append(point)
-            continue
-        reason = f"link {first[name] + 1} of the chain comes first and runs on a {name}"
-        later.append(point.candidate(Refusal.EARLIER_LINK, reason))
-    return kept, later
 
 
 def _settings(variant: Variant, profiles: tuple[Profile, ...]) -> dict[tuple[str, str, int, tuple[int, int]], Profile]:

@@ -8,7 +8,9 @@ from typing import Final
 import structlog
 
 from services.compiler.catalog import Catalog
-from services.compiler.search.devices import NoDevices
+from services.compiler.host_cpu import read_boot_id
+from services.compiler.search.devices import DeviceTimers, NoDevices
+from services.compiler.search.fleet import FleetDevices
 from services.compiler.search.records import SearchRecords
 from services.compiler.search.searching import Searcher
 from services.compiler.servicer import SERVICE, CompilerServicer
@@ -16,6 +18,7 @@ from services.compiler.settings import CompilerSettings
 from services.compiler.workshop import Workshop
 from tradewind import logs
 from tradewind.metrics import Registry, serve_metrics
+from tradewind.rpc.client import open_channel
 from tradewind.rpc.operations import Operations
 from tradewind.rpc.server import GrpcServer
 from tradewind.rpc.service import Lifecycle, run
@@ -59,7 +62,8 @@ async def start(life: Lifecycle, settings: CompilerSettings) -> GrpcServer:
     life.on_stop(operations.close)
     server = GrpcServer("compiler", settings.listen, registry)
     catalog, records = Catalog(database), SearchRecords(database)
-    searcher = Searcher(workshop.trier, workshop.places, records, catalog, NoDevices())
+    devices = _devices(life, settings)
+    searcher = Searcher((workshop.trier, workshop.prober), workshop.places, records, catalog, devices)
     servicer = CompilerServicer(workshop, catalog, operations, searcher, records)
     server.add(compiler_pb2_grpc.add_CompilerServiceServicer_to_server, servicer, SERVICE)
     server.add(
@@ -74,3 +78,12 @@ async def start(life: Lifecycle, settings: CompilerSettings) -> GrpcServer:
     life.on_not_ready(server.not_ready)
     await server.ready()
     return server
+
+
+def _devices(life: Lifecycle, settings: CompilerSettings) -> DeviceTimers:
+    """Those of registered nodes, where an orchestrator knows some."""
+    if not settings.orchestrator_address:
+        return NoDevices()
+    orchestrator = open_channel(settings.orchestrator_address)
+    life.on_stop(lambda: orchestrator.close(None))
+    return FleetDevices(orchestrator, read_boot_id())

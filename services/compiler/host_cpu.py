@@ -1,10 +1,13 @@
-"""What the CPU of this machine is called and can do, out of /proc/cpuinfo."""
+"""What the CPU of this machine is called and can do, out of /proc/cpuinfo; which boot of which machine this is."""
 
 from __future__ import annotations
 
 import os
 import platform
 from pathlib import Path
+from typing import Final
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def read_host_cpu() -> str:
@@ -17,6 +20,11 @@ def read_host_cpu() -> str:
         return platform.machine()
     vector = next((name for name in ("avx512f", "avx2", "avx", "asimd") if name in flags), "scalar")
     return f"{platform.machine()}-{_cpu_model()}-{vector}"
+
+
+def read_boot_id() -> str:
+    """The kernel's name for this boot, the same in every container on it; "" where it does not tell."""
+    return _BOOT_ID.read_text(encoding="ascii").strip() if _BOOT_ID.exists() else ""
 
 
 def cpu_flags() -> frozenset[str]:

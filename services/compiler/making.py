@@ -9,7 +9,7 @@ import asyncio
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from services.compiler.built_module import check_built_for
 from services.compiler.jobs.runner import PEAK, JobRunner, Report
@@ -48,6 +48,16 @@ class Made:
     spent_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export left: MLIR in the work folder, and the weights in the store, where they are kept."""
+
+    cache_bytes: int
+    weights: FileRef | None
+    peak_bytes: int
+    began_s: float
+
+
 class Maker:
     """Exports and compiles; knows which weights were stored before."""
 
@@ -69,6 +79,23 @@ class Maker:
         """
         began = time.monotonic()
         cache_bytes, weights, export_peak = await self._export(order, folder, report, layers)
+        return await self._built(order, folder, report, layers, Exported(cache_bytes, weights, export_peak, began))
+
+    def export_job(self, order: Order, folder: Path, layers: int) -> dict[str, Any]:
+        """The job that exports the first layers of a model into a folder, with weights of their own."""
+        link_model(order.model.build_files, self._blobs, folder)
+        return _job_of(order, folder, layers, with_weights=True)
+
+    async def make_exported(self, order: Order, folder: Path, report: Report, layers: int, cache_bytes: int) -> Made:
+        """As `make`, of what `export_job` has exported.
+
+        Raises:
+            CompileFailed, JobTimeout, JobOutOfMemory: the compiler.
+        """
+        return await self._built(order, folder, report, layers, Exported(cache_bytes, None, 0, time.monotonic()))
+
+    async def _built(self, order: Order, folder: Path, report: Report, layers: int, exported: Exported) -> Made:
+        weights = exported.weights
         module = folder / ("infer.vmfb" if order.infers else "generate.vmfb")
         compile_peak = await self._compile(order, folder / "generate.mlir", module, report, layers)
         await asyncio.to_thread(check_built_for, module, order.target.executables)
@@ -77,8 +104,9 @@ class Maker:
             # IREE knows the kind of a parameter archive by the ending of its name.
             archive.symlink_to(self._blobs.existing(weights.digest))
         archives = (archive,) if archive.exists() else ()
-        peak_bytes = max(export_peak, compile_peak)
-        return Made(module, archives, weights, cache_bytes, peak_bytes, time.monotonic() - began)
+        peak_bytes = max(exported.peak_bytes, compile_peak)
+        spent_s = time.monotonic() - exported.began_s
+        return Made(module, archives, weights, exported.cache_bytes, peak_bytes, spent_s)
 
     async def _export(self, order: Order, folder: Path, report: Report, layers: int) -> tuple[int, FileRef | None, int]:
         """Writes the MLIR; bytes of the cache, and the weights, which another variant may have stored before.
@@ -90,16 +118,7 @@ class Maker:
         known = None if layers else self._index.get("weights", key)
         weights = FileRef(**known) if known is not None and self._blobs.has(known["digest"]) else None
         path = _weights_path(order, folder)
-        job = {
-            "task": "infer" if order.infers else "generate",
-            "model": str(folder / "model"),
-            "precision": order.recipe.precision,
-            "passes": list(order.recipe.passes),
-            "shapes": asdict(order.shapes),
-            "mlir": str(folder / "generate.mlir"),
-            "weights": "" if weights else str(path),
-            "layers": layers,
-        }
+        job = _job_of(order, folder, layers, with_weights=weights is None)
         result = await self._runner.work("export", job, folder, lambda s, share: report(s, share * _EXPORTED))
         if weights is None and path.exists() and not layers:
             weights = await asyncio.to_thread(self._adopt, path)
@@ -128,6 +147,19 @@ class Maker:
             compiling.cancel()
             await asyncio.gather(compiling, return_exceptions=True)
         return compiling.result().peak_bytes
+
+
+def _job_of(order: Order, folder: Path, layers: int, *, with_weights: bool) -> dict[str, Any]:
+    return {
+        "task": "infer" if order.infers else "generate",
+        "model": str(folder / "model"),
+        "precision": order.recipe.precision,
+        "passes": list(order.recipe.passes),
+        "shapes": asdict(order.shapes),
+        "mlir": str(folder / "generate.mlir"),
+        "weights": str(_weights_path(order, folder)) if with_weights else "",
+        "layers": layers,
+    }
 
 
 def link_model(files: dict[str, str], blobs: BlobStore, folder: Path) -> None:

@@ -25,6 +25,7 @@ class CompilerSettings(ServiceSettings):
         job_time_s: longest time of one child process.
         job_memory_mb: most memory of one child process and its descendants; 0 means an equal share of 3/4 of what the
             machine has.
+        orchestrator_address: "host:port" of the orchestrator whose nodes time candidates; "" for none.
     """
 
     model_config = SettingsConfigDict(env_prefix="TRADEWIND_COMPILER_")
@@ -33,6 +34,7 @@ class CompilerSettings(ServiceSettings):
     parallel_jobs: int = Field(default=0, ge=0, le=64)
     job_time_s: int = Field(default=1800, ge=1, le=86_400)
     job_memory_mb: int = Field(default=0, ge=0)
+    orchestrator_address: str = ""
 
     @property
     def places(self) -> int:

@@ -11,6 +11,7 @@ from services.compiler.host_cpu import cpu_flags
 from tradewind.domain.errors import InvalidField
 
 AUTO: Final = "auto"
+HOST: Final = "cpu:host"
 _LOCAL: Final = "--iree-hal-target-device=local"
 _LLVM_CPU: Final = (_LOCAL, "--iree-hal-local-target-device-backends=llvm-cpu")
 # Names of /proc/cpuinfo for what each level of the x86-64 psABI adds, those that recipes and `runs here` ask for.
@@ -66,6 +67,11 @@ class Target:
     optimisation: tuple[str, ...] = _OPTIMISED
 
     @property
+    def is_host(self) -> bool:
+        """Whether its code is for the machine the compiler runs on, and for others only by luck."""
+        return self.name == HOST
+
+    @property
     def kind(self) -> str:
         """The part before the colon, for instance "cuda"."""
         return self.name.partition(":")[0]
@@ -86,7 +92,7 @@ def _host(cpu: str) -> Target:
     form = Format.ELF_X86 if platform.machine() == "x86_64" else Format.ELF_ARM
     flags = (*_LLVM_CPU, "--iree-llvmcpu-target-cpu=host")
     note = "the machine the compiler runs on, every instruction it has"
-    return Target("cpu:host", f"cpu:{cpu}", flags, "local-task", cpu_flags(), True, True, note, form)
+    return Target(HOST, f"cpu:{cpu}", flags, "local-task", cpu_flags(), True, True, note, form)
 
 
 def _x86_level(level: str, features: frozenset[str]) -> Target:

@@ -1,6 +1,7 @@
 """The child process of a job: reads a JSON job, writes JSON lines, leaves its files in the job's folder.
 
     python -m services.compiler.worker import|export|quality|choosing|trial JOB.json
+    python -m services.compiler.worker exports JOBS.json        several exports, see `services.compiler.jobs.forks`
 
 Lines on standard output: {"stage": text, "share": 0…1}, and at the end {"result": …} or {"error": …}. Must not touch
 the blob store, the database or the network: it handles foreign files.
@@ -8,6 +9,7 @@ the blob store, the database or the network: it handles foreign files.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -111,8 +113,25 @@ KINDS: Final[dict[str, Callable[[Job], Job]]] = {
 }
 
 
+EXPORTS: Final = "exports"
+# What every export loads first: PyTorch, transformers and turbine, some six seconds of a core.
+SHARED: Final = (
+    "services.compiler.export.generator", "services.compiler.sources.normal_form", "transformers.models.llama",
+)  # fmt: skip
 # Jobs that read what others made. Comparisons need devices, and read what our own compiler made.
 CONFINED: Final = frozenset({"import", "export", "choosing"})
+
+
+def _export_each(path: Path) -> None:
+    """Exports of one model, one after another; confined as each of them would be, to the folders of all."""
+    from services.compiler.jobs.forks import run_each
+
+    for name in SHARED:
+        importlib.import_module(name)
+    jobs = json.loads(path.read_text(encoding="utf-8"))
+    paths = [Path(job) for job in jobs["jobs"]]
+    _confine(json.loads(paths[0].read_text(encoding="utf-8")), path.parent)
+    run_each(paths, float(jobs["time_s"]), lambda job: _do("export", job), _write)
 
 
 def _confine(job: Job, folder: Path) -> None:
@@ -151,17 +170,31 @@ def _write(message: dict[str, Any]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Runs one job; the exit status."""
-    kind, path = arguments
-    job: Job = json.loads(Path(path).read_text(encoding="utf-8"))
+    kind, path = arguments[0], Path(arguments[1])
+    if kind == EXPORTS:
+        _export_each(path)
+        return 0
+    if kind in CONFINED:
+        try:
+            _confine(json.loads(path.read_text(encoding="utf-8")), path.parent)
+        except TradewindError as error:
+            return _fail(error)
+    return _do(kind, path)
+
+
+def _do(kind: str, path: Path) -> int:
+    job: Job = json.loads(path.read_text(encoding="utf-8"))
     try:
-        if kind in CONFINED:
-            _confine(job, Path(path).parent)
         result = KINDS[kind](job)
     except TradewindError as error:
-        _write({"error": {"class": type(error).__name__, "message": error.message, "metadata": error.metadata}})
-        return 1
+        return _fail(error)
     _write({"result": result})
     return 0
+
+
+def _fail(error: TradewindError) -> int:
+    _write({"error": {"class": type(error).__name__, "message": error.message, "metadata": error.metadata}})
+    return 1
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ from services.compiler.jobs.limits import JobLimits
 from services.compiler.jobs.places import Places
 from services.compiler.jobs.runner import JobRunner
 from services.compiler.making import Maker
+from services.compiler.search.bench import Bench
+from services.compiler.search.lending import Lender
+from services.compiler.search.probing import Prober
 from services.compiler.search.trying import Trier
 from services.compiler.store.blobs import BlobStore
 from services.compiler.store.index import Index
@@ -26,7 +29,8 @@ class Workshop:
         blobs: artifacts by digest.
         importer: makes models.
         builder: makes variants.
-        trier: tries candidates of a search.
+        trier: tries candidates of a search whole.
+        prober: tries them on some layers.
         places: bound how many child processes are under way.
         targets: what can be compiled for.
     """
@@ -51,9 +55,11 @@ class Workshop:
         runner = JobRunner(state_dir / "work", limits)
         self.places = Places(places)
         self.importer = Importer(self.blobs, index, runner, self.places)
-        maker = Maker(self.blobs, index, runner)
-        self.builder = Builder(self.blobs, index, runner, open_signing_key(state_dir / "keys"), maker, self.places)
-        self.trier = Trier((self.blobs, index), runner, (maker, self.builder), self.places)
+        maker, key = Maker(self.blobs, index, runner), open_signing_key(state_dir / "keys")
+        self.builder = Builder(self.blobs, index, runner, key, maker, self.places)
+        bench = Bench(runner, self.places)
+        self.trier = Trier((self.blobs, index), runner, self.builder, self.places, bench)
+        self.prober = Prober(runner, self.places, maker, bench, Lender(self.blobs, key))
         self.targets = known_targets(read_host_cpu())
 
     def close(self) -> None:

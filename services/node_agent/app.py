@@ -163,6 +163,7 @@ class _Parts:
             fetcher=fetcher,
             store=self._store,
             check=self._check,
+            targets=lambda device_id: self._inventory.find(device_id).facts.targets,
             process_spec=self._process_spec,
             load_limit_s=self._settings.load_limit_s,
             now_s=time.monotonic,

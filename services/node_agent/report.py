@@ -126,8 +126,8 @@ def _status(replica: Replica) -> node_pb2.ReplicaStatus:
     return node_pb2.ReplicaStatus(
         replica_id=replica.spec.replica_id,
         state=node_pb2.ReplicaState.ValueType(replica.state),
-        reason=replica.reason,
-        variant_id=replica.spec.variant_id,
+        reason=replica.words,
+        variant_id=replica.variant_id,
         deployment_id=replica.spec.deployment_id,
         active_sequences=stats.active,
         queued_sequences=stats.queued,

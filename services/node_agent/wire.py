@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from services.node_agent.core.board_wish import MIG_PREFIX, WantedPartition
+from services.node_agent.core.fallback import Link
 from services.node_agent.core.mig.model import DeviceTable
 from services.node_agent.core.power import Setting
 from services.node_agent.core.target import INTENT_DRAIN, INTENT_SERVE, ReplicaSpec, Target
@@ -51,6 +52,7 @@ def _spec_of(message: node_pb2.ReplicaSpec) -> ReplicaSpec:
         batch_limit=message.batch_limit,
         model_id=message.model_id,
         draining=message.intent == INTENT_DRAIN,
+        fallbacks=tuple(Link(link.variant_id, file_of(link.manifest)) for link in message.fallbacks),
     )
 
 

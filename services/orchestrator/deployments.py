@@ -25,7 +25,7 @@ from services.orchestrator.translate.wishes import wish_of
 from services.orchestrator.validate import check_name, check_spec
 from tradewind.domain.errors import AlreadyExists, InvalidField, NotFound, VariantRejected
 from tradewind.store.requests import check_request_id, earlier_answer, remember_answer
-from tradewind.v1 import orchestrator_pb2
+from tradewind.v1 import compiler_pb2, orchestrator_pb2
 
 SERVICE: Final = "orchestrator"
 # After a restart a write waits so long for nodes to come back before it plans.
@@ -160,7 +160,7 @@ class DeploymentWrites:
     async def _resolved(
         self, spec: orchestrator_pb2.DeploymentSpec, time_left_s: float
     ) -> orchestrator_pb2.DeploymentSpec:
-        """The spec, checked, with its pinned variant as an id; reads the catalogue first."""
+        """The spec, checked, with the variants it names as ids; reads the catalogue first."""
         check_spec(spec)
         control = self._control
         await control.catalogue.refresh()
@@ -168,20 +168,30 @@ class DeploymentWrites:
         await control.until_plannable(max(min(time_left_s - 2.0, PATIENCE_S), 0.0))
         resolved = orchestrator_pb2.DeploymentSpec()
         resolved.CopyFrom(spec)
-        if not spec.pinned_variant_id:
-            return resolved
-        variants = control.catalogue.catalog.variants_of(model.model_id)
-        pinned = next((v for v in variants if spec.pinned_variant_id in (v.variant_id, v.name)), None)
-        if pinned is None:
-            names = ", ".join(v.name for v in variants)
-            raise NotFound("variant", spec.pinned_variant_id, f"{model.name} has: {names}" if names else "it has none")
-        if pinned.admission in (Admission.REJECTED, Admission.FAILED):
-            raise VariantRejected(
-                f"{pinned.name} may not serve: {pinned.admission_reason}; pin another one or none",
-                {"variant_id": pinned.variant_id, "state": str(pinned.admission)},
-            )
-        resolved.pinned_variant_id = pinned.variant_id
+        if spec.pinned_variant_id:
+            resolved.pinned_variant_id = self._named(spec.pinned_variant_id, model)
+        del resolved.chain_variant_ids[:]
+        resolved.chain_variant_ids.extend(self._named(name, model) for name in spec.chain_variant_ids)
         return resolved
+
+    def _named(self, name: str, model: compiler_pb2.Model) -> str:
+        """The id of a variant of the model that is asked for by id or name.
+
+        Raises:
+            NotFound: the model has no such variant.
+            VariantRejected: it may not serve.
+        """
+        variants = self._control.catalogue.catalog.variants_of(model.model_id)
+        found = next((v for v in variants if name in (v.variant_id, v.name)), None)
+        if found is None:
+            names = ", ".join(v.name for v in variants)
+            raise NotFound("variant", name, f"{model.name} has: {names}" if names else "it has none")
+        if found.admission in (Admission.REJECTED, Admission.FAILED):
+            raise VariantRejected(
+                f"{found.name} may not serve: {found.admission_reason}; pin another one or none",
+                {"variant_id": found.variant_id, "state": str(found.admission)},
+            )
+        return found.variant_id
 
     def _wish(
         self, deployment_id: str, name: str, generation: int, spec: orchestrator_pb2.DeploymentSpec

@@ -20,6 +20,8 @@ MOST_LABELS: Final = 32
 # As many failure domains as a plan tells apart.
 MOST_DOMAINS: Final = 32
 MOST_TEXT: Final = 256
+# A link for each kind of device there is, and some to spare.
+MOST_LINKS: Final = 16
 # Gateways hold a request for a sleeping deployment no longer.
 MOST_COLD_START_S: Final = 180.0
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -43,6 +45,7 @@ def check_spec(spec: orchestrator_pb2.DeploymentSpec) -> None:
         raise InvalidField("spec.model", "the name or id of a model is needed, see `tradewind model list`")
     if spec.objective not in common_pb2.Objective.values():
         raise InvalidField("spec.objective", f"{spec.objective} is none of energy, latency, cost")
+    _check_chain(spec)
     _check_slo(spec.slo)
     _check_spread(spec)
     _check_demand(spec.demand)
@@ -62,6 +65,16 @@ def check_spec(spec: orchestrator_pb2.DeploymentSpec) -> None:
     for key, value in spec.node_selector.items():
         if not key or len(key) > MOST_TEXT or len(value) > MOST_TEXT:
             raise InvalidField("spec.node_selector", f"labels have 1 to {MOST_TEXT} characters")
+
+
+def _check_chain(spec: orchestrator_pb2.DeploymentSpec) -> None:
+    links = list(spec.chain_variant_ids)
+    if links and spec.pinned_variant_id:
+        raise InvalidField("spec.chain_variant_ids", "a pinned variant and a chain cannot both hold; drop one")
+    if len(links) > MOST_LINKS:
+        raise InvalidField("spec.chain_variant_ids", f"{len(links)} links; at most {MOST_LINKS} are possible")
+    if len(set(links)) != len(links):
+        raise InvalidField("spec.chain_variant_ids", "a variant is in the chain twice; keep the first")
 
 
 def _check_spread(spec: orchestrator_pb2.DeploymentSpec) -> None:

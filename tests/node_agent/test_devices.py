@@ -273,10 +273,10 @@ def test_device_classes_are_plain_words(info: dict[str, str], expected: str) -> 
 def test_targets_follow_the_flags() -> None:
     level3 = "avx2 bmi1 bmi2 f16c fma abm movbe"
     level4 = f"{level3} avx512f avx512bw avx512cd avx512dq avx512vl"
-    assert targets({"flags": ""}) == ("cpu:host",)
-    assert targets({"flags": level3}) == ("cpu:host", "cpu:x86-64-v3")
-    assert targets({"flags": level4}) == ("cpu:host", "cpu:x86-64-v4", "cpu:x86-64-v3")
-    assert targets(parse_cpuinfo("processor: 0\nflags\t: avx2\n\nprocessor: 1\n")) == ("cpu:host",)
+    assert targets({"flags": ""}) == ("cpu:host", "vmvx:portable")
+    assert targets({"flags": level3}) == ("cpu:host", "cpu:x86-64-v3", "vmvx:portable")
+    assert targets({"flags": level4}) == ("cpu:host", "cpu:x86-64-v4", "cpu:x86-64-v3", "vmvx:portable")
+    assert targets(parse_cpuinfo("processor: 0\nflags\t: avx2\n\nprocessor: 1\n")) == ("cpu:host", "vmvx:portable")
 
 
 def test_this_machine_is_a_device() -> None:

@@ -12,7 +12,8 @@ import pytest
 from services.node_agent.core.sampling import Choice
 from services.node_agent.core.schedule import Policy
 from services.node_agent.core.shapes import Shapes
-from services.node_agent.replica.engine import Clocks, Engine
+from services.node_agent.replica.device_loop import Clocks
+from services.node_agent.replica.engine import Engine
 from services.node_agent.replica.request import Finish, Outcome, Request
 from services.node_agent.replica.warmup import check_canary
 from tests.node_agent.cache_model import VOCABULARY_SIZE, CacheModel, greedy, shapes

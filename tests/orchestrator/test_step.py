@@ -7,9 +7,9 @@ from dataclasses import replace
 from services.orchestrator.core.facts.blueprint import Blueprint, Replica
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.fleet import NodeState, ReplicaReport, ReplicaState
+from services.orchestrator.core.quarantine import QUARANTINE_S
 from services.orchestrator.core.step import (
     COOL_DOWN_S,
-    QUARANTINE_S,
     Commit,
     Effect,
     NodeSight,

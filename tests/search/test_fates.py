@@ -13,9 +13,12 @@ from services.compiler.jobs.limits import JobLimits
 from services.compiler.jobs.runner import JobRunner
 from services.compiler.making import Maker
 from services.compiler.order import Order
-from services.compiler.search.core.facts import Fate
-from services.compiler.search.trying import Trier, Wish
+from services.compiler.search.bench import Bench, Wish
+from services.compiler.search.core.facts import Fate, Trial
+from services.compiler.search.lending import Lender
+from services.compiler.search.probing import Prober, Try
 from services.compiler.store.index import Index
+from services.compiler.store.signing import open_signing_key
 from services.compiler.workshop import Workshop
 from tests.compiler.conftest import LIMITS, imported_state, tiny_folder  # noqa: F401  fixtures
 from tests.tiny_variant import TINY_RECIPE
@@ -55,10 +58,14 @@ async def test_a_child_that_fails_is_a_fate(
     python.chmod(0o755)
     runner, index = JobRunner(tmp_path / "work", limits, str(python)), Index(state / "index")
     maker = Maker(workshop.blobs, index, runner)
-    trier = Trier((workshop.blobs, index), runner, (maker, workshop.builder), workshop.places)
+    lender = Lender(workshop.blobs, open_signing_key(state / "keys"))
+    prober = Prober(runner, workshop.places, maker, Bench(runner, workshop.places), lender)
     order = Order(stored, replace(TINY_RECIPE, name="doomed"), workshop.targets[0])
-    trial = await trier.probe(order, 1, WISH, silent)
-    assert (trial.fate, trial.measured) == (fate, None)
-    assert words in trial.words
+    trials: list[Trial] = []
+    await prober.probe([Try(order, silent), Try(order, silent)], 1, WISH, trials.append)
+    for trial in trials:
+        assert (trial.fate, trial.measured) == (fate, None)
+        assert words in trial.words
+    assert len(trials) == 2
     assert list((tmp_path / "work").iterdir()) == []
     workshop.close()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.compiler.conftest import Service, imported_state, service, tiny_folder  # noqa: F401  fixtures
+from tests.node_agent.wait import until
 from tradewind.domain.errors import RemoteError
 from tradewind.rpc.errors import translated
 from tradewind.v1 import compiler_pb2, operation_pb2
@@ -23,6 +26,12 @@ async def found_of(service: Service) -> compiler_pb2.Search:  # noqa: F811
     return found
 
 
+async def stages_of(service: Service, operation: operation_pb2.Operation) -> list[str]:  # noqa: F811
+    """Everything that an operation says of itself to its end."""
+    request = operation_pb2.WatchOperationRequest(operation_id=operation.operation_id)
+    return [m.operation.stage async for m in service.operations.WatchOperation(request, timeout=240)]
+
+
 async def test_a_search_measures_what_runs_here_and_compiles_the_rest(
     service: Service,  # noqa: F811
     tiny_folder: Path,  # noqa: F811
@@ -35,8 +44,12 @@ async def test_a_search_measures_what_runs_here_and_compiles_the_rest(
         "context_tokens": 64,
         "min_quality": compiler_pb2.MinQuality(top1_agreement=0.9),
     }
-    built = await service.end_of(await service.begin_build(**wanted))
+    first, twin = await service.begin_build(**wanted), await service.begin_build(**wanted)
+    stages = asyncio.create_task(stages_of(service, twin))
+    built = await service.end_of(first)
     assert built.state == DONE, built.error
+    assert set(await stages) <= {"", "waiting for the same search to end", "searched before", "done"}
+    assert (await service.end_of(twin)).result_ids == built.result_ids
     search = await found_of(service)
     metal, portable = search.candidates
     assert (metal.target, metal.fate, portable.target, portable.fate) == ("metal:default", KEPT, "vmvx:portable", KEPT)
@@ -59,6 +72,36 @@ async def test_a_search_measures_what_runs_here_and_compiles_the_rest(
     assert set(again.result_ids) == set(built.result_ids)
     assert (again.update_time.ToDatetime() - again.create_time.ToDatetime()).total_seconds() < 2
     assert (await found_of(service)).search_id == search.search_id
+
+
+async def test_a_cancelled_search_ends_its_child_and_leaves_nothing(
+    service: Service,  # noqa: F811
+    tiny_folder: Path,  # noqa: F811
+) -> None:
+    await service.end_of(await service.begin_import(tiny_folder))
+    blobs = sorted(path.name for path in (service.state_dir / "blobs").rglob("*"))
+    operation = await service.begin_build(targets=["vmvx"], search=True)
+    await until(lambda: bool(workers()), 60)
+    request = operation_pb2.CancelOperationRequest(operation_id=operation.operation_id)
+    await service.operations.CancelOperation(request, timeout=10)
+    assert (await service.end_of(operation)).state == operation_pb2.OPERATION_STATE_CANCELLED
+    await until(lambda: not workers(), 20)
+    assert list((service.state_dir / "work").iterdir()) == []
+    assert sorted(path.name for path in (service.state_dir / "blobs").rglob("*")) == blobs
+    assert await service.variants(model="tiny") == []
+
+
+def workers() -> list[psutil.Process]:
+    """Child processes of this compiler's jobs."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "services.compiler.worker" in " ".join(command_of(child))]
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 async def test_nonsense_is_refused_before_anything_is_done(

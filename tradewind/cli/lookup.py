@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tradewind.client.compiler import CompilerClient
-from tradewind.domain.errors import NotFound
+from tradewind.domain.errors import NotFound, RemoteError
 from tradewind.v1 import compiler_pb2
 
 
@@ -22,3 +22,22 @@ def find_variant(compiler: CompilerClient, text: str, model: str = "") -> compil
         hint = "several begin so; give more digits" if found else "`tradewind variant list` shows them"
         raise NotFound("variant", text, hint)
     return found[0]
+
+
+def chain_of(compiler: CompilerClient, model: str) -> list[str]:
+    """Variants of the fallback chain that the newest search of a model made, first choice first.
+
+    Raises:
+        NotFound: it made none.
+        RemoteError: the model named does not exist.
+    """
+    hint = f"`tradewind variant build {model} --target A,B --chain` makes one"
+    try:
+        search = compiler.search(model)
+    except RemoteError as error:
+        if error.metadata.get("kind") != "search of model":
+            raise
+        raise NotFound("fallback chain of model", model, hint) from error
+    if not search.chain.variant_ids:
+        raise NotFound("fallback chain of model", model, hint)
+    return list(search.chain.variant_ids)

@@ -48,7 +48,7 @@ def service_specs(layout: Layout, ports: Ports, database_url: str, redis_url: st
         environment = shared | {prefix + key.upper(): value for key, value in own.items()}
         return Spec(name, [sys.executable, "-m", f"services.{name}"], healthy, environment)
 
-    compiler = spec("compiler", grpc_healthy(address("compiler")))
+    compiler = spec("compiler", grpc_healthy(address("compiler")), orchestrator_address=address("orchestrator"))
     orchestrator = spec(
         "orchestrator",
         grpc_healthy(address("orchestrator")),

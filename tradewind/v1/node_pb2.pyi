@@ -559,6 +559,34 @@ class DeviceReading(_message.Message):
 Global___DeviceReading: _TypeAlias = DeviceReading  # noqa: Y015
 
 @_typing.final
+class FallbackLink(_message.Message):
+    """A later link of a fallback chain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VARIANT_ID_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    variant_id: _builtins.str
+    """Variant to run when those before it cannot be loaded."""
+    @_builtins.property
+    def manifest(self) -> _compiler_pb2.ArtifactRef:
+        """The variant's manifest."""
+
+    def __init__(
+        self,
+        *,
+        variant_id: _builtins.str = ...,
+        manifest: _compiler_pb2.ArtifactRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "variant_id", b"variant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FallbackLink: _TypeAlias = FallbackLink  # noqa: Y015
+
+@_typing.final
 class ReplicaSpec(_message.Message):
     """One engine process for one variant on one partition, as wanted."""
 
@@ -572,6 +600,7 @@ class ReplicaSpec(_message.Message):
     BATCH_LIMIT_FIELD_NUMBER: _builtins.int
     INTENT_FIELD_NUMBER: _builtins.int
     MODEL_ID_FIELD_NUMBER: _builtins.int
+    FALLBACKS_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.str
     """Identity, never used again."""
     deployment_id: _builtins.str
@@ -592,6 +621,10 @@ class ReplicaSpec(_message.Message):
     def partition(self) -> _common_pb2.Partition:
         """Where to run."""
 
+    @_builtins.property
+    def fallbacks(self) -> _containers.RepeatedCompositeFieldContainer[Global___FallbackLink]:
+        """What to run on this partition when the device refuses the variant, first choice first."""
+
     def __init__(
         self,
         *,
@@ -603,10 +636,11 @@ class ReplicaSpec(_message.Message):
         batch_limit: _builtins.int = ...,
         intent: Global___ReplicaIntent.ValueType = ...,
         model_id: _builtins.str = ...,
+        fallbacks: _abc.Iterable[Global___FallbackLink] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "partition", b"partition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_limit", b"batch_limit", "deployment_id", b"deployment_id", "intent", b"intent", "manifest", b"manifest", "model_id", b"model_id", "partition", b"partition", "replica_id", b"replica_id", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_limit", b"batch_limit", "deployment_id", b"deployment_id", "fallbacks", b"fallbacks", "intent", b"intent", "manifest", b"manifest", "model_id", b"model_id", "partition", b"partition", "replica_id", b"replica_id", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -637,9 +671,9 @@ class ReplicaStatus(_message.Message):
     state: Global___ReplicaState.ValueType
     """Where it stands."""
     reason: _builtins.str
-    """Why, in words, when FAILED."""
+    """Why, in words, when FAILED; while it runs a fallback, why the device refused what comes before it."""
     variant_id: _builtins.str
-    """Variant it runs."""
+    """Variant it runs: that of its spec, or one of the fallbacks."""
     deployment_id: _builtins.str
     """Deployment it serves."""
     active_sequences: _builtins.int

@@ -190,6 +190,7 @@ class DeploymentSpec(_message.Message):
     TRUST_LEVEL_FIELD_NUMBER: _builtins.int
     SCALE_TO_ZERO_FIELD_NUMBER: _builtins.int
     COLD_START_S_FIELD_NUMBER: _builtins.int
+    CHAIN_VARIANT_IDS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model name or id."""
     objective: _common_pb2.Objective.ValueType
@@ -222,6 +223,12 @@ class DeploymentSpec(_message.Message):
     def spread(self) -> Global___Spread:
         """Replicas over failure domains; unset means wherever there is room."""
 
+    @_builtins.property
+    def chain_variant_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A fallback chain: variants (ids or names) of the model, first choice first. Each device takes the first of them that
+        it can load; no others are used. Excludes pinned_variant_id.
+        """
+
     def __init__(
         self,
         *,
@@ -237,10 +244,11 @@ class DeploymentSpec(_message.Message):
         trust_level: _builtins.str = ...,
         scale_to_zero: _builtins.bool = ...,
         cold_start_s: _builtins.float = ...,
+        chain_variant_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "slo", b"slo", "spread", b"spread"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold_start_s", b"cold_start_s", "demand", b"demand", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "model", b"model", "node_selector", b"node_selector", "objective", b"objective", "pinned_variant_id", b"pinned_variant_id", "scale_to_zero", b"scale_to_zero", "slo", b"slo", "spread", b"spread", "trust_level", b"trust_level"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_variant_ids", b"chain_variant_ids", "cold_start_s", b"cold_start_s", "demand", b"demand", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "model", b"model", "node_selector", b"node_selector", "objective", b"objective", "pinned_variant_id", b"pinned_variant_id", "scale_to_zero", b"scale_to_zero", "slo", b"slo", "spread", b"spread", "trust_level", b"trust_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

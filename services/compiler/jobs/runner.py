@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from services.compiler.jobs.child import Ended, run_child
 from services.compiler.jobs.limits import JobLimits
 from tradewind.domain import errors
-from tradewind.domain.errors import CompileFailed, Internal, TradewindError
+from tradewind.domain.errors import CompileFailed, Internal, JobOutOfMemory, JobTimeout, TradewindError
 
 # The end of a log that goes into a message: the error itself, without the page of IR above it.
 _TAIL_CHARACTERS: Final = 600
@@ -23,6 +25,15 @@ _TAIL_CHARACTERS: Final = 600
 PEAK: Final = "peak_bytes"
 
 Report = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one of several jobs in a child ended: with a result, or an error."""
+
+    spent_s: float
+    result: dict[str, Any] | None = None
+    error: TradewindError | None = None
 
 
 class JobRunner:
@@ -69,6 +80,49 @@ class JobRunner:
             raise CompileFailed(f"the {kind} job {_how(ended.status)}: {_tail(log)}", {"status": str(ended.status)})
         return {**listener.result, PEAK: ended.peak_bytes}
 
+    async def export_each(
+        self, jobs: Sequence[tuple[dict[str, Any], Path]], folder: Path, on_ended: Callable[[int, Outcome], None]
+    ) -> None:
+        """Runs exports of one model one after another in one child, each a fork; see `services.compiler.jobs.forks`.
+
+        Args:
+            jobs: descriptions, each with a folder of its own below `folder`.
+            folder: of the child.
+            on_ended: hears the outcome of each as soon as it has ended. What ends the child itself (its memory, its
+                time) leaves some without one: they are to be tried apart, which shows whose fault it was.
+        """
+        paths = []
+        for job, own in jobs:
+            paths.append(own / "export.json")
+            paths[-1].write_text(json.dumps(job), encoding="utf-8")
+        description = folder / "exports.json"
+        description.write_text(json.dumps({"jobs": [str(p) for p in paths], "time_s": self._limits.time_s}))
+        log = folder / "exports.log"
+
+        def hear(line: bytes) -> None:
+            if (said := _said(line)) is not None and "ended" in said:
+                on_ended(int(said["ended"]), self._outcome(said, log))
+
+        whole = JobLimits(self._limits.time_s * len(jobs), self._limits.memory_bytes)
+        command = [self._python, "-m", "services.compiler.worker", "exports", str(description)]
+        with contextlib.suppress(JobTimeout, JobOutOfMemory):
+            await run_child(command, folder, whole, hear, log)
+
+    def _outcome(self, said: dict[str, Any], log: Path) -> Outcome:
+        """What a fork's end means, as `work` would have told it."""
+        spent_s, told, status = float(said["spent_s"]), said["said"], int(said["status"])
+        if said["timed_out"]:
+            error: TradewindError = JobTimeout(
+                f"a job ran past its limit of {self._limits.time_s:.0f} s; raise the limit or take a smaller model"
+            )
+        elif "error" in told:
+            error = _error(told["error"])
+        elif status != 0 or "result" not in told:
+            error = CompileFailed(f"the export job {_how(status)}: {_tail(log)}", {"status": str(status)})
+        else:
+            return Outcome(spent_s, {**told["result"], PEAK: 0})
+        return Outcome(spent_s, error=error)
+
     async def compile(self, compiler: str, flags: Sequence[str], source: Path, output: Path) -> Ended:
         """Runs iree-compile; how it ended, which is well.
 
@@ -95,11 +149,7 @@ class _Listener:
         self.error: TradewindError | None = None
 
     def hear(self, line: bytes) -> None:
-        try:
-            said = json.loads(line)
-        except ValueError:
-            return
-        if not isinstance(said, dict):
+        if (said := _said(line)) is None:
             return
         if "stage" in said:
             self._report(str(said["stage"]), float(said["share"]))
@@ -107,6 +157,15 @@ class _Listener:
             self.result = said["result"]
         elif "error" in said:
             self.error = _error(said["error"])
+
+
+def _said(line: bytes) -> dict[str, Any] | None:
+    """What a worker says in a line; None for a library's chatter."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def _error(said: dict[str, Any]) -> TradewindError:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+import structlog
+
 from services.compiler.catalog import Catalog
+from services.compiler.jobs.keyed import KeyedLocks
 from services.compiler.jobs.places import Places
 from services.compiler.jobs.runner import Report as Tell
 from services.compiler.order import Order
+from services.compiler.search.bench import Wish
 from services.compiler.search.core.facts import WHOLE, Candidate, Fate, Trial, Verdict
 from services.compiler.search.core.schedule import Next, Plan, next_trials, verdicts
 from services.compiler.search.devices import DeviceTimer, DeviceTimers
+from services.compiler.search.probing import Prober, Try
 from services.compiler.search.records import SearchRecords, shape_class
-from services.compiler.search.trying import Trier, Wish
+from services.compiler.search.trying import Trier
 from services.compiler.search.verdict_words import described_search, kept_of, with_floor
 from services.compiler.store.index import key_of
 from services.compiler.targets import Target
-from tradewind.domain.errors import TradewindError
+from tradewind.domain.errors import ServiceUnavailable, TradewindError
 from tradewind.domain.quality_floor import QualityFloor
 from tradewind.rpc.operations import Progress
 from tradewind.v1 import compiler_pb2
@@ -82,22 +88,36 @@ class Searcher:
     """Searches; several may be under way, their jobs take turns."""
 
     def __init__(
-        self, trier: Trier, places: Places, records: SearchRecords, catalog: Catalog, devices: DeviceTimers
+        self,
+        tries: tuple[Trier, Prober],
+        places: Places,
+        records: SearchRecords,
+        catalog: Catalog,
+        devices: DeviceTimers,
     ) -> None:
         """Over the parts that the composition root made."""
-        self._trier, self._places, self._records, self._catalog = trier, places, records, catalog
-        self._devices = devices
+        self._trier, self._prober = tries
+        self._places, self._records, self._catalog = places, records, catalog
+        self._devices, self._locks = devices, KeyedLocks()
+        self._log = structlog.get_logger("search")
 
     async def search(self, wanted: SearchOrder, progress: Progress) -> Sequence[str]:
         """Searches every target; ids of the variants that were built whole, those kept first.
+
+        The same search wanted twice is made once: the second waits, and finds what the first has kept.
 
         Raises:
             NoSpace: the store's disk is full.
             DatabaseUnavailable: PostgreSQL does not answer.
         """
-        if (known := await self._known(wanted)) is not None:
-            progress.update("searched before", 1.0)
-            return known
+        progress.update("waiting for the same search to end", 0.0)
+        async with self._locks.of(wanted.key):
+            if (known := await self._known(wanted)) is not None:
+                progress.update("searched before", 1.0)
+                return known
+            return await self._search(wanted, progress)
+
+    async def _search(self, wanted: SearchOrder, progress: Progress) -> Sequence[str]:
         began = time.monotonic()
         report = _Report(progress, wanted, began)
         wish = await self._wish(wanted, report)
@@ -106,7 +126,7 @@ class Searcher:
         for index, search in enumerate(order := sorted(left, key=lambda s: not s.plan.measurable)):
             spent_s = time.monotonic() - began
             budget_s = _share(order[index:], wanted.budget_s - spent_s)
-            search.plan = _given(search.plan, budget_s)
+            search.plan = replace(search.plan, budget_s=budget_s)
             await self._run(search, wish, report)
         return await self._keep(wanted, left, time.monotonic() - began)
 
@@ -140,15 +160,30 @@ class Searcher:
         known = await self._records.best_recipes(target.resolved, shape_class(wanted.first.model.model))
         place = {recipe: number for number, recipe in enumerate(known)}
         ordered = sorted(orders, key=lambda order: place.get(order.recipe.name, len(place)))
-        timer = await self._devices.timer_of(target.name, target.resolved)
+        timer = await self._devices.timer_of(target)
         measurable = target.runnable_here or timer is not None
         plan = _plan(ordered, wanted.budget_s, self._places.count, measurable=measurable)
-        if not target.runnable_here or any(r not in wish.references for r in plan.rungs):
-            # Depths cannot be compared, or not be timed: a node's devices run whole variants only.
-            plan = Plan(plan.candidates, plan.model_layers, plan.budget_s, plan.width, measurable, cuttable=False)
+        if not measurable or any(r not in wish.references for r in plan.rungs):
+            # Depths cannot be timed, or the model cannot be cut to them.
+            plan = replace(plan, cuttable=False)
         return TargetSearch(target, {order.recipe.name: order for order in orders}, plan, timer)
 
     async def _run(self, search: TargetSearch, wish: Wish, report: _Report) -> None:
+        """Tries until nothing is left to try; anew without the device of a node that went away.
+
+        Figures of two machines are not compared with each other, so what it measured does not count any more.
+        """
+        try:
+            await self._try_in_turn(search, wish, report)
+        except ServiceUnavailable as error:
+            if search.timer is None:
+                raise
+            self._log.warning("a device was lost", target=search.target.name, error=error.message)
+            search.timer, search.trials = None, []
+            search.plan = replace(search.plan, measurable=search.target.runnable_here)
+            await self._try_in_turn(search, wish, report)
+
+    async def _try_in_turn(self, search: TargetSearch, wish: Wish, report: _Report) -> None:
         began = time.monotonic()
         while (step := next_trials(search.plan, search.trials, time.monotonic() - began)).recipes:
             left_s = search.plan.budget_s - (time.monotonic() - began)
@@ -157,22 +192,18 @@ class Searcher:
     async def _try_all(self, search: TargetSearch, step: Next, wish: Wish, report: _Report, left_s: float) -> None:
         """One step: its candidates side by side. What fails for a reason of ours ends the search, and its jobs."""
         try:
+            if step.layers != WHOLE:
+                search.trials += await self._probe(search, step, wish, report, left_s)
+                return
             async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._try(search, search.orders[recipe], step.layers, wish, report, left_s))
-                    for recipe in step.recipes
-                ]
+                orders = [search.orders[recipe] for recipe in step.recipes]
+                tasks = [group.create_task(self._try(search, order, wish, report)) for order in orders]
         except* TradewindError as errors:
-            raise errors.exceptions[0] from None
+            raise _first(errors) from None
         search.trials += [task.result() for task in tasks]
 
-    async def _try(
-        self, search: TargetSearch, order: Order, layers: int, wish: Wish, report: _Report, left_s: float
-    ) -> Trial:
-        what = f"{layers} layers" if layers else "the whole model"
-        tell = report.of(f"{order.recipe.name} on {what}", order.target.name)
-        if layers != WHOLE:
-            return await self._probe(order, layers, wish, tell, left_s)
+    async def _try(self, search: TargetSearch, order: Order, wish: Wish, report: _Report) -> Trial:
+        tell = report.of(f"{order.recipe.name} on the whole model", order.target.name)
         trial, variant = await self._trier.whole(order, wish, tell, search.timer)
         if variant is not None:
             variant = with_floor(variant, wish.floor)
@@ -185,16 +216,27 @@ class Searcher:
                 )
         return trial
 
-    async def _probe(self, order: Order, layers: int, wish: Wish, tell: Tell, left_s: float) -> Trial:
-        """A probe that the search's time ends is told so; it is not the candidate that hangs then."""
-        began = time.monotonic()
-        try:
+    async def _probe(self, search: TargetSearch, step: Next, wish: Wish, report: _Report, left_s: float) -> list[Trial]:
+        """Probes that the search's time ends are told so; it is not the candidates that hang then."""
+        began, trials = time.monotonic(), list[Trial]()
+        tries = [
+            Try(order, report.of(f"{order.recipe.name} on {step.layers} layers", order.target.name))
+            for order in (search.orders[recipe] for recipe in step.recipes)
+        ]
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(left_s, 1.0)):
-                return await self._trier.probe(order, layers, wish, tell)
-        except TimeoutError:
-            spent_s = time.monotonic() - began
-            words = f"the search's time was over after {spent_s:.0f} s of this trial; give more with --budget"
-            return Trial(order.recipe.name, layers, spent_s, None, Fate.OVER_BUDGET, words)
+                await self._prober.probe(tries, step.layers, wish, trials.append, search.timer)
+        spent_s = time.monotonic() - began
+        words = f"the search's time was over after {spent_s:.0f} s of this trial; give more with --budget"
+        ended = {trial.recipe for trial in trials}
+        return [
+            *trials,
+            *(
+                Trial(recipe, step.layers, spent_s, None, Fate.OVER_BUDGET, words)
+                for recipe in step.recipes
+                if recipe not in ended
+            ),
+        ]
 
     async def _keep(self, wanted: SearchOrder, searches: Sequence[TargetSearch], spent_s: float) -> list[str]:
         search = described_search(wanted, searches, spent_s)
@@ -229,8 +271,13 @@ def _plan(orders: Sequence[Order], budget_s: float, width: int, *, measurable: b
     return Plan(candidates, orders[0].model.model.layer_count, budget_s, width, measurable)
 
 
-def _given(plan: Plan, budget_s: float) -> Plan:
-    return Plan(plan.candidates, plan.model_layers, budget_s, plan.width, plan.measurable, plan.cuttable)
+def _first(errors: BaseExceptionGroup[TradewindError]) -> TradewindError:
+    """The first of a group: the others followed from it, or say the same."""
+    found: BaseException = errors
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, TradewindError)
+    return found
 
 
 def _share(left: Sequence[TargetSearch], left_s: float) -> float:

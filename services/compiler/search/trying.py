@@ -1,60 +1,48 @@
-"""Tries a candidate: the first layers of the model, or the whole as a variant; every way to fail becomes a fate."""
+"""Tries a candidate whole, as a variant, and asks the source what it would answer; every way to fail becomes a fate."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from services.compiler.building import Builder
 from services.compiler.jobs.places import Places
 from services.compiler.jobs.runner import JobRunner, Report
-from services.compiler.making import Maker, link_model
+from services.compiler.making import link_model
 from services.compiler.order import Order
 from services.compiler.quality.comparison import Figures
 from services.compiler.quality.thresholds import judge
-from services.compiler.search.core.facts import WHOLE, Cost, Fate, Measured, Trial
+from services.compiler.search.bench import Bench, Wish, measured_of
+from services.compiler.search.core.facts import WHOLE, Fate, Measured, Trial
 from services.compiler.search.devices import DeviceTimer
 from services.compiler.search.jobs import TOKENIZER
+from services.compiler.search.trials import FAILURES, failed_trial, trial_of
 from services.compiler.store.blobs import BlobStore
 from services.compiler.store.index import Index, key_of
 from services.compiler.toolchain import toolchain_versions
-from tradewind.domain.errors import CompileFailed, JobOutOfMemory, JobTimeout, TradewindError, UnsupportedModel
+from tradewind.domain.errors import CompileFailed
 from tradewind.domain.quality_floor import QualityFloor
 from tradewind.v1 import compiler_pb2
 
-# A few layers of a model give flat answers that small changes turn about; only garbage is sent away here.
-PROBE_KL_MOST_NATS: Final = 1.0
-_FAILURES: Final = (CompileFailed, JobTimeout, JobOutOfMemory, UnsupportedModel)
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a search wants of every candidate.
-
-    Attributes:
-        floor: least quality.
-        owner: of the places its jobs take.
-        references: the source's answers for choosing, by depth.
-    """
-
-    floor: QualityFloor
-    owner: str
-    references: Mapping[int, Path]
-
 
 class Trier:
-    """Tries one candidate at a time; many may be under way."""
+    """Builds, judges and times wholes; many may be under way."""
 
     def __init__(
-        self, stores: tuple[BlobStore, Index], runner: JobRunner, makers: tuple[Maker, Builder], places: Places
+        self,
+        stores: tuple[BlobStore, Index],
+        runner: JobRunner,
+        builder: Builder,
+        places: Places,
+        bench: Bench,
     ) -> None:
         """Over the workshop's parts."""
         self._blobs, self._index = stores
         self._runner, self._places = runner, places
-        self._maker, self._builder = makers
+        self._builder, self._bench = builder, bench
 
     def find(self, order: Order) -> compiler_pb2.Variant | None:
         """The variant of an order, when it was built before and all its files are there."""
@@ -84,25 +72,6 @@ class Trier:
             made = await self._runner.work("choosing", job, folder, report)
             return {str(n): self._blobs.adopt(folder / f"choosing-{n}.safetensors") for n in made["layers"]}
 
-    async def probe(self, order: Order, layers: int, wish: Wish, report: Report) -> Trial:
-        """A candidate on the first layers of the model."""
-        began = time.monotonic()
-        try:
-            async with self._runner.folder() as folder:
-                async with self._places.one(wish.owner):
-                    made = await self._maker.make(order, folder, report, layers)
-                if not order.target.runnable_here:
-                    return _trial(order, layers, began, measured=Measured())
-                found = await self._run(order, made.module, made.archives, folder, wish, layers)
-        except _FAILURES as error:
-            return _failed(order, layers, began, error)
-        measured = _measured(found, order)
-        worst = max(found["kl_by_function"].values(), default=0.0)
-        if worst > PROBE_KL_MOST_NATS:
-            words = f"KL {worst:.2g} nats from the source on its first {layers} layers"
-            return _trial(order, layers, began, fate=Fate.WRONG_ANSWERS, words=words)
-        return _trial(order, layers, began, measured=measured)
-
     async def whole(
         self, order: Order, wish: Wish, report: Report, timer: DeviceTimer | None = None
     ) -> tuple[Trial, compiler_pb2.Variant | None]:
@@ -121,19 +90,30 @@ class Trier:
             if order.target.runnable_here and not refused:
                 async with self._runner.folder() as folder:
                     module, archives = self._files_of(variant, folder)
-                    found = await self._run(order, module, archives, folder, wish, WHOLE)
-        except _FAILURES as error:
-            return _failed(order, WHOLE, began, error), None
+                    found = await self._bench.run(order, module, archives, folder, wish, WHOLE)
+        except FAILURES as error:
+            return failed_trial(order, WHOLE, time.monotonic() - began, error), None
         if refused:
             why = {"fate": Fate.WRONG_ANSWERS, "words": variant.state_reason}
-            return _trial(order, WHOLE, began, variant_id=variant.variant_id, **why), variant
-        measured = _measured(found, order) if found else Measured(memory_bytes=variant.memory_bytes)
+            return trial_of(order, WHOLE, time.monotonic() - began, variant_id=variant.variant_id, **why), variant
+        measured = measured_of(found, order) if found else Measured(memory_bytes=variant.memory_bytes)
         if timer is not None:
-            measured = await _on_device(timer, variant, measured)
+            try:
+                measured = await self._bench.on_device(timer, variant, order, wish, measured)
+            except CompileFailed as error:
+                return replace(
+                    failed_trial(order, WHOLE, time.monotonic() - began, error), variant_id=variant.variant_id
+                ), variant
         fate, words = _fate_of_figures(order, found, wish.floor) if found else (None, "")
         shown = None if fate else measured
-        return _trial(
-            order, WHOLE, began, measured=shown, fate=fate, words=words, variant_id=variant.variant_id
+        return trial_of(
+            order,
+            WHOLE,
+            time.monotonic() - began,
+            measured=shown,
+            fate=fate,
+            words=words,
+            variant_id=variant.variant_id,
         ), variant
 
     def _files_of(self, variant: compiler_pb2.Variant, folder: Path) -> tuple[Path, tuple[Path, ...]]:
@@ -147,40 +127,6 @@ class Trier:
                 archives[-1].symlink_to(self._blobs.existing(file.digest))
         return module, tuple(archives)
 
-    async def _run(
-        self, order: Order, module: Path, archives: tuple[Path, ...], folder: Path, wish: Wish, layers: int
-    ) -> dict[str, Any]:
-        """Times and compares, with the machine to itself as far as this service goes."""
-        reference = wish.references.get(layers)
-        job = {
-            "module": str(module),
-            "weights": [str(archive) for archive in archives],
-            "reference": str(reference) if reference else "",
-            "shapes": asdict(order.shapes),
-            "driver": order.target.driver,
-        }
-        async with self._places.all(wish.owner):
-            return await self._runner.work("trial", job, folder, lambda _stage, _share: None)
-
-
-def fate_of(error: TradewindError) -> Fate:
-    """The fate that a failed job stands for."""
-    if isinstance(error, JobTimeout):
-        return Fate.HANG
-    if isinstance(error, JobOutOfMemory):
-        return Fate.OUT_OF_MEMORY
-    if isinstance(error, UnsupportedModel):
-        return Fate.UNSUPPORTED
-    return Fate.CRASH if error.metadata.get("status", "").startswith("-") else Fate.COMPILE_ERROR
-
-
-async def _on_device(timer: DeviceTimer, variant: compiler_pb2.Variant, here: Measured) -> Measured:
-    """What a device of a node shows; what this machine showed when the device gives no answer."""
-    there = await timer.time(variant)
-    if there is None:
-        return here
-    return replace(here, costs=there.costs, where=there.where, memory_bytes=there.memory_bytes or here.memory_bytes)
-
 
 def _fate_of_figures(order: Order, found: Mapping[str, Any], floor: QualityFloor) -> tuple[Fate | None, str]:
     """Why figures on the text for choosing send a candidate away; None when they do not."""
@@ -192,21 +138,3 @@ def _fate_of_figures(order: Order, found: Mapping[str, Any], floor: QualityFloor
         return Fate.WRONG_ANSWERS, f"on the text for choosing: {words}"
     missed = floor.missed(figures.top1_agreement, figures.kl_divergence_nats, figures.perplexity_increase)
     return (Fate.BELOW_FLOOR, f"on the text for choosing: {missed}") if missed else (None, "")
-
-
-def _measured(found: Mapping[str, Any], order: Order) -> Measured:
-    figures = found["figures"]
-    return Measured(
-        costs=tuple(Cost(**cost) for cost in found["costs"]),
-        memory_bytes=int(found["memory_bytes"]),
-        kl_nats=float(figures["kl_divergence_nats"]) if figures else None,
-        where=f"the compiler's machine, {order.target.resolved}",
-    )
-
-
-def _trial(order: Order, layers: int, began: float, **what: Any) -> Trial:
-    return Trial(order.recipe.name, layers, time.monotonic() - began, **what)
-
-
-def _failed(order: Order, layers: int, began: float, error: TradewindError) -> Trial:
-    return _trial(order, layers, began, fate=fate_of(error), words=error.message)

@@ -89,6 +89,10 @@ class BlobStore:
             _sync(target.parent)
         return digest
 
+    def discard(self, digest: str) -> None:
+        """Takes a blob away that nobody keeps; who reads it now reads on. Idempotent."""
+        self.path_of(digest).unlink(missing_ok=True)
+
     def read(self, digest: str, offset_bytes: int, piece_bytes: int) -> Iterator[bytes]:
         """The blob's bytes from an offset on, in pieces.
 

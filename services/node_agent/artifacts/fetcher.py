@@ -57,20 +57,24 @@ class Fetcher:
             ServiceUnavailable: the compiler does not answer.
             RemoteError: the compiler has no such artifact.
         """
+        manifest = await self.manifest(variant_id, envelope)
+        wanted = {envelope.digest, *(f.digest for f in manifest.files)}
+        for file in manifest.files:
+            await self.file(file, wanted)
+        return manifest
+
+    async def manifest(self, variant_id: str, envelope: FileRef) -> AnyManifest:
+        """Has the manifest here and no other file; raises as `variant` does."""
         if envelope.size_bytes > MAX_ENVELOPE_BYTES:
             raise ArtifactRejected(f"a manifest of {envelope.size_bytes} bytes is above the limit")
         path = await self.file(envelope, {envelope.digest})
         keys = trusted_keys(self._keys)
         try:
-            manifest = read_manifest(path.read_bytes(), keys, variant_id)
+            return read_manifest(path.read_bytes(), keys, variant_id)
         except ArtifactRejected:
             # A changed file is fetched again next time; a wrong signature will be found again.
             self._store.recheck([envelope.digest])
             raise
-        wanted = {envelope.digest, *(f.digest for f in manifest.files)}
-        for file in manifest.files:
-            await self.file(file, wanted)
-        return manifest
 
     async def file(self, file: FileRef, beside: Collection[str]) -> Path:
         """Has one file here.

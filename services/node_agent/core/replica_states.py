@@ -2,7 +2,8 @@
 
 FETCHING ──fetched──► STARTING ──ready──► READY ──drain──► DRAINING ──emptied──► DRAINED
     ▲                                       ▲                 │                     │
-    └──retry── FAILED ◄──failed── (any)     └──────serve──────┴─────────────────────┘
+    ├──retry── FAILED ◄──failed── (any)     └──────serve──────┴─────────────────────┘
+    └──refused── (FETCHING, STARTING): the next link of its chain
 STOPPING ◄──remove── (any)      STOPPING ──gone──► forgotten
 """
 
@@ -39,6 +40,7 @@ class Event(StrEnum):
     EMPTIED = "emptied"
     FAILED = "failed"
     RETRY = "retry"
+    REFUSED = "refused"
     REMOVE = "remove"
 
 
@@ -51,6 +53,8 @@ TABLE: Final[dict[tuple[ReplicaState, Event], ReplicaState]] = {
     (_S.DRAINING, Event.SERVE): _S.READY,
     (_S.DRAINED, Event.SERVE): _S.READY,
     (_S.FAILED, Event.RETRY): _S.FETCHING,
+    (_S.FETCHING, Event.REFUSED): _S.FETCHING,
+    (_S.STARTING, Event.REFUSED): _S.FETCHING,
     **{(s, Event.FAILED): _S.FAILED for s in (_S.FETCHING, _S.STARTING, _S.READY, _S.DRAINING, _S.DRAINED)},
     **{(s, Event.REMOVE): _S.STOPPING for s in _S if s is not _S.STOPPING},
 }

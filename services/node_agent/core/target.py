@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.node_agent.core.board_wish import WantedPartition
+from services.node_agent.core.fallback import Link
 from services.node_agent.core.power import Setting
 from tradewind.domain.errors import GenerationConflict, InvalidField, StaleGeneration
 from tradewind.domain.manifest import FileRef
@@ -19,7 +20,10 @@ INTENT_DRAIN = 2
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSpec:
-    """A replica as wanted; see `tradewind.v1.ReplicaSpec`. `partition_uuid` names a board or slice; "" on a CPU."""
+    """A replica as wanted; see `tradewind.v1.ReplicaSpec`. `partition_uuid` names a board or slice; "" on a CPU.
+
+    `fallbacks` are what runs in its place when the device refuses its variant; a change of them needs no new process.
+    """
 
     replica_id: str
     deployment_id: str
@@ -33,6 +37,12 @@ class ReplicaSpec:
     model_id: str = ""
     draining: bool = False
     partition_uuid: str = ""
+    fallbacks: tuple[Link, ...] = ()
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """What may run, first choice first."""
+        return (Link(self.variant_id, self.manifest), *self.fallbacks)
 
     @property
     def process(self) -> tuple[object, ...]:

@@ -15,7 +15,8 @@ import structlog
 from services.node_agent.core.batching import Batching
 from services.node_agent.core.schedule import Policy
 from services.node_agent.core.shapes import shapes_of
-from services.node_agent.replica.engine import Clocks, Engine
+from services.node_agent.replica.device_loop import Clocks
+from services.node_agent.replica.engine import Engine
 from services.node_agent.replica.infer_engine import InferEngine
 from services.node_agent.replica.infer_model import IreeInferModel, check_infer_canary
 from services.node_agent.replica.infer_servicer import TensorInference

@@ -1,54 +1,24 @@
 """The device loop: one thread that asks the schedule what is next, does it on the model, samples, and delivers.
 
-Decisions are `core.schedule` and `core.sampling`; this file holds the thread, the clock and the lock. It knows neither
-gRPC nor IREE.
+Decisions are `core.schedule` and `core.sampling`, the thread is `device_loop`. It knows neither gRPC nor IREE.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
-
-import structlog
 
 from services.node_agent.core import schedule
 from services.node_agent.core.draws import uniform
-from services.node_agent.core.phase_account import PhaseTotals
 from services.node_agent.core.sampling import Logits, choose, log_probabilities
 from services.node_agent.core.schedule import Decode, Policy, Prefill, Progress
 from services.node_agent.core.shapes import Shapes
+from services.node_agent.replica.device_loop import Clocks, DeviceLoop, Load
 from services.node_agent.replica.model import Model
 from services.node_agent.replica.request import Finish, Logprob, Outcome, Request
 from tradewind.domain.errors import ReplicaLost
 
-# How long `stop` waits for the step under way.
-STOP_LIMIT_S: Final = 30.0
 
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Time, as the engine reads it.
-
-    Attributes:
-        now_s: monotonic.
-        cpu_s: time that energy is charged by: CPU time of this process over all its threads; monotonic on a GPU.
-    """
-
-    now_s: Callable[[], float]
-    cpu_s: Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How busy an engine is."""
-
-    active: int
-    queued: int
-
-
-class Engine:
+class Engine(DeviceLoop[schedule.Action]):
     """Runs requests on a model.
 
     Args:
@@ -67,28 +37,10 @@ class Engine:
         clocks: Clocks,
         on_fault: Callable[[BaseException], None],
     ) -> None:
-        self._model, self._shapes, self._policy, self._clocks = model, shapes, policy, clocks
-        self._on_fault = on_fault
-        self._log = structlog.get_logger("engine")
-        self._wake = threading.Condition()
+        super().__init__(clocks, on_fault)
+        self._model, self._shapes, self._policy = model, shapes, policy
         self._state = schedule.empty(shapes)
         self._requests: dict[int, Request] = {}
-        self._stopping = False
-        self._totals = PhaseTotals()
-        self._step_began_s = 0.0
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-
-    def start(self) -> None:
-        """Begins to work."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends after the step under way; requests in hand get ReplicaLost. Idempotent."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(STOP_LIMIT_S)
 
     def submit(self, request: Request) -> None:
         """Puts a request in line; outcomes come through its `deliver`.
@@ -99,8 +51,7 @@ class Engine:
         """
         progress = Progress(request.sequence_id, len(request.prompt), request.most_output_tokens)
         with self._wake:
-            if self._stopping:
-                raise ReplicaLost("the replica is stopping; try again")
+            self._refuse_when_stopping()
             self._state = schedule.submit(self._state, progress, self._policy)
             request.arrived_s = self._clocks.now_s()
             self._requests[request.sequence_id] = request
@@ -118,37 +69,9 @@ class Engine:
         with self._wake:
             return Load(self._state.active, len(self._state.queue))
 
-    @property
-    def totals(self) -> PhaseTotals:
-        """What its steps took so far."""
-        with self._wake:
-            return replace(self._totals)
-
-    def stalled_s(self) -> float:
-        """How long the present step has been running; 0 between steps."""
-        began_s = self._step_began_s
-        return self._clocks.now_s() - began_s if began_s else 0.0
-
-    def _run(self) -> None:
-        try:
-            while (action := self._next()) is not None:
-                self._do(action)
-        except Exception as error:  # noqa: BLE001  whatever the model throws, the callers must hear of it
-            self._log.error("the model failed", exc_info=error)
-            self._abandon()
-            self._on_fault(error)
-        else:
-            self._abandon()
-
-    def _next(self) -> schedule.Action | None:
-        """The next action; waits for one. None at the end."""
-        with self._wake:
-            while not self._stopping:
-                self._state, action = schedule.step(self._state, self._shapes, self._policy)
-                if action is not None:
-                    return action
-                self._wake.wait()
-        return None
+    def _choose(self) -> schedule.Action | None:
+        self._state, action = schedule.step(self._state, self._shapes, self._policy)
+        return action
 
     def _do(self, action: schedule.Action) -> None:
         began_s, began_cpu_s = self._clocks.now_s(), self._clocks.cpu_s()
@@ -220,7 +143,6 @@ class Engine:
             totals.decode_s += wall_s
 
     def _abandon(self) -> None:
-        """Tells everyone in hand that it is over."""
         with self._wake:
             self._stopping = True
             requests: Sequence[Request] = list(self._requests.values())

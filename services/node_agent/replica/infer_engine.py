@@ -1,20 +1,16 @@
 """The device loop of a tensor model: one thread that takes what waits, as many together as fit, and calls the model.
 
-What goes together is `core.batching`; this file holds the thread, the clock and the lock.
+What goes together is `core.batching`, the thread is `device_loop`.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
-import structlog
-
 from services.node_agent.core.batching import Batching, Waiting
-from services.node_agent.core.phase_account import PhaseTotals
-from services.node_agent.replica.engine import STOP_LIMIT_S, Clocks, Load
+from services.node_agent.replica.device_loop import Clocks, DeviceLoop, Load
 from services.node_agent.replica.infer_model import InferModel
 from tradewind.domain.errors import Overloaded, ReplicaLost, TradewindError
 from tradewind.domain.padding import Array, Extent, stack, unstack
@@ -40,7 +36,7 @@ class InferWork:
     error: TradewindError | None = None
 
 
-class InferEngine:
+class InferEngine(DeviceLoop[tuple[str, list[InferWork]]]):
     """Runs requests on a tensor model.
 
     Args:
@@ -59,28 +55,11 @@ class InferEngine:
         clocks: Clocks,
         on_fault: Callable[[BaseException], None],
     ) -> None:
-        self._model, self._batching, self._clocks, self._on_fault = model, batching, clocks, on_fault
+        super().__init__(clocks, on_fault)
+        self._model, self._batching = model, batching
         self._inputs, self._outputs = specs
-        self._log = structlog.get_logger("engine")
-        self._wake = threading.Condition()
         self._queue: dict[int, InferWork] = {}
         self._active: list[InferWork] = []
-        self._stopping = False
-        self._totals = PhaseTotals()
-        self._call_began_s = 0.0
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-
-    def start(self) -> None:
-        """Begins to work."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends after the call under way; requests in line get ReplicaLost. Idempotent."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(STOP_LIMIT_S)
 
     def submit(self, work: InferWork) -> None:
         """Puts a request in line.
@@ -90,8 +69,7 @@ class InferEngine:
             ReplicaLost: the engine has stopped.
         """
         with self._wake:
-            if self._stopping:
-                raise ReplicaLost("the replica is stopping; try again")
+            self._refuse_when_stopping()
             if len(self._queue) >= MOST_QUEUED:
                 raise Overloaded(f"{MOST_QUEUED} requests wait already; try again", {"limit": str(MOST_QUEUED)})
             work.arrived_s = self._clocks.now_s()
@@ -109,46 +87,23 @@ class InferEngine:
         with self._wake:
             return Load(len(self._active), len(self._queue))
 
-    @property
-    def totals(self) -> PhaseTotals:
-        """What its calls took so far; a call counts as a prefill step of its rows."""
-        with self._wake:
-            return replace(self._totals)
+    def _choose(self) -> tuple[str, list[InferWork]] | None:
+        """The next call's function and requests."""
+        if not self._queue:
+            return None
+        call = self._batching.next_call([Waiting(w.request_id, w.extent) for w in self._queue.values()])
+        self._active = [self._queue.pop(request_id) for request_id in call.members]
+        return call.function.name, self._active
 
-    def stalled_s(self) -> float:
-        """How long the present call has been running; 0 between calls."""
-        began_s = self._call_began_s
-        return self._clocks.now_s() - began_s if began_s else 0.0
-
-    def _run(self) -> None:
-        try:
-            while (taken := self._take()) is not None:
-                self._call(*taken)
-        except Exception as error:  # noqa: BLE001  whatever the model throws, the callers must hear of it
-            self._log.error("the model failed", exc_info=error)
-            self._abandon()
-            self._on_fault(error)
-        else:
-            self._abandon()
-
-    def _take(self) -> tuple[str, list[InferWork]] | None:
-        """The next call's function and requests; waits for one. None at the end."""
-        with self._wake:
-            while not self._stopping:
-                if self._queue:
-                    call = self._batching.next_call([Waiting(w.request_id, w.extent) for w in self._queue.values()])
-                    self._active = [self._queue.pop(request_id) for request_id in call.members]
-                    return call.function.name, self._active
-                self._wake.wait()
-        return None
-
-    def _call(self, name: str, works: list[InferWork]) -> None:
+    def _do(self, step: tuple[str, list[InferWork]]) -> None:
+        """One call; it counts as a prefill step of its rows."""
+        name, works = step
         function = next(f for f in self._batching.functions if f.name == name)
         began_s, began_cpu_s = self._clocks.now_s(), self._clocks.cpu_s()
-        self._call_began_s = began_s
+        self._step_began_s = began_s
         arrays = stack(self._inputs, [work.inputs for work in works], function.batch or 1, function.length)
         answers = unstack(self._outputs, self._model.infer(function, arrays), [work.extent for work in works])
-        self._call_began_s = 0.0
+        self._step_began_s = 0.0
         ended_s, core_s = self._clocks.now_s(), self._clocks.cpu_s() - began_cpu_s
         rows = sum(work.extent.rows for work in works)
         for work, outputs in zip(works, answers, strict=True):

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from services.node_agent.core.phase_account import PhaseTotals
-from services.node_agent.replica.engine import Load
+from services.node_agent.replica.device_loop import Load
 from services.node_agent.replica.latencies import Stats
 from tradewind.domain.errors import TradewindError, reason_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +14,13 @@ import structlog
 from services.node_agent.artifacts.fetcher import Fetcher
 from services.node_agent.artifacts.store import ArtifactStore
 from services.node_agent.core.backoff import RESTART
+from services.node_agent.core.fallback import Descent, Link, check_target
 from services.node_agent.core.reconcile import Observed
 from services.node_agent.core.replica_states import Event, ReplicaState, after
 from services.node_agent.core.target import ReplicaSpec
 from services.node_agent.replica.spec import ProcessSpec
 from services.node_agent.supervision.process import ReplicaProcess
-from tradewind.domain.errors import Internal, NoReadyReplica, TradewindError, reason_of
+from tradewind.domain.errors import DeviceFault, Internal, NoReadyReplica, TradewindError, reason_of
 
 # A replica that served this long starts its back-off anew when it fails.
 STABLE_S: Final = 60.0
@@ -31,6 +32,7 @@ class Surroundings:
 
     Attributes:
         check: raises InvalidField for a partition this node does not have.
+        targets: those that a device runs, by its id.
         process_spec: what a process is told (replica id, variant id, envelope, CPU ids, batch limit).
         now_s: monotonic clock.
         draw: uniform in [0, 1).
@@ -41,6 +43,7 @@ class Surroundings:
     fetcher: Fetcher
     store: ArtifactStore
     check: Callable[[ReplicaSpec], None]
+    targets: Callable[[str], tuple[str, ...]]
     process_spec: Callable[[ReplicaSpec, Path, int], ProcessSpec]
     load_limit_s: float
     now_s: Callable[[], float]
@@ -62,6 +65,7 @@ class Replica:
         self.in_hand = 0
         self.process: ReplicaProcess | None = None
         self.digests: frozenset[str] = frozenset({spec.manifest.digest})
+        self._descent = Descent(spec.links)
         self._around = around
         self._retry_at_s = 0.0
         self._log = structlog.get_logger("replica").bind(replica=spec.replica_id)
@@ -72,6 +76,16 @@ class Replica:
     def observed(self) -> Observed:
         """For the reconciler."""
         return Observed(self.spec, self.state, self.in_hand, self._retry_at_s)
+
+    @property
+    def variant_id(self) -> str:
+        """The variant that it runs or loads: its spec's, or a fallback."""
+        return self._descent.link.variant_id
+
+    @property
+    def words(self) -> str:
+        """Why it failed, or why it runs a fallback; "" when there is nothing to say."""
+        return self.reason or self._descent.words
 
     def begin(self) -> None:
         """Fetches, starts and watches; for a new replica and for one that failed."""
@@ -117,17 +131,10 @@ class Replica:
         ready_at_s: float | None = None
         try:
             self._around.check(self.spec)
-            manifest = await self._around.fetcher.variant(self.spec.variant_id, self.spec.manifest)
-            self.digests = frozenset({self.spec.manifest.digest, *(f.digest for f in manifest.files)})
-            self._to(Event.FETCHED)
-            self.starts += 1
-            envelope = self._around.store.path_of(self.spec.manifest.digest)
-            told = self._around.process_spec(self.spec, envelope, self.starts)
-            self.process = await ReplicaProcess.start(told)
-            await self.process.ready(self._around.load_limit_s)
-            self.load_s, ready_at_s = self.process.load_s, self._around.now_s()
+            process = await self._load()
+            self.load_s, ready_at_s = process.load_s, self._around.now_s()
             self._to(Event.READY)
-            raise await self.process.ended()
+            raise await process.ended()
         except TradewindError as error:
             await self._fail(error, ready_at_s)
         except Exception as error:  # noqa: BLE001  whatever it is, the replica is down and the report must say so
@@ -135,6 +142,46 @@ class Replica:
             await self._fail(Internal(f"{type(error).__name__}: {error}"), ready_at_s)
         finally:
             await self._end_process()
+
+    async def _load(self) -> ReplicaProcess:
+        """A process that is ready, of the first link of its chain that the device takes.
+
+        Raises:
+            TradewindError: the last link failed, or one for a reason that is not the device's.
+        """
+        while True:
+            try:
+                return await self._load_link(self._descent.link)
+            except TradewindError as error:
+                further = self._descent.after(reason_of(error), error.message)
+                if further is None:
+                    raise self._exhausted(error) from error
+                await self._end_process()
+                self._descent = further
+                self._log.warning("fell back", why=further.words)
+                self._to(Event.REFUSED)
+
+    async def _load_link(self, link: Link) -> ReplicaProcess:
+        manifest = await self._around.fetcher.manifest(link.variant_id, link.manifest)
+        if not self._descent.is_last:
+            check_target(manifest.target, manifest.compiled_target, self._around.targets(self.spec.device_id))
+        self.digests = frozenset({link.manifest.digest, *(f.digest for f in manifest.files)})
+        await self._around.fetcher.variant(link.variant_id, link.manifest)
+        self._to(Event.FETCHED)
+        self.starts += 1
+        envelope = self._around.store.path_of(link.manifest.digest)
+        spec = replace(self.spec, variant_id=link.variant_id, manifest=link.manifest)
+        self.process = process = await ReplicaProcess.start(self._around.process_spec(spec, envelope, self.starts))
+        await process.ready(self._around.load_limit_s)
+        return process
+
+    def _exhausted(self, error: TradewindError) -> TradewindError:
+        """The error, or that no link is left; the next try begins with the first again."""
+        words = self._descent.exhausted(reason_of(error), error.message)
+        if not words:
+            return error
+        self._descent = Descent(self.spec.links)
+        return DeviceFault(words)
 
     async def _fail(self, error: TradewindError, ready_at_s: float | None) -> None:
         await self._end_process()

@@ -18,7 +18,7 @@ from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.facts.blueprint import EMPTY, Blueprint, Replica
 from services.orchestrator.core.facts.catalog import EMPTY_CATALOG, Catalog, Quarantine
 from services.orchestrator.core.facts.explanation import Explanation
-from services.orchestrator.core.facts.fleet import Budget, Node, NodeState, ReplicaState
+from services.orchestrator.core.facts.fleet import Budget, Node, NodeState
 from services.orchestrator.core.facts.policy import ENERGY, Policy
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.traffic import DeploymentTraffic, PowerReading, Speed
@@ -28,16 +28,13 @@ from services.orchestrator.core.news import alike, verdicts
 from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.plan import Plan, make_plan
 from services.orchestrator.core.planning.scores import key_of
+from services.orchestrator.core.quarantine import quarantined_after
 from services.orchestrator.core.rollout.bars import LayoutMemory, watch_layouts, without_barred
 from services.orchestrator.core.rollout.fills import Fill, fills_of
 from services.orchestrator.core.rollout.rollout import Rollout, RolloutMemory, Target, roll_out
 from services.orchestrator.core.rollout.weights import weights_of
 from services.orchestrator.core.trigger import trigger_words
 
-# A replica that could not start so often is given up for `QUARANTINE_S`; the agent's pauses grow, so the third failure
-# comes well within a minute.
-STARTS_BEFORE_QUARANTINE: Final = 3
-QUARANTINE_S: Final = 600.0
 # After a swap that nobody asked for, the next one for savings comes no sooner.
 COOL_DOWN_S: Final = 600.0
 # Of the greatest demand that is possible, which is found to about a hundredth, so much is planned for.
@@ -351,16 +348,9 @@ def _settled_in(blueprint: Blueprint, nodes: tuple[Node, ...]) -> bool:
 
 
 def _remember(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: float) -> State:
-    quarantined = [q for q in state.quarantined if q.until_s > now_s]
-    reports = {(n.node_id, r.replica_id): r for n in nodes for r in n.replicas}
-    for replica in seen.blueprint.replicas:
-        report = reports.get((replica.node_id, replica.replica_id))
-        if report and report.state is ReplicaState.FAILED and report.starts >= STARTS_BEFORE_QUARANTINE:
-            key = (replica.deployment_id, replica.variant_id, replica.device_class)
-            if all((q.deployment_id, q.variant_id, q.device_class) != key for q in quarantined):
-                quarantined.append(Quarantine(*key, report.reason, now_s + QUARANTINE_S))
+    quarantined = quarantined_after(state.quarantined, seen.blueprint, seen.deployments, nodes, now_s)
     layouts = watch_layouts(state.layouts, seen.blueprint, nodes, now_s)
-    state = replace(state, quarantined=tuple(quarantined), layouts=layouts)
+    state = replace(state, quarantined=quarantined, layouts=layouts)
     if seen.blueprint.blueprint_id != state.blueprint.blueprint_id:
         state = _in_force(state, seen, now_s)
     if state.policy.adaptive:

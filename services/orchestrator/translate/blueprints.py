@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.orchestrator.core.facts.blueprint import Blueprint, NodeLayout, Replica
+from services.orchestrator.core.facts.blueprint import Blueprint, Fallback, NodeLayout, Replica
 from services.orchestrator.core.facts.explanation import Candidate, Explanation
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER
 from services.orchestrator.core.facts.variant import Artifact
@@ -96,17 +96,28 @@ def _placed(replica: Replica, intent: Intent) -> orchestrator_pb2.PlacedReplica:
 
 
 def _spec(replica: Replica, intent: Intent) -> node_pb2.ReplicaSpec:
-    manifest = replica.manifest
     return node_pb2.ReplicaSpec(
         replica_id=replica.replica_id,
         deployment_id=replica.deployment_id,
         variant_id=replica.variant_id,
         model_id=replica.model_id,
-        manifest=compiler_pb2.ArtifactRef(name=manifest.name, digest=manifest.digest, size_bytes=manifest.size_bytes),
+        manifest=_artifact_message(replica.manifest),
         partition=partition_message(replica.partition),
         batch_limit=replica.batch_limit,
         intent=node_pb2.REPLICA_INTENT_SERVE if intent is Intent.SERVE else node_pb2.REPLICA_INTENT_DRAIN,
+        fallbacks=[
+            node_pb2.FallbackLink(variant_id=link.variant_id, manifest=_artifact_message(link.manifest))
+            for link in replica.fallbacks
+        ],
     )
+
+
+def _artifact_message(artifact: Artifact) -> compiler_pb2.ArtifactRef:
+    return compiler_pb2.ArtifactRef(name=artifact.name, digest=artifact.digest, size_bytes=artifact.size_bytes)
+
+
+def _artifact_of(message: compiler_pb2.ArtifactRef) -> Artifact:
+    return Artifact(message.name, message.digest, message.size_bytes)
 
 
 def _replica(placed: orchestrator_pb2.PlacedReplica, *, hold: bool) -> Replica:
@@ -117,13 +128,14 @@ def _replica(placed: orchestrator_pb2.PlacedReplica, *, hold: bool) -> Replica:
         node_id=placed.node_id,
         model_id=spec.model_id,
         variant_id=spec.variant_id,
-        manifest=Artifact(spec.manifest.name, spec.manifest.digest, spec.manifest.size_bytes),
+        manifest=_artifact_of(spec.manifest),
         partition=partition_of(spec.partition),
         batch_limit=spec.batch_limit,
         device_class=placed.device_class,
         memory_bytes=placed.memory_bytes,
         hold=hold,
         capacity_requests_per_s=placed.capacity_requests_per_s,
+        fallbacks=tuple(Fallback(link.variant_id, _artifact_of(link.manifest)) for link in spec.fallbacks),
     )
 
 

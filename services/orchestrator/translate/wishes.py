@@ -57,6 +57,7 @@ def wish_of(
         cold_start_s=spec.cold_start_s,
         spread=Spread(spec.spread.label or "rack", spec.spread.domains) if spec.HasField("spread") else None,
         trust_level=spec.trust_level,
+        chain=tuple(spec.chain_variant_ids),
     )
 
 

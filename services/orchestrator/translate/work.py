@@ -32,6 +32,7 @@ def speeds_of(links: Iterable[Link]) -> tuple[Speed, ...]:
             # What is at work now stands for the last minute; a replica just gone idle had at least one.
             float(max(status.active_sequences, 1)),
             status.tpot.samples,
+            status.variant_id,
         )
         for link in links
         if link.connected

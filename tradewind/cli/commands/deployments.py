@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tradewind.cli import wish, words
 from tradewind.cli.commands.explain import show_explanation
-from tradewind.cli.lookup import find_variant
+from tradewind.cli.lookup import chain_of, find_variant
 from tradewind.cli.output import Cell, Output, lined, to_json, to_json_list
 from tradewind.cli.placing import DEFAULT_WAIT_S, Placed, place, wait_ready
 from tradewind.cli.session import Session, command
@@ -83,6 +83,10 @@ def deploy(
     variant: Annotated[
         str, typer.Option("--variant", metavar="VARIANT", help="Use this one whatever the objective says.")
     ] = "",
+    chain: Annotated[
+        bool,
+        typer.Option("--chain", help="Each device takes the first of the model's chain that it can load."),
+    ] = False,
     min_replicas: Annotated[int, typer.Option("--min-replicas", metavar="N", min=0)] = 0,
     max_replicas: Annotated[int, typer.Option("--max-replicas", metavar="N", min=0, help="0: no limit.")] = 0,
     scale_to_zero: Annotated[
@@ -149,6 +153,8 @@ def deploy(
     client = session.client
     if variant:
         spec.pinned_variant_id = find_variant(client.compiler, variant, model).variant_id
+    if chain:
+        spec.chain_variant_ids.extend(chain_of(client.compiler, model))
     placed = place(client, name or model, spec, allow_infeasible=allow_infeasible)
     show_placed(session, placed, wait_s=0.0 if no_wait else wait_s, allow_infeasible=allow_infeasible)
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from tradewind.cli import words
 from tradewind.cli.commands.models import CancelOnInterrupt, NoWait, show_started
 from tradewind.cli.commands.pareto import show_front
+from tradewind.cli.lookup import chain_of
 from tradewind.cli.output import Cell, Output, lined, to_json, to_json_list
 from tradewind.cli.progress import follow
 from tradewind.cli.session import Session, command
@@ -51,15 +52,19 @@ def run(
     node: Annotated[
         list[str] | None, typer.Option("--node", help="Repeatable. Default: one of each device class.")
     ] = None,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="The links of the model's fallback chain, unchecked ones too.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Measure again what is known already.")] = False,
     no_wait: NoWait = False,
     cancel_on_interrupt: CancelOnInterrupt = False,
 ) -> None:
     """Measure variants on the nodes that can run them, then show the Pareto front."""
     profiler = session.client.profiler
+    links = chain_of(session.client.compiler, model) if chain else []
     operation = profiler.run(
         model,
-        variants=variant or (),
+        variants=[*(variant or ()), *links],
         partition_kinds=partition or (),
         prompt_tokens=prompt or (),
         concurrencies=concurrency or (),

@@ -93,7 +93,8 @@ def build(
         show_search(session.out, found)
     show_table(session.out, built)
     if any(v.state in _USEFUL for v in built):
-        session.out.show(Text(f"next: tradewind profile run {model}", style="dim"))
+        links = " --chain" if found and found.HasField("chain") else ""
+        session.out.show(Text(f"next: tradewind profile run {model}{links}", style="dim"))
     else:
         session.out.note("[yellow]no variant was admitted[/]; the table says why")
         raise typer.Exit(1)

@@ -18,6 +18,8 @@ from services.compiler.search.core.front import pareto, rung_winners
 PROBE_LAYERS: Final = 2
 # A model this shallow is built whole at once: a rung below would cost as much as it saves.
 LEAST_LAYERS_TO_PROBE: Final = 6
+# Probes that share one child process: its libraries cost a third of a probe, and one step must not eat a search.
+PROBES_TOGETHER: Final = 4
 # A rung has this many times the layers of the one before.
 GROWTH: Final = 8
 # Wholes take longer than probes by less than their layers say: start of processes, embeddings and head are in both.
@@ -76,10 +78,9 @@ def next_trials(plan: Plan, trials: Sequence[Trial], elapsed_s: float) -> Next:
     for layers in plan.rungs:
         made = _by_recipe(trials, layers)
         waiting = [recipe for recipe in standing if recipe not in made]
-        if waiting and not (layers == WHOLE and _has_enough(plan, made)):
-            chosen = waiting[: plan.width if plan.measurable or layers != WHOLE else 1]
-            if _affordable(plan, trials, layers, elapsed_s):
-                return Next(layers, tuple(chosen))
+        enough = layers == WHOLE and _has_enough(plan, made)
+        if not enough and (count := _count(plan, trials, layers, elapsed_s, len(waiting))):
+            return Next(layers, tuple(waiting[:count]))
         standing = [*_survivors(plan, layers, made), *waiting]
     return Next(WHOLE, _second_choice(plan, trials))
 
@@ -147,12 +148,24 @@ def _survivors(plan: Plan, layers: int, made: Mapping[str, Trial]) -> list[str]:
     return sorted(kept, key=lambda recipe: whole_ms[recipe]) if layers != WHOLE else kept
 
 
-def _affordable(plan: Plan, trials: Sequence[Trial], layers: int, elapsed_s: float) -> bool:
-    """Whether another batch fits into the budget; the first whole is always worth its time.
+def _count(plan: Plan, trials: Sequence[Trial], layers: int, elapsed_s: float, waiting: int) -> int:
+    """How many to try in one step: as many as fit into the budget, at most so many as share a child or the places."""
+    if not waiting:
+        return 0
+    if layers == WHOLE:
+        return (plan.width if plan.measurable else 1) if _affordable(plan, trials, layers, elapsed_s, 1) else 0
+    for count in range(min(waiting, max(PROBES_TOGETHER, plan.width)), 0, -1):
+        if _affordable(plan, trials, layers, elapsed_s, -(-count // plan.width)):
+            return count
+    return 0
+
+
+def _affordable(plan: Plan, trials: Sequence[Trial], layers: int, elapsed_s: float, rounds: int) -> bool:
+    """Whether so many more rounds of trials side by side fit into the budget; the first whole always does.
 
     A probe must leave time for a whole: a search that knows much and has built nothing is of no use.
     """
-    need_s = _expected_s(plan, trials, layers)
+    need_s = rounds * _expected_s(plan, trials, layers)
     if layers != WHOLE:
         return elapsed_s + need_s + _expected_s(plan, trials, WHOLE) <= plan.budget_s or not trials
     built = any(trial.layers == WHOLE and trial.fate is None for trial in trials)

@@ -71,6 +71,8 @@ def drifted(
         replica = replicas.get((speed.node_id, speed.replica_id))
         if replica is None or speed.samples < LEAST_SAMPLES:
             continue
+        if speed.variant_id and speed.variant_id != replica.variant_id:
+            continue  # a fallback says nothing of the variant that was planned
         power = powers.get((replica.node_id, replica.partition.device_id), DEFAULT_POWER)
         profile = profiles.get((replica.variant_id, replica.device_class, replica.partition.kind, power))
         if profile is not None and (ratio := _ratio(profile, speed)):

@@ -146,9 +146,10 @@ def _replica(look: _Look, replica: Replica, wish: Deployment) -> list[str]:
     if look.is_new(replica):
         if variant is None or variant.model_id != wish.model_id or variant.manifest != replica.manifest:
             return [f"{name} runs {replica.variant_id}, which is no variant of its deployment's model"]
-        pinned = wish.pinned_variant_id == variant.variant_id
-        if variant.admission is not Admission.ADMITTED and not (pinned and variant.admission is Admission.UNCHECKED):
+        named = variant.variant_id in (wish.pinned_variant_id, *wish.chain)
+        if variant.admission is not Admission.ADMITTED and not (named and variant.admission is Admission.UNCHECKED):
             findings.append(f"{name} runs {variant.name}, which is {variant.admission}")
+        findings += _fallback_findings(look, replica, wish)
     node = look.nodes.get(replica.node_id)
     if node is None:
         return [*findings, f"{name} is on {replica.node_id}, which is not known"]
@@ -179,6 +180,21 @@ def _replica(look: _Look, replica: Replica, wish: Deployment) -> list[str]:
         elif kind != replica.partition.kind:
             findings.append(f"{name} is on a {kind}, its kind is {replica.partition.kind}")
     return findings
+
+
+def _fallback_findings(look: _Look, replica: Replica, wish: Deployment) -> list[str]:
+    """A replica may fall back to later links of its wish's chain, in their order, and to nothing else."""
+    order = [replica.variant_id, *(fallback.variant_id for fallback in replica.fallbacks)]
+    places = [wish.chain.index(name) if name in wish.chain else -1 for name in order]
+    if replica.fallbacks and (-1 in places or places != sorted(set(places))):
+        return [f"{replica.replica_id} may fall back to variants that are no later links of its chain"]
+    return [
+        f"{replica.replica_id} may fall back to {fallback.variant_id}, which may not serve"
+        for fallback in replica.fallbacks
+        if (variant := look.variants.get(fallback.variant_id)) is None
+        or variant.manifest != fallback.manifest
+        or variant.admission not in (Admission.ADMITTED, Admission.UNCHECKED)
+    ]
 
 
 def _by_device(replicas: tuple[Replica, ...]) -> dict[tuple[str, str], list[Replica]]:

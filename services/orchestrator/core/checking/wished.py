@@ -27,6 +27,8 @@ def wished_findings(
     findings = _numbers(wish, replicas)
     if wish.pinned_variant_id and any(r.variant_id != wish.pinned_variant_id for r in replicas):
         findings.append(f"{wish.name} runs another variant than the pinned one")
+    if wish.chain and any(r.variant_id not in wish.chain for r in replicas):
+        findings.append(f"{wish.name} runs a variant that is not of its chain")
     findings += _context(situation, wish, replicas)
     limit = wish.slo.power_mw
     if limit is not None and replicas:

@@ -10,6 +10,14 @@ from services.orchestrator.core.facts.variant import Artifact
 
 
 @dataclass(frozen=True, slots=True)
+class Fallback:
+    """A variant to run where the device refuses the one planned."""
+
+    variant_id: str
+    manifest: Artifact
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
     """One replica at its place.
 
@@ -20,6 +28,7 @@ class Replica:
             drains it at once (its deployment is gone).
         capacity_requests_per_s: what it takes within the SLO at plan time; replicas of one deployment share its
             requests in this proportion. 0 stands for equal shares.
+        fallbacks: later links of its deployment's chain; the node goes down them by itself.
     """
 
     replica_id: str
@@ -34,6 +43,7 @@ class Replica:
     memory_bytes: int = 0
     hold: bool = False
     capacity_requests_per_s: float = 0.0
+    fallbacks: tuple[Fallback, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

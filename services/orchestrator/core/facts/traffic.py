@@ -45,6 +45,7 @@ class Speed:
     Attributes:
         sequences: number it worked on together.
         samples: requests behind the figures.
+        variant_id: what it runs; "" when that is not told.
     """
 
     node_id: str
@@ -53,6 +54,7 @@ class Speed:
     tpot_ms: float
     sequences: float
     samples: int
+    variant_id: str = ""
 
 
 def p95_of(total: float, squares: float, count: float) -> float:

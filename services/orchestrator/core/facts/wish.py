@@ -105,6 +105,8 @@ class Deployment:
     Attributes:
         generation: grows with each change of the wish.
         pinned_variant_id: empty means the planner's choice.
+        chain: variants of a fallback chain, first choice first; a device class takes the first that is profiled there,
+            and no others are used. Empty means no chain.
         max_replicas: 0 means no limit.
         node_selector: labels a replica's node must have.
         spread: None means wherever there is room.
@@ -128,3 +130,8 @@ class Deployment:
     trust_level: str = ""
     scale_to_zero: bool = False
     cold_start_s: float = 0.0
+    chain: tuple[str, ...] = ()
+
+    def names(self, variant_id: str) -> bool:
+        """Whether it asks for this very variant, by a pin or in its chain."""
+        return variant_id == self.pinned_variant_id or variant_id in self.chain

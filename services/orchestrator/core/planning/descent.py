@@ -6,9 +6,10 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Final
 
-from services.orchestrator.core.facts.blueprint import Blueprint, Replica, child_of
+from services.orchestrator.core.facts.blueprint import Blueprint, Fallback, Replica, child_of
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, NodeState, PowerSetting, ReplicaReport, ReplicaState
 from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.facts.variant import Admission
 from services.orchestrator.core.planning.accept import Accepted
 from services.orchestrator.core.planning.ground import Base, Ground, base_of
 
@@ -23,6 +24,7 @@ def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted
     parent, layout = situation.parent, accepted.layout
     generation = parent.generation + 1
     names = {d.deployment_id: d.name for d in situation.deployments}
+    chains = {d.deployment_id: d.chain for d in situation.deployments if d.chain}
     capacities = _capacities(accepted)
     power = {(node.node_id, d): setting for node in layout.nodes for d, setting in node.power_settings}
     replicas = []
@@ -46,6 +48,7 @@ def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted
                 device_class=point.profile.device_class,
                 memory_bytes=point.memory_bytes,
                 capacity_requests_per_s=capacities.get((item.deployment_id, item.base, item.power), 0.0),
+                fallbacks=_fallbacks(situation, chains.get(item.deployment_id, ()), point.variant.variant_id),
             )
         )
     ordered = tuple(sorted(replicas, key=lambda r: (r.deployment_id, r.replica_id)))
@@ -54,6 +57,17 @@ def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted
     if (ordered, leaving, layouts) == (parent.replicas, parent.leaving, parent.layouts):
         return parent
     return child_of(parent, ordered, leaving, layouts)
+
+
+def _fallbacks(situation: Situation, chain: tuple[str, ...], variant_id: str) -> tuple[Fallback, ...]:
+    """Links of a chain after the one planned that may serve; those before it were weighed and did not do."""
+    later = chain[chain.index(variant_id) + 1 :] if variant_id in chain else ()
+    found = (situation.catalog.variant(name) for name in later)
+    return tuple(
+        Fallback(v.variant_id, v.manifest)
+        for v in found
+        if v is not None and v.admission in (Admission.ADMITTED, Admission.UNCHECKED)
+    )
 
 
 def _capacities(accepted: Accepted) -> dict[tuple[str, Base, PowerSetting], float]:

@@ -14,6 +14,7 @@ from services.orchestrator.core.facts.loads import figures_at, longest_prompt, m
 from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.variant import Admission, Variant
 from services.orchestrator.core.facts.wish import Deployment
+from services.orchestrator.core.planning.links import first_links
 from services.orchestrator.core.planning.offer import USABLE_MEMORY_SHARE, Offer, Shape
 
 
@@ -85,6 +86,9 @@ def points_of(deployment: Deployment, offer: Offer) -> tuple[tuple[Point, ...], 
                 continue
             point = _point(deployment, variant, profile, batch, offer, rooms)
             (points if isinstance(point, Point) else refused).append(point)  # type: ignore[arg-type]
+    if deployment.chain:
+        points, later = first_links(deployment.chain, points)
+        refused += later
     return _allowed(deployment, points, offer.levers), tuple(refused)
 
 
@@ -122,12 +126,12 @@ def _settings(variant: Variant, profiles: tuple[Profile, ...]) -> dict[tuple[str
 
 
 def _variant_refusal(deployment: Deployment, variant: Variant) -> tuple[Refusal, str] | None:
-    pinned = deployment.pinned_variant_id
-    if pinned and variant.variant_id != pinned:
-        return Refusal.NOT_PINNED, "the deployment asks for another variant by name"
+    named = deployment.names(variant.variant_id)
+    if not named and (deployment.pinned_variant_id or deployment.chain):
+        return Refusal.NOT_PINNED, "the deployment asks for other variants by name"
     if variant.admission in (Admission.REJECTED, Admission.FAILED):
         return Refusal.VARIANT_REJECTED, variant.admission_reason or f"the variant is {variant.admission}"
-    if variant.admission is Admission.UNCHECKED and not pinned:
+    if variant.admission is Admission.UNCHECKED and not named:
         return Refusal.VARIANT_REJECTED, "its quality was never checked; pin it to use it all the same"
     tokens = deployment.demand.longest_tokens
     if variant.context_tokens and tokens > variant.context_tokens:

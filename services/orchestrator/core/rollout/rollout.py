@@ -121,7 +121,7 @@ class _Walk:
         self._waiting = _by_device(r for r in blueprint.replicas if sight.state(r) is None)
 
     def route(self, deployment_id: str) -> tuple[Replica, ...]:
-        """Replicas of one deployment to route to; decides on its leaving ones."""
+        """Replicas of one deployment to route to, as they run; decides on its leaving ones."""
         new = self._new.get(deployment_id, [])
         routed = [r for r in new if self.sight.serves(r)]
         leaving = [r for r in self._leaving.get(deployment_id, []) if r.replica_id not in self.gone]
@@ -131,7 +131,7 @@ class _Walk:
             # A slice that lies under the only ones missing is given up first: they can come in no other way.
             makes_room = bool(missing) and all(self.sight.lies_over(r, old) for r in missing)
             routed += self._leave(old, replaced=settled or makes_room or not old.hold)
-        return tuple(routed)
+        return tuple(self.sight.as_running(r) for r in routed)
 
     def targets(self) -> dict[str, list[tuple[Replica, Intent]]]:
         """What each node shall run, after every route was decided."""

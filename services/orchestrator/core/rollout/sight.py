@@ -16,7 +16,7 @@ class Sight:
 
     def __init__(self, nodes: tuple[Node, ...]) -> None:
         self._nodes = {node.node_id: node for node in nodes}
-        self._reports = {(n.node_id, r.replica_id): r.state for n in nodes for r in n.replicas}
+        self._reports = {(n.node_id, r.replica_id): r for n in nodes for r in n.replicas}
 
     def node(self, node_id: str) -> Node | None:
         """A node as reported."""
@@ -39,6 +39,16 @@ class Sight:
         made = reported(replica.partition, device) if device and device.table else None
         return replace(replica, partition=made) if made and made != replica.partition else replica
 
+    def as_running(self, replica: Replica) -> Replica:
+        """The replica with the variant that its node really runs: a fallback, where the device refused the planned one.
+
+        What follows from a variant (its context, its speed, its name) is then true of what answers.
+        """
+        report = self._reports.get((replica.node_id, replica.replica_id))
+        running = report.variant_id if report else ""
+        found = next((link for link in replica.fallbacks if link.variant_id == running), None)
+        return replace(replica, variant_id=found.variant_id, manifest=found.manifest) if found else replica
+
     def lies_over(self, replica: Replica, old: Replica) -> bool:
         """Whether a replica's slice cannot be made because an older one is in its place."""
         if replica.node_id != old.node_id or self.is_made(replica):
@@ -50,7 +60,8 @@ class Sight:
         node = self._nodes.get(replica.node_id)
         if node is None or node.state is NodeState.LOST:
             return None
-        return self._reports.get((replica.node_id, replica.replica_id))
+        report = self._reports.get((replica.node_id, replica.replica_id))
+        return report.state if report else None
 
     def serves(self, replica: Replica) -> bool:
         """Whether it may be routed to. A node that is merely late goes on serving."""

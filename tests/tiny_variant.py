@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from services.compiler.jobs.limits import JobLimits
 from services.compiler.order import Order
+from services.compiler.recipes import PASSES
 from services.compiler.workshop import Workshop
 from tests.tiny_model import write_tiny_model
 from tradewind.domain.envelope import open_envelope
@@ -24,7 +25,7 @@ from tradewind.v1 import compiler_pb2
 TINY_RECIPE = RecipeFacts(
     name="tiny-f32",
     precision="f32",
-    passes=("grouped-attention", "flat-linear", "repeat-layer"),
+    passes=PASSES,
     compiler_flags=(),
     prefill_chunks=(16, 64),
     decode_batches=(1, 4),

@@ -1,0 +1,62 @@
+"""Pass "device-sampling": the likeliest tokens are found where the logits are.
+
+Each function gives, beside its logits [B, V], the values and ids of the `PICKS` largest of each row, largest first and
+equals by id: what the engine's own sampling would look for. Greedy and top-k sampling read these alone; whoever needs
+the whole row still has it, and on a GPU it crosses to the host only then.
+
+There is no sort and no top-k operator here: IREE's CPU code for both is a loop over single numbers. Rows are cut into
+blocks of blocks; the largest block maxima name the blocks that can hold a pick, and inside a few hundred candidates a
+number's rank is how many others are larger, which every target computes in vectors.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from tradewind.domain.manifest import PICKS
+
+# Numbers under one maximum. Candidates at each level are PICKS times this, and ranking costs their square.
+_FAN = 8
+
+
+def with_picks(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits f32 [B, V], and the values f32 and ids i64 [B, K] of the largest; K is PICKS, or V where that is less."""
+    values, ids = largest(logits, min(PICKS, logits.shape[1]))
+    return logits, values, ids.long()
+
+
+def largest(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values and ids i32 [B, count] of the largest of each row [B, V], largest first, equals by id."""
+    levels = _pyramid(rows, count)
+    top = levels[-1]
+    ids = torch.arange(top.shape[1], dtype=torch.int32).expand(top.shape)
+    ids = _best(top, ids, count)
+    for level in reversed(levels[:-1]):
+        # A number among the largest is in a block whose maximum is among the largest maxima. Ranks are all different
+        # unless a value is no number; an id must be a place in the row even then.
+        inside = torch.arange(_FAN, dtype=torch.int32)
+        ids = (ids[:, :, None] * _FAN + inside).reshape(rows.shape[0], -1).clamp(0, level.shape[1] - 1)
+        ids = _best(level.gather(1, ids.long()), ids, count)
+    ids = ids.clamp(0, rows.shape[1] - 1)
+    return rows.gather(1, ids.long()), ids
+
+
+def _pyramid(rows: torch.Tensor, count: int) -> list[torch.Tensor]:
+    """The rows, the maxima of their blocks, the maxima of those and so on, while there are more than the candidates."""
+    depth = max(0, math.ceil(math.log(rows.shape[1] / (count * _FAN), _FAN)))
+    missing = -rows.shape[1] % _FAN**depth
+    levels = [torch.nn.functional.pad(rows, (0, missing), value=-math.inf) if missing else rows]
+    for _ in range(depth):
+        levels.append(levels[-1].reshape(rows.shape[0], -1, _FAN).amax(-1))
+    return levels
+
+
+def _best(values: torch.Tensor, ids: torch.Tensor, count: int) -> torch.Tensor:
+    """Ids [B, count] of the largest values [B, N], largest first, equals by id."""
+    this, other = values[:, :, None], values[:, None, :]
+    before = (other > this) | ((other == this) & (ids[:, None, :] < ids[:, :, None]))
+    rank = before.to(torch.int32).sum(-1, dtype=torch.int32)
+    place = torch.arange(count, dtype=torch.int32)
+    return torch.where(rank[:, None, :] == place[None, :, None], ids[:, None, :], 0).sum(-1, dtype=torch.int32)

@@ -14,6 +14,7 @@ from services.compiler.export.shapes import WEIGHTS_SCOPE
 from tradewind.domain.errors import CompileFailed
 from tradewind.domain.manifest import Function
 from tradewind.domain.passes import DEVICE_SAMPLING
+from tradewind.iree_arrays import to_host
 
 Logits = npt.NDArray[np.float32]
 
@@ -53,8 +54,8 @@ class Session:
     def _call(self, function: Function, *arguments: npt.NDArray[np.int64]) -> Logits:
         answer = self._module[function.name](*arguments)
         if not isinstance(answer, list | tuple):
-            return np.array(answer, dtype=np.float32)
-        logits, values, ids = (np.array(part) for part in answer)
+            return np.array(to_host(answer), dtype=np.float32)
+        logits, values, ids = (np.array(to_host(part)) for part in answer)
         _check_picks(function.name, logits, values, ids)
         return logits
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from services.node_agent.core.sampling import Choice, Logits, Picks, choose, choose_picked, picks_suffice
+from tradewind.iree_arrays import to_host
 
 
 class Scores:
@@ -46,5 +45,5 @@ class Scores:
 
     def _fetched(self, name: str, held: Any) -> Any:
         if name not in self._here:
-            self._here[name] = np.asarray(held)
+            self._here[name] = to_host(held)
         return self._here[name]

@@ -3,7 +3,7 @@
     python -m bench.compiler.passes build WORK_DIR        # minutes: exports and compiles everything
     python -m bench.compiler.passes time WORK_DIR         # times it, prints a table, writes WORK_DIR/passes.json
 
-The model is a Llama of SmolLM2-135M's widths and vocabulary with 4 layers and random weights. A round calls each
+The model is a Llama of SmolLM2-135M's widths and vocabulary with 2 layers and random weights. A round calls each
 function of each build once; figures are medians. Prompts start at row 0, decode steps write row 100.
 """
 
@@ -57,21 +57,20 @@ def time_all(folder: Path) -> None:
 
 
 def _median_ms(samples: dict[tuple[str, str], list[float]], case: str, function: str) -> float:
-    """Of the function of a case that does this work: its own bucket where it has one, the whole context else."""
+    """Of the function of a case that does this work."""
     (found,) = (spent for (name, of), spent in samples.items() if name == case and of.startswith(function + "_"))
     return 1e3 * statistics.median(found)
 
 
 def _calls(folder: Path, case: Case) -> list[tuple[Function, Callable[[], Any]]]:
-    """One call for each kind of work, by the function with the shortest bucket."""
-    shapes = case.shapes
-    shortest = [f for f in shapes.functions if f.context == shapes.context_buckets[0]]
+    """One call for each kind of work."""
+    functions = list(case.shapes.functions)
     module, weights = folder / f"{case.name}.vmfb", folder / f"{case.name}.irpa"
     if case.caches_as_arguments:
-        return _calls_with_caches(module, weights, shortest)
-    session = Session(module, [weights], shortest, "local-task")
+        return _calls_with_caches(module, weights, functions)
+    session = Session(module, [weights], functions, "local-task")
     calls: list[tuple[Function, Callable[[], Any]]] = []
-    for f in shortest:
+    for f in functions:
         if f.phase == "prefill":
             calls.append((f, lambda f=f: session.prefill(f, [5] * f.tokens, 0, 0)))
         else:

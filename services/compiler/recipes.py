@@ -131,7 +131,7 @@ BOOK: Final[tuple[Recipe, ...]] = (
     _cpu("f16-grouped-gdt", "f16", (DATA_TILING,), "quick decode and slow prefill where f16 is only converted"),
     Recipe(
         _facts("f32-picks", "f32", (), (*PASSES, DEVICE_SAMPLING)),
-        ("cpu:", "vmvx:", "vulkan:"),
+        ("cpu:", "vulkan:"),
         None,
         (),
         "as f32-grouped, with the likeliest tokens found on the device",
@@ -145,6 +145,13 @@ BOOK: Final[tuple[Recipe, ...]] = (
         searched=False,
     ),
     _anywhere_else("f16-gpu", "f16", ("cuda:", "rocm:"), "half the memory of f32, matrix units where there are any"),
+    Recipe(
+        _facts("f16-gpu-picks", "f16", (), (*PASSES, DEVICE_SAMPLING)),
+        ("cuda:", "rocm:"),
+        None,
+        (),
+        "as f16-gpu, and of the logits only the likeliest cross the bus",
+    ),
     _anywhere_else("bf16-gpu", "bf16", ("cuda:", "rocm:"), "as f16, for models whose values f16 cannot hold"),
     _anywhere_else("f32-gpu", "f32", ("cuda:", "rocm:", "vulkan:", "metal:"), "as exact as the source"),
     _anywhere_else("f32-portable", "f32", ("vmvx:",), "runs anywhere, slowly: a fallback, and a second opinion"),

@@ -17,8 +17,9 @@ import torch
 
 from tradewind.domain.manifest import PICKS
 
-# Numbers under one maximum. Candidates at each level are PICKS times this, and ranking costs their square.
-_FAN = 8
+# Numbers under one maximum. Candidates at each level are PICKS times this, and ranking costs their square: of 8 rows of
+# 49,152 logits 0.65 ms with 4 under each, 0.93 with 8, 1.7 with 16 (two threads, Zen 3, best call).
+_FAN = 4
 
 
 def with_picks(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -56,7 +57,9 @@ def _pyramid(rows: torch.Tensor, count: int) -> list[torch.Tensor]:
 def _best(values: torch.Tensor, ids: torch.Tensor, count: int) -> torch.Tensor:
     """Ids [B, count] of the largest values [B, N], largest first, equals by id."""
     this, other = values[:, :, None], values[:, None, :]
-    before = (other > this) | ((other == this) & (ids[:, None, :] < ids[:, :, None]))
+    # Not with & and |: those do not legalise.
+    equal = torch.logical_and(other == this, ids[:, None, :] < ids[:, :, None])
+    before = torch.logical_or(other > this, equal)
     rank = before.to(torch.int32).sum(-1, dtype=torch.int32)
     place = torch.arange(count, dtype=torch.int32)
     return torch.where(rank[:, None, :] == place[None, :, None], ids[:, None, :], 0).sum(-1, dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""A second real device of a node: llvmpipe through Vulkan, with a variant that finds its largest logits itself."""
+"""A variant that finds its largest logits itself, and a second real device of a node: llvmpipe through Vulkan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tradewind.v1 import common_pb2, node_pb2
 
 RECIPE = replace(
     TINY_RECIPE,
-    name="tiny-picks",
+    name="tiny-largest",
     passes=(*TINY_RECIPE.passes, DEVICE_SAMPLING),
     prefill_chunks=(16,),
     decode_batches=(2,),
@@ -94,7 +94,9 @@ async def test_llvmpipe_is_a_device_that_serves(
 
 @pytest.fixture(scope="module")
 def vulkan_variant(llvmpipe: VulkanDevice) -> TinyVariant:
-    return build_tiny_variant(RECIPE, target="vulkan:baseline")
+    # Without the pass: llvmpipe finds other largest logits than there are, see docs/adr/0056.
+    plain = replace(RECIPE, name="tiny-vulkan", passes=TINY_RECIPE.passes)
+    return build_tiny_variant(plain, target="vulkan:baseline")
 
 
 def test_the_whole_device_is_all_there_is() -> None:

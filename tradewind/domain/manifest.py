@@ -17,7 +17,7 @@ they share the KV cache, which lives in the module as mutable globals and holds 
         there is written again before it is read. Needs positions < C.
 
 In a variant with `picks` K > 0 each function gives three tensors: these logits, and of each row the K largest logits,
-f32[B,K], and their token ids, i64[B,K], largest first and equals by id. Logits are the last resort there: an engine
+f32[B,K], and their token ids, i32[B,K], largest first and equals by id. Logits are the last resort there: an engine
 fetches them from the device only for requests that the K largest do not answer.
 """
 

@@ -23,9 +23,8 @@ _FAN = 4
 
 
 def with_picks(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits f32 [B, V], and the values f32 and ids i64 [B, K] of the largest; K is PICKS, or V where that is less."""
-    values, ids = largest(logits, min(PICKS, logits.shape[1]))
-    return logits, values, ids.long()
+    """Logits f32 [B, V], and the values f32 and ids i32 [B, K] of the largest; K is PICKS, or V where that is less."""
+    return logits, *largest(logits, min(PICKS, logits.shape[1]))
 
 
 def largest(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,13 +34,28 @@ def largest(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]
     ids = torch.arange(top.shape[1], dtype=torch.int32).expand(top.shape)
     ids = _best(top, ids, count)
     for level in reversed(levels[:-1]):
-        # A number among the largest is in a block whose maximum is among the largest maxima. Ranks are all different
-        # unless a value is no number; an id must be a place in the row even then.
-        inside = torch.arange(_FAN, dtype=torch.int32)
-        ids = (ids[:, :, None] * _FAN + inside).reshape(rows.shape[0], -1).clamp(0, level.shape[1] - 1)
-        ids = _best(level.gather(1, ids.long()), ids, count)
+        # A number among the largest is in a block whose maximum is among the largest maxima.
+        values = _of_blocks(level, ids)
+        ids = (ids[:, :, None] * _FAN + torch.arange(_FAN, dtype=torch.int32)).reshape(values.shape)
+        ids = _best(values, ids, count)
     ids = ids.clamp(0, rows.shape[1] - 1)
-    return rows.gather(1, ids.long()), ids
+    return _at(rows.reshape(-1, 1), ids, rows.shape[1]).reshape(ids.shape), ids
+
+
+def _of_blocks(level: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+    """The numbers [B, count · _FAN] under some maxima [B, count] of a level [B, N]."""
+    per_row = level.shape[1] // _FAN
+    # Ranks are all different unless a value is no number; a block must be one of the row's even then.
+    return _at(level.reshape(-1, _FAN), blocks.clamp(0, per_row - 1), per_row).reshape(level.shape[0], -1)
+
+
+def _at(table: torch.Tensor, places: torch.Tensor, per_row: int) -> torch.Tensor:
+    """Rows of a table [B · per_row, W] at i32 places [B, N], counted in each row of the batch; [B · N, W].
+
+    By numbers of 32 bits: those of `gather` have 64, which code for Vulkan's baseline cannot take.
+    """
+    starts = torch.arange(places.shape[0], dtype=torch.int32)[:, None] * per_row
+    return table.index_select(0, (places + starts).reshape(-1))
 
 
 def _pyramid(rows: torch.Tensor, count: int) -> list[torch.Tensor]:

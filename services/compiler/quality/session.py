@@ -60,7 +60,7 @@ class Session:
         return logits
 
 
-def _check_picks(name: str, logits: Logits, values: Logits, ids: npt.NDArray[np.int64]) -> None:
+def _check_picks(name: str, logits: Logits, values: Logits, ids: npt.NDArray[np.int32]) -> None:
     """Compares the largest logits that a function found with those that there are.
 
     Raises:

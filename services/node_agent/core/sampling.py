@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tradewind.domain.errors import InvalidField
 
 Logits = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
+Ids = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 MAX_TEMPERATURE: Final = 2.0
 # As the contract says; more would make a message for each token large.

@@ -17,7 +17,7 @@ class Scores:
     Args:
         logits: f32 [B, V]; an array, or one on the device.
         values: f32 [B, K], the largest logits of each row, largest first, equals by id; None where not found.
-        ids: i64 [B, K], their tokens.
+        ids: i32 [B, K], their tokens.
     """
 
     def __init__(self, logits: Any, values: Any = None, ids: Any = None) -> None:

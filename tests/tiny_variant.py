@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from services.compiler.jobs.limits import JobLimits
 from services.compiler.order import Order
+from services.compiler.recipes import PASSES
+from services.compiler.targets import find_target
 from services.compiler.workshop import Workshop
 from tests.tiny_model import write_tiny_model
 from tradewind.domain.envelope import open_envelope
@@ -24,7 +26,7 @@ from tradewind.v1 import compiler_pb2
 TINY_RECIPE = RecipeFacts(
     name="tiny-f32",
     precision="f32",
-    passes=("grouped-attention", "flat-linear", "repeat-layer"),
+    passes=PASSES,
     compiler_flags=(),
     prefill_chunks=(16, 64),
     decode_batches=(1, 4),
@@ -69,13 +71,15 @@ def tiny_state_dir() -> Path:
     return Path(tempfile.gettempdir()) / f"tradewind-tests-{getpass.getuser()}"
 
 
-def build_tiny_variant(recipe: RecipeFacts = TINY_RECIPE, state_dir: Path | None = None, seed: int = 0) -> TinyVariant:
+def build_tiny_variant(
+    recipe: RecipeFacts = TINY_RECIPE, state_dir: Path | None = None, seed: int = 0, target: str = "cpu:host"
+) -> TinyVariant:
     """Builds the variant, or finds it built before. Blocks; call it outside of an event loop."""
-    return asyncio.run(build_tiny_variant_async(recipe, state_dir, seed))
+    return asyncio.run(build_tiny_variant_async(recipe, state_dir, seed, target))
 
 
 async def build_tiny_variant_async(
-    recipe: RecipeFacts = TINY_RECIPE, state_dir: Path | None = None, seed: int = 0
+    recipe: RecipeFacts = TINY_RECIPE, state_dir: Path | None = None, seed: int = 0, target: str = "cpu:host"
 ) -> TinyVariant:
     """As `build_tiny_variant`, inside an event loop."""
     state_dir = state_dir or tiny_state_dir()
@@ -87,11 +91,14 @@ async def build_tiny_variant_async(
         workshop = Workshop(state_dir, TINY_LIMITS)
         try:
             stored = await workshop.importer.import_model(folder, lambda _stage, _share: None)
-            order = Order(stored, recipe, workshop.targets[0])
+            order = Order(stored, recipe, find_target(target, workshop.targets))
             variant = await workshop.builder.build(order, lambda _stage, _share: None)
         finally:
             workshop.close()
-    assert variant.state == compiler_pb2.VARIANT_STATE_ADMITTED, variant.state_reason
+    checked = (
+        compiler_pb2.VARIANT_STATE_ADMITTED if order.target.runnable_here else compiler_pb2.VARIANT_STATE_UNCHECKED
+    )
+    assert variant.state == checked, variant.state_reason
     envelope = workshop.blobs.existing(variant.manifest.digest).read_bytes()
     public_key_file = state_dir / "keys" / "compiler.pub"
     public_key = load_pem_public_key(public_key_file.read_bytes())

@@ -14,6 +14,7 @@ from typing import Any, Final
 from services.compiler.built_module import check_built_for
 from services.compiler.jobs.runner import PEAK, JobRunner, Report
 from services.compiler.order import Order
+from services.compiler.passes.form import CHANGE_WEIGHTS
 from services.compiler.store.blobs import BlobStore
 from services.compiler.store.index import Index, key_of
 from services.compiler.toolchain import find_iree_compile, toolchain_versions
@@ -175,4 +176,5 @@ def _weights_path(order: Order, folder: Path) -> Path:
 
 def _weights_key(order: Order) -> str:
     recipe = order.recipe
-    return key_of("weights", order.model.model.model_id, recipe.precision, recipe.passes, toolchain_versions())
+    passes = tuple(name for name in recipe.passes if name in CHANGE_WEIGHTS)
+    return key_of("weights", order.model.model.model_id, recipe.precision, passes, toolchain_versions())

@@ -8,19 +8,47 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from services.compiler.passes.form import PACKED_LINEARS, SIBLING_LINEARS, SLOT_ATTENTION
+from services.compiler.passes.context_buckets import buckets_of
+from services.compiler.passes.form import NOT_OF_GRAPHS
 from services.compiler.targets import GPU_BF16, GPU_F16
 from tradewind.domain.errors import InvalidField
 from tradewind.domain.manifest import RecipeFacts
+from tradewind.domain.passes import (
+    CACHE_IN_PLACE,
+    CONTEXT_BUCKETS,
+    DEVICE_SAMPLING,
+    FLAT_LINEAR,
+    GROUPED_ATTENTION,
+    LAST_TOKEN_LOGITS,
+    NARROW_WEIGHTS,
+    PACKED_LINEARS,
+    REPEAT_LAYER,
+    SIBLING_LINEARS,
+    SLOT_ATTENTION,
+)
 
-# Passes that every recipe of the book applies, in order; see services/compiler/export.
-PASSES: Final = ("grouped-attention", "flat-linear", "repeat-layer")
-# Linears and attention as kernels written for AVX2; see services/compiler/kernels.
-KERNEL_PASSES: Final = (SLOT_ATTENTION, PACKED_LINEARS, SIBLING_LINEARS, "repeat-layer")
+# Passes of recipes without kernels, in order; see services/compiler/passes.
+PASSES: Final = (
+    CACHE_IN_PLACE,
+    CONTEXT_BUCKETS,
+    GROUPED_ATTENTION,
+    FLAT_LINEAR,
+    LAST_TOKEN_LOGITS,
+    REPEAT_LAYER,
+)
+# Linears and attention as kernels written for AVX2; see services/compiler/kernels. The attention's cost goes by the
+# rows that are written, so that one bucket serves all contexts.
+KERNEL_PASSES: Final = (
+    CACHE_IN_PLACE,
+    SLOT_ATTENTION,
+    FLAT_LINEAR,
+    PACKED_LINEARS,
+    SIBLING_LINEARS,
+    LAST_TOKEN_LOGITS,
+    REPEAT_LAYER,
+)
 # Without these the kernels' instructions are illegal.
 KERNEL_FEATURES: Final = frozenset({"avx2", "fma", "f16c"})
-# Added where the CPU cannot compute in the recipe's precision: weights are kept in it, arithmetic is f32.
-NARROW_WEIGHTS: Final = "narrow-weights"
 # What a target must have one of to compute in a precision; without it bf16 took seconds for each token on Zen 3.
 _COMPUTES: Final = {"bf16": frozenset({"avx512_bf16", GPU_BF16}), "f16": frozenset({"f16c", GPU_F16})}
 # Packs weights once, at load, into the tiles that the kernels read. A win with AVX-512; with AVX2 alone timings
@@ -101,6 +129,14 @@ BOOK: Final[tuple[Recipe, ...]] = (
     _kernels("w4-kernels", "w4", "4-bit weights in groups, 8-bit activations; needs AVX2"),
     _kernels("w8-kernels", "w8", "8-bit weights in groups, 14-bit activations; needs AVX2"),
     _cpu("f16-grouped-gdt", "f16", (DATA_TILING,), "quick decode and slow prefill where f16 is only converted"),
+    Recipe(
+        _facts("f32-picks", "f32", (), (*PASSES, DEVICE_SAMPLING)),
+        ("cpu:",),
+        None,
+        (),
+        "as f32-grouped, with the likeliest tokens found on the device",
+        searched=False,
+    ),
     _cpu(
         "bf16-early-data-tiling",
         "bf16",
@@ -109,6 +145,13 @@ BOOK: Final[tuple[Recipe, ...]] = (
         searched=False,
     ),
     _anywhere_else("f16-gpu", "f16", ("cuda:", "rocm:"), "half the memory of f32, matrix units where there are any"),
+    Recipe(
+        _facts("f16-gpu-picks", "f16", (), (*PASSES, DEVICE_SAMPLING)),
+        ("cuda:", "rocm:"),
+        None,
+        (),
+        "as f16-gpu, and of the logits only the likeliest cross the bus",
+    ),
     _anywhere_else("bf16-gpu", "bf16", ("cuda:", "rocm:"), "as f16, for models whose values f16 cannot hold"),
     _anywhere_else("f32-gpu", "f32", ("cuda:", "rocm:", "vulkan:", "metal:"), "as exact as the source"),
     _anywhere_else("f32-portable", "f32", ("vmvx:",), "runs anywhere, slowly: a fallback, and a second opinion"),
@@ -177,8 +220,14 @@ def fit(recipe: Recipe, features: frozenset[str], model_context_tokens: int, wan
     if 0 < wanted_context_tokens < LEAST_CONTEXT_TOKENS:
         raise InvalidField("context_tokens", f"{wanted_context_tokens} is below the least, {LEAST_CONTEXT_TOKENS}")
     context = wanted_context_tokens or min(facts.context_buckets[-1], model_context_tokens)
-    buckets = (*(b for b in facts.context_buckets if b < context), context)
+    buckets = buckets_of(facts.passes, facts.context_buckets, context)
     chunks = tuple(c for c in facts.prefill_chunks if c <= context) or (context,)
     needed = _COMPUTES.get(facts.precision)
-    passes = facts.passes if needed is None or needed & features else (*facts.passes, NARROW_WEIGHTS)
+    # Where the CPU cannot compute in the recipe's precision, weights are kept in it and arithmetic is f32.
+    passes = facts.passes if needed is None or needed & features else (NARROW_WEIGHTS, *facts.passes)
     return replace(facts, passes=passes, context_buckets=buckets, prefill_chunks=chunks)
+
+
+def cut_to_graph(facts: RecipeFacts) -> RecipeFacts:
+    """A fitted recipe for a graph that takes its past: without the passes that would find nothing to change."""
+    return replace(facts, passes=tuple(name for name in facts.passes if name not in NOT_OF_GRAPHS))

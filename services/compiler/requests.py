@@ -10,9 +10,18 @@ from typing import Final
 from services.compiler.importing import StoredModel
 from services.compiler.infer.variant import infer_facts_of
 from services.compiler.order import Order
-from services.compiler.recipes import Recipe, check_runs, default_recipes, find_recipe, fit, offered_recipes
+from services.compiler.recipes import (
+    Recipe,
+    check_runs,
+    cut_to_graph,
+    default_recipes,
+    find_recipe,
+    fit,
+    offered_recipes,
+)
 from services.compiler.search.verdict_words import floor_of
 from services.compiler.sources.detection import Form
+from services.compiler.sources.normal_form import GRAPH
 from services.compiler.targets import Target, choose_targets
 from tradewind.domain.errors import InvalidField, UnsupportedModel
 from tradewind.domain.manifest import RecipeFacts
@@ -103,7 +112,8 @@ def search_orders(
 def _fitted(recipe: Recipe, target: Target, model: StoredModel, context_tokens: int) -> RecipeFacts:
     facts = model.model
     if facts.task != compiler_pb2.MODEL_TASK_INFER:
-        return fit(recipe, target.features, facts.context_tokens, context_tokens)
+        fitted = fit(recipe, target.features, facts.context_tokens, context_tokens)
+        return cut_to_graph(fitted) if GRAPH in model.build_files else fitted
     if model.program is not None and recipe.facts.precision != _PROGRAM_PRECISION:
         raise InvalidField(
             "recipes", f"{recipe.name!r} changes the precision, which a model of this form keeps; use f32"

@@ -13,7 +13,8 @@ from services.compiler.quality.comparison import Figures
 from services.compiler.quality.thresholds import judge
 from services.compiler.toolchain import toolchain_versions
 from tradewind.domain.infer_manifest import AnyManifest
-from tradewind.domain.manifest import Canary, FileRef, VariantManifest
+from tradewind.domain.manifest import PICKS, Canary, FileRef, VariantManifest
+from tradewind.domain.passes import DEVICE_SAMPLING
 from tradewind.v1 import compiler_pb2
 
 
@@ -53,6 +54,7 @@ def manifest_of(
         canary=Canary(tuple(canary["prompt"]), tuple(canary["continuation"])),
         memory_bytes=memory_bytes,
         toolchain=toolchain_versions(),
+        picks=min(PICKS, model.vocabulary_size) if DEVICE_SAMPLING in order.recipe.passes else 0,
     )
 
 

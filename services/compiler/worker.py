@@ -40,10 +40,10 @@ def export(job: Job) -> Job:
     from services.compiler.export.generator import export_mlir, save_weights
     from services.compiler.export.shapes import Shapes
     from services.compiler.passes.form import form_of
-    from services.compiler.recipes import NARROW_WEIGHTS
     from services.compiler.search.cut import cut_layers
     from services.compiler.sources.loading import torch_type
     from services.compiler.sources.normal_form import load_generator
+    from tradewind.domain.passes import NARROW_WEIGHTS
 
     say("loading weights", 0.05)
     narrow = NARROW_WEIGHTS in job["passes"]

@@ -25,6 +25,7 @@ from services.node_agent.core.target import ReplicaSpec, Target
 from services.node_agent.devices.discovery import discover_cpu, offered_cpus
 from services.node_agent.devices.inventory import Inventory
 from services.node_agent.devices.port import DeviceKind
+from services.node_agent.devices.vulkan import VulkanDevice, discover_vulkan
 from services.node_agent.gpu.discovery import Boards, discover_in_time
 from services.node_agent.gpu.executor.look import Held
 from services.node_agent.gpu.helper.client import HelperClient
@@ -88,7 +89,7 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     structlog.contextvars.bind_contextvars(node=node_id)
     cpu = discover_cpu(offered_cpus(settings.cpu_ids, os.sched_getaffinity(0)), settings.tdp_w)
     found = await _found(settings)
-    inventory = Inventory([cpu, *found.devices])
+    inventory = Inventory([cpu, *found.devices, *await _through_vulkan(settings, found)])
     store = ArtifactStore(folder.artifacts, settings.cache_limit_bytes)
     compiler = open_channel(settings.compiler_address)
     life.on_stop(lambda: compiler.close(None))
@@ -240,6 +241,13 @@ async def _found(settings: NodeAgentSettings) -> Boards:
     if settings.gpus == "off" and not settings.simulated_machine:
         return Boards()
     return await discover_in_time(settings.simulated_machine, settings.gpu_helper)
+
+
+async def _through_vulkan(settings: NodeAgentSettings, found: Boards) -> tuple[VulkanDevice, ...]:
+    """Devices that only Vulkan reaches, where they are wanted."""
+    if settings.vulkan == "off":
+        return ()
+    return await asyncio.to_thread(discover_vulkan, [board.facts.device_id for board in found.devices])
 
 
 async def _meter(inventory: Inventory, fleet: Fleet, period_s: float) -> None:

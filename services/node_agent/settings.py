@@ -27,6 +27,7 @@ class NodeAgentSettings(ServiceSettings):
         drain_limit_s: how long requests in hand may take when the agent stops.
         cache_limit_bytes: most bytes of artifacts kept that no replica needs.
         gpus: "auto" offers NVIDIA boards where there are any; "off" leaves them alone.
+        vulkan: "on" offers what IREE reaches through Vulkan; llvmpipe computes on the offered CPUs, too.
         simulated_machine: boards to simulate instead, such as "h100-80x2"; every figure of them says so.
         tdp_w: thermal design power of the processor, for modelled energy; 0 when not known.
         gpu_helper: socket of the privileged helper, through which boards are cut and their power is set; "" for none.
@@ -49,6 +50,7 @@ class NodeAgentSettings(ServiceSettings):
     drain_limit_s: float = Field(default=30.0, ge=0, le=3600)
     cache_limit_bytes: int = Field(default=20 << 30, ge=0)
     gpus: Literal["auto", "off"] = "auto"
+    vulkan: Literal["on", "off"] = "off"
     simulated_machine: str = ""
     tdp_w: float = Field(default=0.0, ge=0, le=2000)
     gpu_helper: str = ""

@@ -7,9 +7,10 @@ import pytest
 from services.compiler.export.shapes import Shapes
 from services.compiler.host_cpu import read_host_cpu
 from services.compiler.quality.thresholds import TABLE
-from services.compiler.recipes import BOOK, NARROW_WEIGHTS, default_recipes, find_recipe, fit
+from services.compiler.recipes import BOOK, default_recipes, find_recipe, fit
 from services.compiler.targets import choose_targets, known_targets
 from tradewind.domain.errors import InvalidField
+from tradewind.domain.passes import NARROW_WEIGHTS
 
 TARGETS = known_targets("test")
 

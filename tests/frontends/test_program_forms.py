@@ -17,6 +17,7 @@ from services.compiler.sources.mlir_program import _interpreted, import_mlir
 from services.compiler.sources.normal_form import PROGRAM, load_graph
 from services.compiler.sources.onnx.importing import import_onnx
 from services.compiler.sources.torch_module import import_pt2
+from tradewind.domain.errors import UnsupportedModel
 from tradewind.domain.tensors import TensorSpec
 
 ADD_STABLEHLO = """func.func @main(%a: tensor<2x3xf32>, %b: tensor<2x3xf32>) -> tensor<2x3xf32> {
@@ -107,6 +108,54 @@ def test_a_keras_network_of_convolutions(tmp_path: Path) -> None:
     assert [(t["name"], t["shape"]) for t in facts["inputs"]] == [("image", [-1, 8, 8, 3])]
     for got, wanted in graph_answers(tmp_path / "out", tmp_path / "answers"):
         assert relative_error(got, wanted) < 1e-5
+
+
+def test_what_onnx_lacks_goes_through_xla_with_its_names_and_answers(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    from services.compiler.sources.tensorflow.importing import import_saved_model
+
+    tf.random.set_seed(0)
+    module = tf.Module()
+    module.weight = tf.Variable(tf.random.normal([4, 3]))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def run(x: Any) -> dict[str, Any]:
+        product = tf.matmul(x, module.weight)
+        return {"gamma": tf.math.lgamma(tf.abs(product) + 1), "also": product}
+
+    module.run = run
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"serving_default": run})
+    facts = import_saved_model(tmp_path / "saved", tmp_path / "out", tmp_path / "answers", quiet)
+    assert facts["architecture"] == "TensorFlowProgram"
+    assert [(t["name"], t["shape"]) for t in facts["inputs"]] == [("x", [1, 4])]
+    program = (tmp_path / "out" / PROGRAM).read_text(encoding="utf-8")
+    assert "stablehlo." in program and ".py" not in program, "no places of anybody's files"
+    answers = Answers.load(tmp_path / "answers")
+    outputs = [TensorSpec(t["name"], "f32", (1, 3)) for t in facts["outputs"]]
+    inputs = [TensorSpec("x", "f32", (1, 4))]
+    session = InferSession(_interpreted(tmp_path / "out" / PROGRAM, tmp_path), [], inputs, outputs, "local-task")
+    got = session.run(InferShapes((), (), facts["program"]["fixed"]).functions[0], list(answers.samples))[0]
+    for spec, array in zip(outputs, got, strict=True):
+        assert relative_error(array, answers.outputs[0][spec.name]) < 1e-5
+
+
+def test_what_neither_way_takes_is_refused_with_both_reasons(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    from services.compiler.sources.tensorflow.importing import import_saved_model
+
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec([3, None], tf.float32, name="x")])
+    def run(x: Any) -> dict[str, Any]:
+        return {"y": tf.math.lgamma(x)}
+
+    module.run = run
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"serving_default": run})
+    with pytest.raises(UnsupportedModel, match=r"Lgamma.*second way.*'x' has open sizes \[3, None\].*fix them"):
+        import_saved_model(tmp_path / "saved", tmp_path / "out", tmp_path / "answers", quiet)
+    assert not (tmp_path / "out" / PROGRAM).exists()
 
 
 def test_an_8_bit_graph(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from services.node_agent.core.sampling import Logits
 from services.node_agent.core.shapes import Shapes
-from services.node_agent.replica.model import Logits, Tokens
+from services.node_agent.replica.model import Tokens
+from services.node_agent.replica.scores import Scores
 from tradewind.domain.manifest import Function
 
 VOCABULARY_SIZE = 97
@@ -37,14 +39,19 @@ class CacheModel:
     Args:
         of: the shapes.
         before_call: called with the function before each call, on the engine's thread.
+        picks: largest logits that calls give beside all of them.
+
+    Attributes:
+        whole: whether calls give all logits; only a model with picks can do without.
     """
 
-    def __init__(self, of: Shapes, before_call: Callable[[Function], None] = lambda _: None) -> None:
+    def __init__(self, of: Shapes, before_call: Callable[[Function], None] = lambda _: None, picks: int = 0) -> None:
+        self._picks, self.whole = picks, True
         self.cache = np.full((of.slots, of.cache_tokens), GARBAGE, np.int64)
         self.calls: list[Function] = []
         self._before_call = before_call
 
-    def prefill(self, function: Function, tokens: Tokens, slot: int, start: int) -> Logits:
+    def prefill(self, function: Function, tokens: Tokens, slot: int, start: int) -> Scores:
         self._called(function)
         length = len(tokens)
         assert 1 <= length <= function.tokens
@@ -53,9 +60,9 @@ class CacheModel:
         assert start + function.tokens <= len(rows)
         rows[start : start + function.tokens] = GARBAGE
         rows[start : start + length] = tokens
-        return logits_of(rows[: start + length])
+        return self._scores([logits_of(rows[: start + length])])
 
-    def decode(self, function: Function, tokens: Sequence[int], positions: Sequence[int]) -> Logits:
+    def decode(self, function: Function, tokens: Sequence[int], positions: Sequence[int]) -> Scores:
         self._called(function)
         assert len(tokens) == len(positions) == function.batch
         answers = []
@@ -66,7 +73,15 @@ class CacheModel:
                 continue
             self.cache[slot, position] = token
             answers.append(logits_of(self.cache[slot, : position + 1]))
-        return np.stack(answers)
+        return self._scores(answers)
+
+    def _scores(self, rows: list[Logits]) -> Scores:
+        """With picks, logits that nobody may need are not there to be looked at."""
+        logits = np.stack(rows)
+        if not self._picks:
+            return Scores(logits)
+        ids = np.argsort(-logits, axis=1, kind="stable")[:, : self._picks]
+        return Scores(logits if self.whole else None, np.take_along_axis(logits, ids, 1), ids)
 
     def _called(self, function: Function) -> None:
         self._before_call(function)

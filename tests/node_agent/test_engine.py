@@ -52,8 +52,9 @@ class Bench:
         of: Shapes,
         policy: Policy | None = None,
         before_call: Callable[[Function], None] = lambda _: None,
+        picks: int = 0,
     ) -> None:
-        self.model = CacheModel(of, before_call)
+        self.model = CacheModel(of, before_call, picks)
         self.faults: list[BaseException] = []
         clocks = Clocks(time.monotonic, time.process_time)
         self.engine = Engine(self.model, of, policy or Policy(), clocks, self.faults.append)

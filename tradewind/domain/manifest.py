@@ -15,6 +15,10 @@ they share the KV cache, which lives in the module as mutable globals and holds 
         One token for each of slots 0…B-1; row i writes row positions[i] of slot i and attends to rows up to it. A slot
         that takes no part passes the position its next token will be written at (0 when free): the garbage written
         there is written again before it is read. Needs positions < C.
+
+In a variant with `picks` K > 0 each function gives three tensors: these logits, and of each row the K largest logits,
+f32[B,K], and their token ids, i32[B,K], largest first and equals by id. Logits are the last resort there: an engine
+fetches them from the device only for requests that the K largest do not answer.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 ABI: Final = "tradewind.generate/1"
+# Largest logits that functions with picks give: more than top-k sampling is asked for, few enough to send each step.
+PICKS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,7 @@ class VariantManifest:
         context_tokens: longest sequence (prompt and output) it serves; at most max of the context buckets.
         cache_tokens: rows of the cache for each slot.
         weights_scope: parameter scope the module asks for.
+        picks: largest logits that functions give beside all of them; 0 for none.
     """
 
     model_id: str
@@ -112,10 +119,14 @@ class VariantManifest:
     memory_bytes: int
     abi: str = ABI
     toolchain: dict[str, str] = field(default_factory=dict)
+    picks: int = 0
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        """Canonical JSON. Without picks it is that of engines which do not know them."""
+        fields = asdict(self)
+        if not self.picks:
+            del fields["picks"]
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
     @property
     def variant_id(self) -> str:

@@ -15,6 +15,7 @@ import torch
 
 from services.compiler.export.decoder import CacheRows
 from services.compiler.export.shapes import Shapes
+from services.compiler.passes.form import PLAIN, Form
 
 
 class PastDecoder(Protocol):
@@ -38,16 +39,17 @@ class PastDecoder(Protocol):
 class CachedGraph(torch.nn.Module):
     """A decoder with its past as buffers, which become mutable globals of the compiled module."""
 
-    def __init__(self, model: Any, cache: Any, shapes: Shapes) -> None:
+    def __init__(self, model: Any, cache: Any, shapes: Shapes, form: Form = PLAIN) -> None:
         """Wraps a decoder.
 
         Args:
             model: a PastDecoder and torch.nn.Module.
             cache: `layers` with buffers `k` and `v` [slots, rows, KV, d].
             shapes: sizes of the functions and the cache.
+            form: what the passes make of it; those of attention and layers do not reach into a graph.
         """
         super().__init__()
-        self.model, self.cache, self.shapes = model, cache, shapes
+        self.model, self.cache, self.shapes, self.form = model, cache, shapes, form
 
     def prefill(
         self, tokens: torch.Tensor, slot: torch.Tensor, start: torch.Tensor, length: torch.Tensor, context: int

@@ -5,7 +5,7 @@ Exports to MLIR; neither compiles nor runs. See `tradewind.domain.manifest` for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
@@ -13,47 +13,29 @@ from typing import Any, Final
 import torch
 from iree.turbine.aot.compiled_module import ExportTargetDef
 
-from services.compiler.export.attention import (
-    ATTENTION_NAME,
-    FirstSlotsCache,
-    OneSlotCache,
-    SlotCache,
-    flatten_linears,
-    grouped_attention,
-)
 from services.compiler.export.cached_graph import CachedGraph
-from services.compiler.export.decoder import CacheRows, cache_rows_of, find_layers
-from services.compiler.export.layers import only_first_layer, repeat_layer
+from services.compiler.export.decoder import cache_rows_of, find_layers
 from services.compiler.export.shapes import WEIGHTS_SCOPE, Shapes
 from services.compiler.kernels.lowering import lower_kernels
+from services.compiler.passes import last_token
 from services.compiler.passes import slot_attention as slots_of_call
-from services.compiler.passes.form import PLAIN, Form
+from services.compiler.passes.cache_in_place import FirstSlotsCache, KvCache, OneSlotCache, SlotCache, start_caches
+from services.compiler.passes.device_sampling import with_picks
+from services.compiler.passes.flat_linear import flatten_linears
+from services.compiler.passes.form import ATTENTIONS, PLAIN, Form
+from services.compiler.passes.fused_attention import fused_attention
+from services.compiler.passes.grouped_attention import grouped_attention
 from services.compiler.passes.packed_linears import pack_linears
+from services.compiler.passes.repeat_layer import only_first_layer, repeat_layer
 from services.compiler.passes.sibling_linears import find_siblings, join_siblings
-from tradewind.domain.errors import UnsupportedModel
+from tradewind.domain.errors import InvalidField, UnsupportedModel
 from tradewind.domain.manifest import Function
+from tradewind.domain.passes import FUSED_ATTENTION, GROUPED_ATTENTION, SLOT_ATTENTION
 
-# Two for each layer; 256 layers are twice what the deepest supported model has. See `_distinct_start`.
-_MOST_CACHES: Final = 512
-
-
-class LayerCache(torch.nn.Module):
-    """K and V of one layer for every slot."""
-
-    def __init__(self, places: tuple[int, int], rows: CacheRows, dtype: torch.dtype) -> None:
-        """Zeroed buffers [slots, rows, KV, d]."""
-        super().__init__()
-        self.register_buffer("k", torch.zeros((*places, *rows.key), dtype=dtype))
-        self.register_buffer("v", torch.zeros((*places, *rows.value), dtype=dtype))
-
-
-class KvCache(torch.nn.Module):
-    """The cache of every layer."""
-
-    def __init__(self, layers: Sequence[CacheRows], places: tuple[int, int], dtype: torch.dtype) -> None:
-        """Zeroed buffers for each layer: `places` are slots and rows of a slot."""
-        super().__init__()
-        self.layers = torch.nn.ModuleList(LayerCache(places, rows, dtype) for rows in layers)
+# Attention functions that are the same for all calls; slot-attention is made for each.
+_ATTENTIONS: Final = {GROUPED_ATTENTION: grouped_attention, FUSED_ATTENTION: fused_attention}
+# Under this name they are known to transformers, which takes no other name than one that is registered.
+_REGISTERED: Final = "tradewind_"
 
 
 class Generator(torch.nn.Module):
@@ -66,12 +48,13 @@ class Generator(torch.nn.Module):
             model: a causal LM; changed in place.
             shapes: sizes of the functions and the cache.
             dtype: what it computes in, and keeps its cache in.
-            form: what its linears and attention become.
+            form: what the passes make of it.
         """
         super().__init__()
-        self._form = form
-        _attend_with(model, ATTENTION_NAME, grouped_attention)
-        flatten_linears(model)
+        self.form = form
+        _attend_with(model, form.attention, _ATTENTIONS.get(form.attention, grouped_attention))
+        if form.flat:
+            flatten_linears(model)
         self.model = model
         self.shapes = shapes
         # Rows past the context hold padding only; learned position tables end with the context.
@@ -99,9 +82,9 @@ class Generator(torch.nn.Module):
 
     def _cache_of(self, kind: type[SlotCache], slots: torch.Tensor, rows: torch.Tensor, context: int) -> SlotCache:
         """The cache for one call; attention over slots is made for the call, too."""
-        if not self._form.slot_attention:
+        if self.form.attention != SLOT_ATTENTION:
             return kind(self._buffers_by_layer(), slots, rows, context)
-        _attend_with(self.model, slots_of_call.ATTENTION_NAME, slots_of_call.slot_attention(slots, rows))
+        _attend_with(self.model, SLOT_ATTENTION, slots_of_call.slot_attention(slots, rows))
         return slots_of_call.WholeCache(self._buffers_by_layer(), slots, rows, context)
 
     def _logits(
@@ -115,10 +98,9 @@ class Generator(torch.nn.Module):
             attention_mask=mask,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=kept,
+            **last_token.ask(kept, self.form.last_token),
         )
-        logits: torch.Tensor = output.logits[:, -1].float()
-        return logits
+        return last_token.logits_of(output.logits, kept, self.form.last_token)
 
     def _buffers_by_layer(self) -> list[tuple[Any, Any]]:
         return [(layer.k, layer.v) for layer in self.cache.layers]
@@ -127,8 +109,8 @@ class Generator(torch.nn.Module):
 def _attend_with(model: Any, name: str, function: Any) -> None:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    ALL_ATTENTION_FUNCTIONS.register(name, function)
-    model.set_attn_implementation(name)
+    ALL_ATTENTION_FUNCTIONS.register(_REGISTERED + name, function)
+    model.set_attn_implementation(_REGISTERED + name)
 
 
 def wrap(model: Any, shapes: Shapes, dtype: torch.dtype, form: Form = PLAIN) -> Any:
@@ -136,13 +118,17 @@ def wrap(model: Any, shapes: Shapes, dtype: torch.dtype, form: Form = PLAIN) -> 
 
     Raises:
         UnsupportedModel: a graph cannot take the form.
+        InvalidField: no attention for a model of layers.
     """
     if hasattr(model, "cache_rows"):
-        if form != PLAIN:
+        if form.kernels:
             raise UnsupportedModel(
                 "a graph with a past takes no kernels yet; build it with a recipe such as f32-grouped"
             )
-        return CachedGraph(model, KvCache(model.cache_rows, (shapes.slots, shapes.cache_tokens), dtype), shapes)
+        cache = KvCache(model.cache_rows, (shapes.slots, shapes.cache_tokens), dtype)
+        return CachedGraph(model, cache, shapes, form)
+    if not form.attention:
+        raise InvalidField("passes", f"a model of layers needs an attention: {', '.join(ATTENTIONS)}")
     return Generator(model, shapes, dtype, form)
 
 
@@ -161,7 +147,7 @@ def export_mlir(
         shapes: which functions.
         path: file to write.
         dtype: what the model computes in.
-        form: what its linears and attention become.
+        form: what the passes make of it.
         report: hears the name of the function that is traced, and the share done.
 
     Returns:
@@ -173,15 +159,15 @@ def export_mlir(
     generator = wrap(model, shapes, dtype, form).eval()
     aot.externalize_module_parameters(model, external_scope=WEIGHTS_SCOPE)
     # Named as parameters too, though no archive has them: turbine would write their zeros into the module, and cannot
-    # for bf16. `_start_caches` gives them their start.
+    # for bf16. `start_caches` gives them their start.
     aot.externalize_module_parameters(generator.cache, external_scope=WEIGHTS_SCOPE, prefix="cache")
     programs: Any = FxPrograms()  # type: ignore[no-untyped-call]
     for index, function in enumerate(shapes.functions):
         report(function.name, (index + 1) / (len(shapes.functions) + 2))
         programs.programs[function.name] = ExportTargetDef(export_function(generator, function))
     exported = aot.export(programs)
-    _start_caches(exported.mlir_module)
-    if form != PLAIN:
+    start_caches(exported.mlir_module)
+    if form.kernels:
         lower_kernels(exported.mlir_module)
     exported.save_mlir(str(path))
     return sum(buffer.numel() * buffer.element_size() for buffer in generator.cache.buffers())
@@ -193,7 +179,7 @@ def export_function(generator: Any, function: Function) -> Any:
 
     call, arguments = _call_of(generator, function)
     layers = find_layers(generator.model)
-    repeated = layers is not None and layers.alike
+    repeated = generator.form.repeated and layers is not None and layers.alike
     with torch.no_grad(), only_first_layer(layers, generator.cache) if layers and repeated else nullcontext():
         program = torch.export.export(call, arguments, strict=False)
         program = program.run_decompositions(current_aot_decompositions() or {})
@@ -208,17 +194,19 @@ class _Call(torch.nn.Module):
         self.root = root
         self._context = context
 
+    def _answer(self, logits: torch.Tensor) -> Any:
+        """Logits [B, V], and with "device-sampling" the likeliest of them."""
+        return with_picks(logits) if self.root.form.sampling else logits
+
 
 class _PrefillCall(_Call):
-    def forward(self, tokens: Any, slot: Any, start: Any, length: Any) -> torch.Tensor:
-        logits: torch.Tensor = self.root.prefill(tokens, slot, start, length, self._context)
-        return logits
+    def forward(self, tokens: Any, slot: Any, start: Any, length: Any) -> Any:
+        return self._answer(self.root.prefill(tokens, slot, start, length, self._context))
 
 
 class _DecodeCall(_Call):
-    def forward(self, tokens: Any, positions: Any) -> torch.Tensor:
-        logits: torch.Tensor = self.root.decode(tokens, positions, self._context)
-        return logits
+    def forward(self, tokens: Any, positions: Any) -> Any:
+        return self._answer(self.root.decode(tokens, positions, self._context))
 
 
 def _call_of(generator: Any, function: Function) -> tuple[_Call, tuple[torch.Tensor, ...]]:
@@ -228,34 +216,6 @@ def _call_of(generator: Any, function: Function) -> tuple[_Call, tuple[torch.Ten
         return _PrefillCall(generator, function.context), (tokens, zero, zero.clone(), one)
     tokens = torch.zeros(function.batch, dtype=torch.long)
     return _DecodeCall(generator, function.context), (tokens, tokens.clone())
-
-
-def _start_caches(module: Any) -> None:
-    """Gives each cache one number to start from.
-
-    The numbers differ: IREE 3.13 lets mutable globals that start from equal splats share one buffer, and then updates
-    it in place for all of them (answers are garbage; `tests/compiler/test_parity.py` would see it). Any finite number
-    does: rows that were never written have weight 0 in attention.
-    """
-    from iree.compiler import ir
-
-    with module.context:
-        caches = [
-            operation
-            for operation in module.regions[0].blocks[0].operations
-            if operation.operation.name == "util.global" and "is_mutable" in operation.attributes
-        ]
-        for index, operation in enumerate(caches):
-            shape = ir.RankedTensorType(ir.TypeAttr(operation.attributes["type"]).value)
-            number = ir.FloatAttr.get(shape.element_type, _distinct_start(index), loc=ir.Location.unknown())
-            operation.attributes["initial_value"] = ir.DenseElementsAttr.get_splat(shape, number)
-
-
-def _distinct_start(index: int) -> float:
-    """A number of its own for each index: whole numbers up to 256 of both signs are exact in bf16."""
-    if index >= _MOST_CACHES:
-        raise ValueError(f"more than {_MOST_CACHES} cache buffers; no distinct start for buffer {index}")
-    return float(index // 2 + 1) * (1 if index % 2 else -1)
 
 
 def save_weights(model: Any, path: Path) -> None:

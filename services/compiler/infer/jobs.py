@@ -17,8 +17,8 @@ Say = Callable[[str, float], None]
 
 def export_infer(job: Job, say: Say) -> Job:
     """The store's form → MLIR with the functions wanted and, where wanted, the weights archive."""
-    from services.compiler.recipes import NARROW_WEIGHTS
     from services.compiler.sources.normal_form import PROGRAM, PROGRAM_WEIGHTS, load_graph
+    from tradewind.domain.passes import NARROW_WEIGHTS
 
     folder = Path(job["model"])
     if (folder / PROGRAM).exists():

@@ -10,6 +10,7 @@ from services.compiler.export.shapes import WEIGHTS_SCOPE
 from services.compiler.infer.samples import mask_of
 from services.compiler.infer.shapes import InferShapes, fit_shapes
 from services.compiler.infer.thresholds import CANARY_ERROR, judge_infer
+from services.compiler.passes.form import OF_TENSORS
 from tradewind.domain.errors import InvalidField
 from tradewind.domain.infer_manifest import InferManifest
 from tradewind.domain.manifest import FileRef, RecipeFacts
@@ -57,7 +58,7 @@ def infer_facts_of(facts: RecipeFacts, model: compiler_pb2.Model, wanted_length:
 
 def _fitted(facts: RecipeFacts, model: compiler_pb2.Model, lengths: tuple[int, ...]) -> RecipeFacts:
     shapes = fit_shapes(specs(model.inputs), BATCHES, lengths, model.context_tokens)
-    passes = tuple(p for p in facts.passes if p not in ("grouped-attention", "repeat-layer"))
+    passes = tuple(name for name in facts.passes if name in OF_TENSORS)
     return replace(
         facts,
         passes=passes,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import torch
 
-from services.compiler.export.attention import SlotCache
 from services.compiler.kernels.operators import attend
+from services.compiler.passes.cache_in_place import SlotCache
 from tradewind.domain.errors import UnsupportedModel
-
-ATTENTION_NAME: Final = "tradewind_slots"
 
 
 class WholeCache(SlotCache):

@@ -11,7 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from services.compiler.export.shapes import WEIGHTS_SCOPE
+from tradewind.domain.errors import CompileFailed
 from tradewind.domain.manifest import Function
+from tradewind.domain.passes import DEVICE_SAMPLING
+from tradewind.iree_arrays import to_host
 
 Logits = npt.NDArray[np.float32]
 
@@ -49,7 +52,28 @@ class Session:
         return self._call(function, np.asarray(tokens, np.int64), np.asarray(positions, np.int64))
 
     def _call(self, function: Function, *arguments: npt.NDArray[np.int64]) -> Logits:
-        return np.array(self._module[function.name](*arguments), dtype=np.float32)
+        answer = self._module[function.name](*arguments)
+        if not isinstance(answer, list | tuple):
+            return np.array(to_host(answer), dtype=np.float32)
+        logits, values, ids = (np.array(to_host(part)) for part in answer)
+        _check_picks(function.name, logits, values, ids)
+        return logits
+
+
+def _check_picks(name: str, logits: Logits, values: Logits, ids: npt.NDArray[np.int32]) -> None:
+    """Compares the largest logits that a function found with those that there are.
+
+    Raises:
+        CompileFailed: they differ, so that requests that read them would get other tokens.
+    """
+    wanted = np.argsort(-logits, axis=1, kind="stable")[:, : ids.shape[1]]
+    if np.isfinite(logits).all() and not (
+        np.array_equal(ids, wanted) and np.array_equal(values, np.take_along_axis(logits, wanted, 1))
+    ):
+        raise CompileFailed(
+            f"{name} finds other largest logits than there are: the pass {DEVICE_SAMPLING} is compiled wrongly for "
+            "this target; use a recipe without it"
+        )
 
 
 def _one(value: int) -> npt.NDArray[np.int64]:

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import torch
 
-from services.compiler.export.attention import flatten_linears
 from services.compiler.infer.edges import WideEdges
 from services.compiler.infer.graph import Graph, describe
+from services.compiler.passes.flat_linear import flatten_linears
 from services.compiler.sources.rotary import rotary_limit
 from tradewind.domain.errors import UnsupportedModel
 from tradewind.domain.tensors import BATCH, LENGTH, TensorSpec

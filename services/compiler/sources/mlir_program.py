@@ -76,7 +76,7 @@ def import_mlir(path: Path, output: Path, reference: Path, say: Say) -> dict[str
     """
     say("reading the program", 0.05)
     data = _bytes_of(path)
-    name, inputs, outputs = _checked(data, path)
+    name, inputs, outputs = check_program(data, path)
     output.mkdir(parents=True, exist_ok=True)
     (output / PROGRAM).write_bytes(data)
     say("asking IREE's interpreter for its answers", 0.3)
@@ -101,8 +101,13 @@ def _bytes_of(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _checked(data: bytes, path: Path) -> tuple[str, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Name, inputs and outputs of the one function."""
+def check_program(data: bytes, path: Path) -> tuple[str, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Name, inputs and outputs of the one function of a program, text or bytecode.
+
+    Raises:
+        BadModelSource: no MLIR, or MLIR that reaches out.
+        UnsupportedModel: not one function of fixed sizes.
+    """
     from iree.compiler import ir
 
     with ir.Context():
@@ -122,6 +127,14 @@ def _checked(data: bytes, path: Path) -> tuple[str, tuple[TensorSpec, ...], tupl
         kind = ir.FunctionType(ir.TypeAttr(entries[0].attributes["function_type"]).value)
         inputs = tuple(_spec(f"input_{at}", str(t), path) for at, t in enumerate(kind.inputs))
         return name, inputs, tuple(_spec(f"output_{at}", str(t), path) for at, t in enumerate(kind.results))
+
+
+def without_locations(data: bytes) -> bytes:
+    """A program as text, without the places in its maker's files that each operation remembers."""
+    from iree.compiler import ir
+
+    with ir.Context():
+        return ir.Module.parse(data).operation.get_asm(enable_debug_info=False).encode()  # type: ignore[no-any-return]
 
 
 def _operations(operation: Any) -> Iterator[Any]:

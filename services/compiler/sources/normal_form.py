@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from services.compiler.export.attention import narrow_weights
 from services.compiler.sources.loading import load_normalised, torch_type
 
 GRAPH: Final = "graph.onnx"
@@ -40,6 +39,8 @@ def load_generator(folder: Path, precision: str, narrow: bool) -> Any:
     if not (folder / GRAPH).exists():
         model = load_normalised(folder, "f32" if narrow else precision)
         if narrow:
+            from services.compiler.passes.narrow_weights import narrow_weights
+
             narrow_weights(model, torch_type(precision))
         return model
     from services.compiler.sources.onnx.decoder import OnnxDecoder

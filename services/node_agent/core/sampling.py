@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tradewind.domain.errors import InvalidField
 
 Logits = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 MAX_TEMPERATURE: Final = 2.0
 # As the contract says; more would make a message for each token large.
@@ -47,8 +48,16 @@ class Choice:
 
     @property
     def greedy(self) -> bool:
-        """Whether no draw is needed."""
-        return self.temperature == 0 or self.top_k == 1
+        """Whether no draw is needed; a temperature that f32 cannot tell from 0 is 0."""
+        return np.float32(self.temperature) == 0 or self.top_k == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Picks:
+    """The largest logits of a row, largest first, equals by id: values [K] and token ids [K]."""
+
+    values: Logits
+    ids: Ids
 
 
 def choose(logits: Logits, choice: Choice, draw: float) -> int:
@@ -61,16 +70,31 @@ def choose(logits: Logits, choice: Choice, draw: float) -> int:
     """
     if choice.greedy:
         return int(logits.argmax())
-    scaled = (logits - logits.max()) / np.float32(choice.temperature)
-    if choice.top_k == 0 and choice.top_p == 1.0:
-        return _inverse(np.exp(scaled), draw)
-    kept = _largest(scaled, choice.top_k) if 0 < choice.top_k < len(scaled) else None
-    weights = np.exp(scaled if kept is None else scaled[kept])
-    if choice.top_p < 1.0:
-        nucleus = _nucleus(weights, choice.top_p)
-        kept, weights = nucleus if kept is None else kept[nucleus], weights[nucleus]
-    place = _inverse(weights, draw)
-    return place if kept is None else int(kept[place])
+    if 0 < choice.top_k < len(logits):
+        kept = _largest(logits, choice.top_k)
+        return int(kept[_draw_one(logits[kept], choice, draw)])
+    return _draw_one(logits, choice, draw)
+
+
+def picks_suffice(choice: Choice, picks: int) -> bool:
+    """Whether the `picks` largest logits give the very token that all of them would: greedy, or top-k of no more."""
+    return choice.greedy or 0 < choice.top_k <= picks
+
+
+def choose_picked(picks: Picks, choice: Choice, draw: float) -> int:
+    """As `choose`, and the same token, for a choice that the picks suffice for."""
+    if choice.greedy:
+        return int(picks.ids[0])
+    return int(picks.ids[_draw_one(picks.values[: choice.top_k], choice, draw)])
+
+
+def _draw_one(logits: Logits, choice: Choice, draw: float) -> int:
+    """The place of a draw among logits, of which top-p may leave out the smallest."""
+    weights = np.exp((logits - logits.max()) / np.float32(choice.temperature))
+    if choice.top_p == 1.0:
+        return _inverse(weights, draw)
+    nucleus = _nucleus(weights, choice.top_p)
+    return int(nucleus[_inverse(weights[nucleus], draw)])
 
 
 def log_probabilities(logits: Logits, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:

@@ -1,6 +1,7 @@
 """The IREE device that a variant runs on: the CPU's workers, or the one board or slice that this process sees.
 
-The agent names it in CUDA_VISIBLE_DEVICES, by UUID; to the driver it is then the only device there is.
+The agent names it in CUDA_VISIBLE_DEVICES, by UUID; to CUDA it is then the only device there is. Vulkan hides nothing,
+so that its device is opened by that name.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from tradewind.domain.errors import DeviceFault
 VISIBLE_DEVICES: Final = "CUDA_VISIBLE_DEVICES"
 # Drivers whose device is the CPU; all others need a board or slice.
 _CPU_DRIVERS: Final = ("local-task", "local-sync")
+_VULKAN: Final = "vulkan"
 
 
 def open_device(driver: str, threads: int) -> Any:
@@ -34,6 +36,8 @@ def open_device(driver: str, threads: int) -> Any:
     if driver in _CPU_DRIVERS and gpu_uuid:
         raise DeviceFault(f"the variant runs on the CPU ({driver}) and was placed on {gpu_uuid}; place it on CPUs")
     try:
+        if driver == _VULKAN:
+            return rt.get_device(f"{_VULKAN}://{gpu_uuid}")
         return rt.get_driver(driver).create_default_device()
     except (RuntimeError, ValueError) as error:
         # The first line says it; what follows are paths of IREE's sources.

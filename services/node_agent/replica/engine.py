@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 
 from services.node_agent.core import schedule
 from services.node_agent.core.draws import uniform
-from services.node_agent.core.sampling import Logits, choose, log_probabilities
+from services.node_agent.core.sampling import log_probabilities
 from services.node_agent.core.schedule import Decode, Policy, Prefill, Progress
 from services.node_agent.core.shapes import Shapes
 from services.node_agent.replica.device_loop import Clocks, DeviceLoop, Load
 from services.node_agent.replica.model import Model
 from services.node_agent.replica.request import Finish, Logprob, Outcome, Request
+from services.node_agent.replica.scores import Scores
 from tradewind.domain.errors import ReplicaLost
 
 
@@ -95,8 +96,8 @@ class Engine(DeviceLoop[schedule.Action]):
         request.began_s = request.began_s or now_s
         began_cpu_s = self._clocks.cpu_s()
         tokens = request.prompt[action.start : action.start + action.length]
-        logits = self._model.prefill(action.function, tokens, action.slot, action.start)
-        outcomes = [(request, self._outcome(request, logits))] if action.last else []
+        scores = self._model.prefill(action.function, tokens, action.slot, action.start)
+        outcomes = [(request, self._outcome(request, scores, 0))] if action.last else []
         request.account.prefill_core_s += self._clocks.cpu_s() - began_cpu_s
         return outcomes
 
@@ -108,18 +109,18 @@ class Engine(DeviceLoop[schedule.Action]):
         tokens = [0] * action.function.batch
         for slot, request in part:
             tokens[slot] = request.last_token
-        logits = self._model.decode(action.function, tokens, action.positions)
-        outcomes = [(request, self._outcome(request, logits[slot])) for slot, request in part]
+        scores = self._model.decode(action.function, tokens, action.positions)
+        outcomes = [(request, self._outcome(request, scores, slot)) for slot, request in part]
         share_s = (self._clocks.cpu_s() - began_cpu_s) / len(part)
         for _, request in part:
             request.account.decode_core_s += share_s
         return outcomes
 
-    def _outcome(self, request: Request, logits: Logits) -> Outcome:
-        """Samples a request's next token and says whether it is the last."""
+    def _outcome(self, request: Request, scores: Scores, row: int) -> Outcome:
+        """Samples a request's next token out of its row and says whether it is the last."""
         choice = request.choice
         draw = 0.0 if choice.greedy else uniform(choice.seed, request.tokens)
-        token = choose(logits, choice, draw)
+        token = scores.choose(row, choice, draw)
         now_s = self._clocks.now_s()
         request.last_token, request.last_token_s = token, now_s
         request.first_token_s = request.first_token_s or now_s
@@ -128,7 +129,7 @@ class Engine(DeviceLoop[schedule.Action]):
             return Outcome(None, finish=Finish.STOP)
         request.sent += 1
         finish = Finish.LENGTH if request.tokens >= request.most_output_tokens else None
-        return Outcome(token, _logprob(logits, token, request), finish)
+        return Outcome(token, _logprob(scores, row, token, request), finish)
 
     def _count(self, action: schedule.Action, wall_s: float, core_s: float) -> None:
         totals = self._totals
@@ -151,9 +152,9 @@ class Engine(DeviceLoop[schedule.Action]):
             request.deliver(request, Outcome(None, error=ReplicaLost("the replica stopped; try again")))
 
 
-def _logprob(logits: Logits, token: int, request: Request) -> Logprob | None:
+def _logprob(scores: Scores, row: int, token: int, request: Request) -> Logprob | None:
     choice = request.choice
     if not choice.logprobs and not choice.top_logprobs:
         return None
-    own, top = log_probabilities(logits, token, choice.top_logprobs)
+    own, top = log_probabilities(scores.logits(row), token, choice.top_logprobs)
     return Logprob(token, own, tuple(top))

@@ -14,6 +14,7 @@ from services.node_agent.replica.verified_files import loader_path, seal_checked
 from tradewind.domain.errors import VariantRejected
 from tradewind.domain.infer_manifest import InferFunction, InferManifest
 from tradewind.domain.padding import Array, extent_of, stack, unstack
+from tradewind.iree_arrays import to_host
 
 _PARTS: Final = ("in", "out")
 
@@ -37,7 +38,7 @@ class IreeInferModel:
         """See `InferModel`."""
         answer = self._functions[function.name](*inputs)
         # A copy: what the runtime gives lies in the device's memory and is written again by the next call.
-        return [np.array(output) for output in (answer if isinstance(answer, list | tuple) else [answer])]
+        return [np.array(to_host(output)) for output in (answer if isinstance(answer, list | tuple) else [answer])]
 
 
 def check_infer_canary(model: InferModel, manifest: InferManifest, artifacts: Path) -> None:

@@ -1,4 +1,4 @@
-"""A compiled variant, loaded: logits for prompt chunks and decode steps. No scheduling, no sampling.
+"""A compiled variant, loaded: scores for prompt chunks and decode steps. No scheduling, no sampling.
 
 `Model` is the port; `IreeModel` drives a module of ABI "tradewind.generate/1" through the IREE runtime.
 """
@@ -13,20 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from services.node_agent.replica.loading import load_module
+from services.node_agent.replica.scores import Scores
 from tradewind.domain.manifest import Function, VariantManifest
 
-Logits = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
 
 
 class Model(Protocol):
     """What the engine drives. Calls come from one thread; an answer is valid until the next call."""
 
-    def prefill(self, function: Function, tokens: Tokens, slot: int, start: int) -> Logits:
-        """Writes prompt tokens into a slot from row `start` on; logits [V] of the last of them."""
+    def prefill(self, function: Function, tokens: Tokens, slot: int, start: int) -> Scores:
+        """Writes prompt tokens into a slot from row `start` on; one row, of the last of them."""
 
-    def decode(self, function: Function, tokens: Sequence[int], positions: Sequence[int]) -> Logits:
-        """One token for each of the first B slots, written at its position; logits [B, V]."""
+    def decode(self, function: Function, tokens: Sequence[int], positions: Sequence[int]) -> Scores:
+        """One token for each of the first B slots, written at its position; B rows."""
 
 
 class IreeModel:
@@ -38,19 +38,15 @@ class IreeModel:
         self._functions = {f.name: module[f.name] for f in manifest.functions}
         self._chunks = {f.tokens: np.zeros((1, f.tokens), np.int64) for f in manifest.functions if f.phase == "prefill"}
 
-    def prefill(self, function: Function, tokens: Tokens, slot: int, start: int) -> Logits:
+    def prefill(self, function: Function, tokens: Tokens, slot: int, start: int) -> Scores:
         """See `Model`."""
         chunk = self._chunks[function.tokens]
         chunk[0, : len(tokens)] = tokens
-        answer = self._functions[function.name](chunk, _one(slot), _one(start), _one(len(tokens)))
-        logits: Logits = np.asarray(answer)[0]
-        return logits
+        return Scores.of(self._functions[function.name](chunk, _one(slot), _one(start), _one(len(tokens))))
 
-    def decode(self, function: Function, tokens: Sequence[int], positions: Sequence[int]) -> Logits:
+    def decode(self, function: Function, tokens: Sequence[int], positions: Sequence[int]) -> Scores:
         """See `Model`."""
-        answer = self._functions[function.name](np.array(tokens, np.int64), np.array(positions, np.int64))
-        logits: Logits = np.asarray(answer)
-        return logits
+        return Scores.of(self._functions[function.name](np.array(tokens, np.int64), np.array(positions, np.int64)))
 
 
 def _one(value: int) -> Tokens:

@@ -20,6 +20,7 @@ from tradewind.cli.session import Session, command
 from tradewind.cli.wish import parsed
 from tradewind.domain import units
 from tradewind.domain.errors import RemoteError
+from tradewind.domain.passes import PASSES
 from tradewind.domain.quality_floor import quality_floor
 from tradewind.v1 import compiler_pb2
 
@@ -140,7 +141,6 @@ def show_variant(
     rows = [
         ["target", f"{found.target}, compiled for {found.compiled_target or found.target}"],
         ["precision", recipe.precision],
-        ["passes", ", ".join(recipe.passes) or "none"],
         ["compiler flags", " ".join(recipe.compiler_flags) or "those of the target"],
         ["prefill chunks", _numbers(recipe.prefill_chunks)],
         ["decode batches", _numbers(recipe.decode_batches)],
@@ -163,6 +163,8 @@ def show_variant(
             ["text", quality.text],
         ]
     session.out.table(["", "…"], [[Text(a, style="dim"), words.plain(b)] for a, b in rows], "")
+    passes: list[list[str | Text]] = [[name, PASSES.get(name, "")] for name in recipe.passes]
+    session.out.table(["pass", "what it does…"], passes, "no passes")
     files = [[f.name, units.show_bytes(f.size_bytes), words.short(f.digest)] for f in found.files]
     session.out.table(["file", "^size", "digest"], files, "no files")
 

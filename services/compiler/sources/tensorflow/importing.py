@@ -1,4 +1,7 @@
-"""From a SavedModel or a .keras archive to ONNX, and on from there; what the source answers is asked of TensorFlow."""
+"""From a SavedModel or a .keras archive to ONNX, and on from there; through XLA where ONNX lacks an operator.
+
+What the source answers is asked of TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,14 @@ from typing import Any, Final
 from services.compiler.sources.onnx.importing import Oracle, import_onnx
 from services.compiler.sources.sidecar import SIDECARS
 from services.compiler.sources.tensorflow.checks import check_folder_of_saved_model, check_keras, check_operators
+from services.compiler.sources.tensorflow.through_xla import import_through_xla
 from tradewind.domain.errors import BadModelSource, UnsupportedModel
 
 Say = Callable[[str, float], None]
 _OPSET: Final = 17
 _SIGNATURE: Final = "serving_default"
+# How inputs of a decoder with a cache begin; such a one generates, which a program of XLA does not.
+_PAST: Final = "past_key_values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ def import_saved_model(folder: Path, output: Path, reference: Path, say: Say) ->
     if signature is None:
         raise UnsupportedModel(f"{folder} has no signature {_SIGNATURE!r}; save it with one")
     callee = Callee(dict(signature.structured_input_signature[1]), signature)
-    return _through_onnx(tf, callee, folder, output, reference, say)
+    return _import(tf, callee, folder, output, reference, say)
 
 
 def import_keras(path: Path, output: Path, reference: Path, say: Say) -> dict[str, Any]:
@@ -71,7 +77,7 @@ def import_keras(path: Path, output: Path, reference: Path, say: Say) -> dict[st
         answer = model(values[0] if len(values) == 1 else values, training=False)
         return dict(zip(names, answer if isinstance(answer, list | tuple) else [answer], strict=True))
 
-    return _through_onnx(tf, Callee(specs, call), path, output, reference, say)
+    return _import(tf, Callee(specs, call), path, output, reference, say)
 
 
 def _tensorflow() -> Any:
@@ -103,10 +109,7 @@ def _operators(folder: Path) -> set[str]:
     return found
 
 
-def _through_onnx(tf: Any, callee: Callee, source: Path, output: Path, reference: Path, say: Say) -> dict[str, Any]:
-    import tf2onnx
-
-    say("turning it into ONNX", 0.2)
+def _import(tf: Any, callee: Callee, source: Path, output: Path, reference: Path, say: Say) -> dict[str, Any]:
     specs = [tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in callee.specs.items()]
 
     @tf.function(input_signature=specs)  # type: ignore[untyped-decorator]
@@ -114,15 +117,33 @@ def _through_onnx(tf: Any, callee: Callee, source: Path, output: Path, reference
         answer = callee.call(**dict(zip(callee.specs, values, strict=True)))
         return [answer[name] for name in sorted(answer)]
 
-    concrete = called.get_concrete_function()
     names = sorted(_outputs_of(tf, callee))
+    try:
+        return _through_onnx(tf, called, callee, names, (source, output, reference), say)
+    except UnsupportedModel as refused:
+        if any(name.startswith(_PAST) for name in callee.specs):
+            raise
+        files, oracle = (source, output, reference), _oracle(tf, callee)
+        try:
+            return import_through_xla(tf, called.get_concrete_function(), ([*callee.specs], names), oracle, files, say)
+        except UnsupportedModel as second:
+            raise UnsupportedModel(f"{refused.message}; by the second way, {second.message}") from second
+
+
+def _through_onnx(
+    tf: Any, called: Any, callee: Callee, names: list[str], files: tuple[Path, Path, Path], say: Say
+) -> dict[str, Any]:
+    import tf2onnx
+
+    source, output, reference = files
+    say("turning it into ONNX", 0.2)
     path = output.parent / "converted" / "model.onnx"
     path.parent.mkdir(parents=True)
     try:
-        model, _ = tf2onnx.convert.from_function(called, input_signature=specs, opset=_OPSET)
+        model, _ = tf2onnx.convert.from_function(called, input_signature=called.input_signature, opset=_OPSET)
     except Exception as error:
         raise UnsupportedModel(f"{source} cannot be turned into ONNX ({_first(error)})") from error
-    _fill(tf, concrete, model.graph)
+    _fill(tf, called.get_concrete_function(), model.graph)
     _rename(model.graph, names)
     path.write_bytes(model.SerializeToString())
     for name in SIDECARS:

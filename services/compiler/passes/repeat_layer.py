@@ -1,4 +1,4 @@
-"""Tracing one layer and repeating it: exporting a 30-layer model takes the time of one layer, not of thirty.
+"""Pass "repeat-layer": one layer is traced and repeated; exporting thirty layers takes the time of one.
 
 PyTorch's export spends about 0.8 s of CPU for each layer of each function. All decoder layers of a supported model run
 the same code over different weights, so only the first is traced, between two edges, and its nodes are copied for the

@@ -1,0 +1,119 @@
+"""What each pass buys: one model built with all passes of a recipe, and again with one of them off or changed.
+
+    python -m bench.compiler.passes build WORK_DIR        # minutes: exports and compiles everything
+    python -m bench.compiler.passes time WORK_DIR         # times it, prints a table, writes WORK_DIR/passes.json
+
+The model is a Llama of SmolLM2-135M's widths and vocabulary with 2 layers and random weights. A round calls each
+function of each build once; figures are medians. Prompts start at row 0, decode steps write row 100.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from bench.compiler.passes_cases import CASES, FUNCTIONS, LAYERS, SHAPES, Case, build_case
+from bench.compiler.side_by_side import machine
+from services.compiler.quality.session import Session
+from tradewind.domain.manifest import Function
+
+ROUNDS: Final = 30
+_ROW: Final = 100
+
+
+def build(folder: Path) -> None:
+    """Builds every case, each in a process of its own: a model is changed by what is made of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for case in CASES:
+        if not (folder / f"{case.name}.vmfb").exists():
+            subprocess.run([sys.executable, "-m", "bench.compiler.passes", "one", str(folder), case.name], check=True)
+
+
+def time_all(folder: Path) -> None:
+    """Times every case in turns."""
+    calls = {(case.name, f.name): call for case in CASES for f, call in _calls(folder, case)}
+    samples: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
+    for turn in range(ROUNDS + 2):
+        for key, call in calls.items():
+            began = time.perf_counter()
+            call()
+            if turn > 1:
+                samples[key].append(time.perf_counter() - began)
+    medians = {case.name: {f: _median_ms(samples, case.name, f) for f in FUNCTIONS} for case in CASES}
+    exports = {case.name: json.loads((folder / f"{case.name}.json").read_text()) for case in CASES}
+    result = {"machine": machine(), "layers": LAYERS, "rounds": ROUNDS, "median_ms": medians, "builds": exports}
+    (folder / "passes.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    print("| build | " + " | ".join(f"{name}, ms" for name in FUNCTIONS) + " | export, s |")
+    print("|---|" + "--:|" * (len(FUNCTIONS) + 1))
+    for case in CASES:
+        cells = [f"{medians[case.name][f]:.1f}" for f in FUNCTIONS] + [f"{exports[case.name]['export_s']:.0f}"]
+        print(f"| {case.name} | " + " | ".join(cells) + " |")
+
+
+def _median_ms(samples: dict[tuple[str, str], list[float]], case: str, function: str) -> float:
+    """Of the function of a case that does this work."""
+    (found,) = (spent for (name, of), spent in samples.items() if name == case and of.startswith(function + "_"))
+    return 1e3 * statistics.median(found)
+
+
+def _calls(folder: Path, case: Case) -> list[tuple[Function, Callable[[], Any]]]:
+    """One call for each kind of work."""
+    functions = list(case.shapes.functions)
+    module, weights = folder / f"{case.name}.vmfb", folder / f"{case.name}.irpa"
+    if case.caches_as_arguments:
+        return _calls_with_caches(module, weights, functions)
+    session = Session(module, [weights], functions, "local-task")
+    calls: list[tuple[Function, Callable[[], Any]]] = []
+    for f in functions:
+        if f.phase == "prefill":
+            calls.append((f, lambda f=f: session.prefill(f, [5] * f.tokens, 0, 0)))
+        else:
+            calls.append((f, lambda f=f: session.decode(f, [5] * f.batch, [_ROW] * f.batch)))
+    return calls
+
+
+def _calls_with_caches(
+    module: Path, weights: Path, functions: list[Function]
+) -> list[tuple[Function, Callable[[], Any]]]:
+    import iree.runtime as rt
+    import numpy as np
+
+    config = rt.Config("local-task")
+    index = rt.ParameterIndex()
+    index.load(str(weights), mmap=True)
+    parameters = rt.create_io_parameters_module(config.vm_instance, index.create_provider(scope="model"))
+    loaded = rt.load_vm_modules(parameters, rt.VmModule.mmap(config.vm_instance, str(module)), config=config)[-1]
+    cache = np.zeros((SHAPES.slots, SHAPES.cache_tokens, 3, 64), np.float32)
+    caches = [rt.asdevicearray(config.device, cache.copy()) for _ in range(2 * LAYERS)]
+
+    def call(f: Function) -> Callable[[], Any]:
+        if f.phase == "prefill":
+            one = np.ones(1, np.int64)
+            given = [np.full((1, f.tokens), 5, np.int64), 0 * one, 0 * one, f.tokens * one]
+        else:
+            given = [np.full(f.batch, 5, np.int64), np.full(f.batch, _ROW, np.int64)]
+        return lambda: np.array(loaded[f.name](*given, *caches))
+
+    return [(f, call(f)) for f in functions]
+
+
+def main() -> None:
+    """Builds or times."""
+    what, folder, *names = sys.argv[1:]
+    if what == "build":
+        build(Path(folder))
+    elif what == "one":
+        (case,) = (c for c in CASES if c.name == names[0])
+        build_case(case, Path(folder))
+    else:
+        time_all(Path(folder))
+
+
+if __name__ == "__main__":
+    main()

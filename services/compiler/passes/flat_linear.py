@@ -1,0 +1,22 @@
+"""Pass "flat-linear": [B, T, D] as [B·T, D] before each linear layer."""
+
+from __future__ import annotations
+
+import torch
+
+
+class FlatLinear(torch.nn.Linear):
+    """A linear layer that sees [B·T, D]: with [B, T, D] IREE packs the weight once for each row of the batch."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """[…, D] in, […, out] out."""
+        weight = self.weight.to(rows.dtype)
+        flat = torch.nn.functional.linear(rows.reshape(-1, rows.shape[-1]), weight, self.bias)
+        return flat.reshape(*rows.shape[:-1], flat.shape[-1])
+
+
+def flatten_linears(model: torch.nn.Module) -> None:
+    """Turns every plain linear layer of the model into a FlatLinear, sharing its weights."""
+    for module in model.modules():
+        if type(module) is torch.nn.Linear:
+            module.__class__ = FlatLinear

@@ -1,0 +1,37 @@
+"""The passes that a recipe may name, in the order in which they act, and what each does in a line. Pure.
+
+Their code is `services/compiler/passes`, a file each; what each does to the code and what it bought stands in
+docs/passes.md.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+NARROW_WEIGHTS: Final = "narrow-weights"
+CACHE_IN_PLACE: Final = "cache-in-place"
+CONTEXT_BUCKETS: Final = "context-buckets"
+FUSED_ATTENTION: Final = "fused-attention"
+GROUPED_ATTENTION: Final = "grouped-attention"
+SLOT_ATTENTION: Final = "slot-attention"
+FLAT_LINEAR: Final = "flat-linear"
+PACKED_LINEARS: Final = "packed-linears"
+SIBLING_LINEARS: Final = "sibling-linears"
+LAST_TOKEN_LOGITS: Final = "last-token-logits"  # noqa: S105  no password
+DEVICE_SAMPLING: Final = "device-sampling"
+REPEAT_LAYER: Final = "repeat-layer"
+
+PASSES: Final[dict[str, str]] = {
+    NARROW_WEIGHTS: "weights kept in bf16 or f16, arithmetic in f32",
+    CACHE_IN_PLACE: "the KV cache [slots, rows, heads, width] lives in the module and is updated without copies",
+    CONTEXT_BUCKETS: "a function for each of some context lengths, so that short sequences do not pay for long ones",
+    FUSED_ATTENTION: "attention as the one operator that IREE has for it",
+    GROUPED_ATTENTION: "attention as two matmuls and a softmax, query heads grouped on their KV head",
+    SLOT_ATTENTION: "attention straight over the cache, up to the rows that are written",
+    FLAT_LINEAR: "[B, T, D] as [B·T, D] before each linear layer",
+    PACKED_LINEARS: "linear weights in 4 or 8 bits, read packed by kernels",
+    SIBLING_LINEARS: "packed layers that read the same rows (Q, K, V; gate, up) as one product",
+    LAST_TOKEN_LOGITS: "a prompt chunk's logits of its last token only",
+    DEVICE_SAMPLING: "the likeliest tokens are found on the device, so that the host reads tens of numbers",
+    REPEAT_LAYER: "one layer is traced and repeated, which shortens the export",
+}

@@ -82,8 +82,7 @@ def solve_by_ways(
     priced = priced_ways(program, parcels, wanted, covers, prices, keep)
     if priced is None:
         return None
-    smaller = Program(list(program.costs), list(program.uppers), list(program.whole))
-    smaller.rows = [row for number, row in enumerate(program.rows) if number not in covers]
+    smaller = program.without(covers)
     for items, near in priced.ways:
         _one_of(smaller, items, priced.columns, [way.counts for way in near])
     answer = smaller.solve(enough=enough)

@@ -14,13 +14,14 @@ import numpy
 from services.orchestrator.core.facts.blueprint import Blueprint, Replica
 from services.orchestrator.core.facts.explanation import Candidate, Explanation, Refusal
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER
+from services.orchestrator.core.facts.loads import Sheaf
 from services.orchestrator.core.facts.wish import Deployment, LatencyLimit, Metric, Objective, Slo
 from services.orchestrator.core.planning.figures import figures_of, latencies_at, told
 from services.orchestrator.core.planning.grouping import Line, grouped
 from services.orchestrator.core.planning.nearest import Nearest
 from services.orchestrator.core.planning.points import Point
 from services.orchestrator.core.planning.scores import Item
-from services.orchestrator.core.planning.stations import station_of
+from services.orchestrator.core.planning.stations import stations_of
 from services.orchestrator.core.planning.weigh import Option, Refused
 
 _NO_VARIANT = "NO_VARIANT"
@@ -45,8 +46,13 @@ def explain_chosen(
     options: tuple[Option, ...],
     refused: tuple[Refused | Candidate, ...],
     blueprint: Blueprint,
+    sheaves: tuple[Sheaf, ...],
 ) -> Explanation:
-    """The report on a deployment that is placed."""
+    """The report on a deployment that is placed.
+
+    Args:
+        sheaves: in which all profiles of the options are.
+    """
     first = verdict.chosen[0][0].option
     keys = [item.option.key for item, _ in verdict.chosen]
     others = sorted((o for o in options if o.key not in keys), key=_by_cost)
@@ -54,9 +60,9 @@ def explain_chosen(
     short = [_line(o.point, Refusal.CAPACITY, partial(_crowded, o, Refusal.CAPACITY)) for o in others if o.short]
     held = " It was swapped lately and is kept for now." if verdict.settled else ""
     apart = f" The plan is within {verdict.gap:.2%} of the least cost." if verdict.gap > _SHOWN_GAP else ""
-    placed = as_placed(deployment, verdict.chosen)
+    placed = as_placed(deployment, verdict.chosen, sheaves)
     lines = grouped([*dearer, *short, *(_refusal(r) for r in refused)])
-    best, candidates = _with_latencies(deployment, options, placed, lines)
+    best, candidates = _with_latencies(deployment, options, placed, lines, sheaves)
     best = tuple(replace(shown, chosen=True, reason=_why_chosen(deployment, shown)) for shown in best)
     places = " and ".join(_place(shown) for shown in best)
     refusals = [*(line.refusal for line in short), *(r.refusal for r in refused)]
@@ -65,7 +71,9 @@ def explain_chosen(
     return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, (*best, *candidates), gap=verdict.gap)
 
 
-def as_placed(deployment: Deployment, chosen: tuple[tuple[Item, int], ...]) -> tuple[Candidate, ...]:
+def as_placed(
+    deployment: Deployment, chosen: tuple[tuple[Item, int], ...], sheaves: tuple[Sheaf, ...]
+) -> tuple[Candidate, ...]:
     """Figures of what was chosen, each option with its share of the demand: in proportion to capacities."""
     total = sum(item.option.capacity * count for item, count in chosen)
     shown = []
@@ -78,14 +86,18 @@ def as_placed(deployment: Deployment, chosen: tuple[tuple[Item, int], ...]) -> t
         mean = deployment.demand.compared_requests_per_s * part
         mine = replace(deployment.demand, requests_per_s=rate * part, mean_requests_per_s=mean)
         wish, point = replace(deployment, demand=mine), option.point
-        station = station_of(point.profile, mine, point.batch_limit)
+        station = stations_of((point.profile,), (point.batch_limit,), mine, sheaves)
         figures = figures_of(wish, (point,), station, numpy.array([float(count)]), numpy.array([option.capacity]))[0]
         shown.append(told(point, figures))
     return tuple(shown)
 
 
 def _with_latencies(
-    deployment: Deployment, options: tuple[Option, ...], placed: tuple[Candidate, ...], lines: tuple[Candidate, ...]
+    deployment: Deployment,
+    options: tuple[Option, ...],
+    placed: tuple[Candidate, ...],
+    lines: tuple[Candidate, ...],
+    sheaves: tuple[Sheaf, ...],
 ) -> tuple[tuple[Candidate, ...], tuple[Candidate, ...]]:
     """What is placed and the first lines with the latencies they reach, which are only worked out for what is told."""
     total = sum(one.capacity_requests_per_s * one.replicas for one in placed)
@@ -98,7 +110,7 @@ def _with_latencies(
             wanted.append((number, one))
             rates.append(rate / max(one.replicas, 1) if alone else rate * one.capacity_requests_per_s / total)
     shown = [*placed, *lines]
-    reached = latencies_at(deployment, [points[one.key] for _, one in wanted], rates) if wanted else []
+    reached = latencies_at(deployment, [points[one.key] for _, one in wanted], rates, sheaves) if wanted else []
     for (number, one), figures in zip(wanted, reached, strict=True):
         shown[number] = replace(one, ttft_ms=figures.ttft_ms, tpot_ms=figures.tpot_ms, e2e_ms=figures.e2e_ms)
     return tuple(shown[: len(placed)]), tuple(shown[len(placed) :])
@@ -127,6 +139,7 @@ def explain_infeasible(
     options: tuple[Option, ...],
     refused: tuple[Refused | Candidate, ...],
     near: Nearest | None,
+    sheaves: tuple[Sheaf, ...],
     *,
     over_budget: bool,
 ) -> Explanation:
@@ -149,7 +162,7 @@ def explain_infeasible(
     return Explanation(
         deployment_id=deployment.deployment_id,
         summary=f"{summary} {_weighed(len(options), [r.refusal for r in refused])}",
-        candidates=_with_latencies(deployment, options, (), lines)[1],
+        candidates=_with_latencies(deployment, options, (), lines, sheaves)[1],
         binding_limit=binding,
         nearest_slo=near.slo if near and not over_budget else None,
         nearest_demand_requests_per_s=near.requests_per_s if near else None,

@@ -7,13 +7,11 @@ limits; an answer that ended by it says so (`timed_out`), for it may be another 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass, field, fields
 from typing import Final, Protocol
 
 import highspy
 import numpy
-from numpy.typing import NDArray
 
 # A plan within this share of the best is as good as the profiles it is made from.
 WANTED_GAP: Final = 0.005
@@ -23,10 +21,10 @@ MOST_NODES: Final = 2_000
 MOST_LOOKS: Final = 100
 # Safety net for one program; the figures asked for are 20 s for the largest fleet.
 MOST_S: Final = 15.0
-Whole32 = NDArray[numpy.int32]
 _OUT_OF_TIME: Final = highspy.HighsModelStatus.kTimeLimit
 # Rounding heuristics that HiGHS leaves off: they halve the time of programs with many groups (docs/adr/0058).
-_SAME: Final[dict[str, bool | int | float | str]] = {
+_Options = dict[str, bool | int | float | str]
+_SAME: Final[_Options] = {
     "output_flag": False,
     "threads": 1,
     "parallel": "off",
@@ -52,12 +50,25 @@ class Answer:
 
 @dataclass(slots=True)
 class Program:
-    """Columns with a cost and bounds, rows with bounds. Built by one planning run and thrown away."""
+    """Columns with a cost and bounds, rows with bounds. Built by one planning run and thrown away.
+
+    Attributes:
+        starts: where each row's terms start in `columns` and `coefficients`, and where the last one's end.
+    """
 
     costs: list[float] = field(default_factory=list)
     uppers: list[float] = field(default_factory=list)
     whole: list[bool] = field(default_factory=list)
-    rows: list[tuple[float, float, list[tuple[int, float]]]] = field(default_factory=list)
+    leasts: list[float] = field(default_factory=list)
+    mosts: list[float] = field(default_factory=list)
+    starts: list[int] = field(default_factory=lambda: [0])
+    columns: list[int] = field(default_factory=list)
+    coefficients: list[float] = field(default_factory=list)
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return len(self.leasts)
 
     def column(self, cost: float, upper: float = math.inf, *, whole: bool = True) -> int:
         """A column from 0 to `upper`; its number."""
@@ -68,7 +79,18 @@ class Program:
 
     def row(self, terms: list[tuple[int, float]], *, least: float = -math.inf, most: float = math.inf) -> None:
         """least ≤ Σ coefficient × column ≤ most."""
-        self.rows.append((least, most, terms))
+        self.leasts.append(least)
+        self.mosts.append(most)
+        self.columns += [column for column, _ in terms]
+        self.coefficients += [coefficient for _, coefficient in terms]
+        self.starts.append(len(self.columns))
+
+    def without(self, rows: frozenset[int]) -> Program:
+        """A copy in which some rows bind nothing."""
+        copy = Program(*(list(getattr(self, part.name)) for part in fields(self)))
+        for number in rows:
+            copy.leasts[number], copy.mosts[number] = -math.inf, math.inf
+        return copy
 
     def solve(self, gap: float = WANTED_GAP, enough: float | None = None, most_s: float = MOST_S) -> Answer | None:
         """The best found within the limits, None when there is none.
@@ -78,8 +100,9 @@ class Program:
             most_s: the safety net.
         """
         if not self.costs:
-            return None if any(least > 0.0 or most < 0.0 for least, most, _ in self.rows) else Answer((), 0.0, 0.0)
-        limits = {"mip_rel_gap": gap, "mip_max_nodes": MOST_NODES, "time_limit": most_s}
+            unmet = any(least > 0.0 or most < 0.0 for least, most in zip(self.leasts, self.mosts, strict=True))
+            return None if unmet else Answer((), 0.0, 0.0)
+        limits: _Options = {"mip_rel_gap": gap, "mip_max_nodes": MOST_NODES, "time_limit": most_s}
         solver = self._solver(limits | ({"objective_target": enough} if enough is not None else {}))
         solver.passModel(self._model(relaxed=False))
         solver.cbMipInterrupt.subscribe(_Patience())
@@ -104,21 +127,21 @@ class Program:
         """Costs of columns less what rows pay for them; rows in `aside` pay nothing."""
         paying = numpy.array(prices)
         paying[list(aside)] = 0.0
-        starts, columns, coefficients = self._terms()
-        paid = coefficients * numpy.repeat(paying, numpy.diff(starts))
+        paid = numpy.array(self.coefficients) * numpy.repeat(paying, numpy.diff(self.starts))
+        columns = numpy.array(self.columns, dtype=numpy.int64)
         reduced = numpy.array(self.costs) - numpy.bincount(columns, paid, minlength=len(self.costs))
         return list(reduced.tolist())
 
     def paid(self, prices: tuple[float, ...], aside: frozenset[int]) -> float:
         """What the rows' bounds are worth at these prices; rows in `aside` count nothing."""
         total = 0.0
-        for number, (least, most, _) in enumerate(self.rows):
+        for number, (least, most) in enumerate(zip(self.leasts, self.mosts, strict=True)):
             bound = least if prices[number] > 0.0 else most
             if number not in aside and prices[number] != 0.0 and math.isfinite(bound):
                 total += prices[number] * bound
         return total
 
-    def _solver(self, options: dict[str, bool | int | float | str]) -> highspy.Highs:
+    def _solver(self, options: _Options) -> highspy.Highs:
         solver = _Silent()
         for name, value in (_SAME | options).items():
             solver.setOptionValue(name, value)
@@ -126,28 +149,20 @@ class Program:
 
     def _model(self, *, relaxed: bool) -> highspy.HighsLp:
         model = highspy.HighsLp()
-        model.num_col_, model.num_row_ = len(self.costs), len(self.rows)
+        model.num_col_, model.num_row_ = len(self.costs), self.height
         model.col_cost_ = numpy.array(self.costs, dtype=float)
         model.col_lower_ = numpy.zeros(len(self.costs))
         model.col_upper_ = numpy.array(self.uppers, dtype=float)
-        model.row_lower_ = numpy.array([row[0] for row in self.rows], dtype=float)
-        model.row_upper_ = numpy.array([row[1] for row in self.rows], dtype=float)
-        starts, columns, coefficients = self._terms()
+        model.row_lower_ = numpy.array(self.leasts, dtype=float)
+        model.row_upper_ = numpy.array(self.mosts, dtype=float)
         model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-        model.a_matrix_.start_, model.a_matrix_.index_ = starts, columns
-        model.a_matrix_.value_ = coefficients
+        model.a_matrix_.start_ = numpy.array(self.starts, dtype=numpy.int32)
+        model.a_matrix_.index_ = numpy.array(self.columns, dtype=numpy.int32)
+        model.a_matrix_.value_ = numpy.array(self.coefficients, dtype=float)
         if not relaxed:
             kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
             model.integrality_ = [kinds[is_whole] for is_whole in self.whole]
         return model
-
-    def _terms(self) -> tuple[Whole32, Whole32, NDArray[numpy.float64]]:
-        """Where each row's terms start, their columns and their coefficients."""
-        lengths = numpy.fromiter((len(terms) for _, _, terms in self.rows), numpy.int32, len(self.rows))
-        starts = numpy.concatenate([[0], numpy.cumsum(lengths)]).astype(numpy.int32)
-        flat = list(chain.from_iterable(terms for _, _, terms in self.rows))
-        columns = numpy.fromiter((column for column, _ in flat), numpy.int32, len(flat))
-        return starts, columns, numpy.fromiter((coefficient for _, coefficient in flat), float, len(flat))
 
 
 class _Event(Protocol):

@@ -52,6 +52,11 @@ class Spreads:
         found: Vector = self.medians_ms[rows, columns] * numpy.exp(_Z95 * self.sigmas[rows, columns])
         return found
 
+    @property
+    def first(self) -> Spreads:
+        """Those of a single sequence."""
+        return Spreads(self.medians_ms[:, :1], self.sigmas[:, :1])
+
     def take(self, rows: Whole) -> Spreads:
         """Those of some stations."""
         return Spreads(self.medians_ms[rows], self.sigmas[rows])
@@ -144,14 +149,18 @@ def stations_of(
 def _tables(
     profiles: Sequence[Profile], most: int, prompt_tokens: int, sheaves: tuple[Sheaf, ...]
 ) -> tuple[dict[int, Table], list[tuple[int, int]]]:
-    """Figures at the prompt by number of the sheaf, and for each profile its sheaf and its row there."""
+    """Figures at the prompt by number of the sheaf, and for each profile its sheaf and its row in that table."""
     where = {id(profile): (s, row) for s, sheaf in enumerate(sheaves) for row, profile in enumerate(sheaf.profiles)}
-    numbers = [where[id(profile)] for profile in profiles]
-    used = sorted({sheaf for sheaf, _ in numbers})
-    reach = {sheaf: min(sheaves[sheaf].most_at(prompt_tokens), most) for sheaf in used}
+    rows: dict[int, dict[int, int]] = {}
+    numbers = []
+    for profile in profiles:
+        sheaf, row = where[id(profile)]
+        mine = rows.setdefault(sheaf, {})
+        numbers.append((sheaf, mine.setdefault(row, len(mine))))
+    reach = {sheaf: min(sheaves[sheaf].most_at(prompt_tokens), most) for sheaf in rows}
     if any(count == 0 for count in reach.values()):
         raise ValueError(f"a profile does not reach {prompt_tokens} prompt tokens")
-    return {sheaf: sheaves[sheaf].at(prompt_tokens, count) for sheaf, count in reach.items()}, numbers
+    return {s: sheaves[s].at(prompt_tokens, count, list(rows[s])) for s, count in reach.items()}, numbers
 
 
 def _widened(table: Table, columns: int) -> Table:

@@ -28,7 +28,7 @@ from typing import Final
 import numpy
 
 from services.orchestrator.core.facts.wish import LatencyLimit, Metric
-from services.orchestrator.core.planning.stations import Bools, Spreads, Stations, Vector, Whole
+from services.orchestrator.core.planning.stations import Bools, Spreads, Stations, Vector, Whole, put_together
 
 # A capacity is looked for to this share of it, in at most so many steps; each leaves out at least this share.
 _PRECISION: Final = 3e-4
@@ -66,24 +66,28 @@ def share_within(stations: Stations, metric: Metric, limit_ms: float, rates_per_
 
 
 def percentiles_ms(
-    stations: Stations, wanted: Sequence[tuple[Metric, float]], rates_per_s: Vector
+    stations: Stations, wanted: Sequence[tuple[Metric, float | Vector]], rates_per_s: Vector
 ) -> tuple[Vector, ...]:
-    """For each metric the latencies that its per cent of requests stay within, by 0.07 % too long at most."""
-    if not (rates_per_s > 0.0).any():
-        return tuple(_alone_ms(stations, metric, percentile) for metric, percentile in wanted)
+    """For each metric the latencies that its per cent of requests stay within, by 0.07 % too long at most.
+
+    Args:
+        wanted: metrics with a percentile, or with one for each station.
+    """
     count, rows = len(stations), numpy.tile(stations.rows, len(wanted))
-    alone = numpy.concatenate([_alone_ms(stations, metric, percentile) for metric, percentile in wanted])
-    shares = numpy.repeat([percentile / 100.0 for _, percentile in wanted], count)
+    percents = [numpy.broadcast_to(numpy.asarray(percent, dtype=float), count) for _, percent in wanted]
+    alone = [_alone_ms(stations, metric, one) for (metric, _), one in zip(wanted, percents, strict=True)]
+    if not (rates_per_s > 0.0).any():
+        return tuple(alone)
     seen, rates = presence(stations, rates_per_s)[rows], rates_per_s[rows]
-    spreads = _side_by_side([stations.spreads(metric) for metric, _ in wanted])
+    spreads = put_together([stations.spreads(metric) for metric, _ in wanted])
     waits = numpy.repeat([metric is not Metric.TPOT for metric, _ in wanted], count)
-    wide = stations.take(rows)
+    wide, least = stations.take(rows), numpy.concatenate(alone)
 
     def share(limits_ms: Vector) -> Vector:
         return _kept_of(wide, spreads, waits, limits_ms).share(seen, rates)
 
-    found = numpy.where(rates > 0.0, _quantiles(share, shares, numpy.maximum(alone, 1e-3)), alone)
-    return tuple(numpy.split(found, len(wanted)))
+    reached = _quantiles(share, numpy.concatenate(percents) / 100.0, numpy.maximum(least, 1e-3))
+    return tuple(numpy.split(numpy.where(rates > 0.0, reached, least), len(wanted)))
 
 
 def _quantiles(share: Callable[[Vector], Vector], wanted: Vector, high: Vector) -> Vector:
@@ -100,16 +104,13 @@ def _quantiles(share: Callable[[Vector], Vector], wanted: Vector, high: Vector) 
     return high
 
 
-def _alone_ms(stations: Stations, metric: Metric, percentile: float) -> Vector:
-    first = stations.spreads(metric)
-    found: Vector = first.medians_ms[:, 0] * numpy.exp(first.sigmas[:, 0] * NormalDist().inv_cdf(percentile / 100.0))
-    return found
-
-
-def _side_by_side(spreads: list[Spreads]) -> Spreads:
-    return Spreads(
-        numpy.concatenate([one.medians_ms for one in spreads]), numpy.concatenate([one.sigmas for one in spreads])
+def _alone_ms(stations: Stations, metric: Metric, percents: Vector) -> Vector:
+    first, distinct = stations.spreads(metric), sorted(set(percents.tolist()))
+    normal = numpy.array([NormalDist().inv_cdf(percent / 100.0) for percent in distinct])
+    found: Vector = first.medians_ms[:, 0] * numpy.exp(
+        first.sigmas[:, 0] * normal[numpy.searchsorted(distinct, percents)]
     )
+    return found
 
 
 def broken_limits(stations: Stations, limits: tuple[LatencyLimit, ...], rates_per_s: Vector) -> Whole:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy
 
 from services.orchestrator.core.facts.explanation import Candidate, Refusal
-from services.orchestrator.core.facts.loads import Sheaf
 from services.orchestrator.core.facts.wish import Deployment, Metric, Slo
 from services.orchestrator.core.planning.capacity import energies_per_token_mj, percentiles_ms
 from services.orchestrator.core.planning.points import Point
-from services.orchestrator.core.planning.stations import Stations, Vector, stations_of
+from services.orchestrator.core.planning.stations import Stations, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +85,6 @@ def latencies_of(slo: Slo, stations: Stations, rates_per_s: Vector) -> list[Late
     wanted = [(metric, slo.percentile_of(metric)) for metric in (Metric.TTFT, Metric.TPOT, Metric.E2E)]
     columns = percentiles_ms(stations, wanted, rates_per_s)
     return [Latencies(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
-
-
-def latencies_at(
-    deployment: Deployment, points: Sequence[Point], rates_per_s: Sequence[float], sheaves: tuple[Sheaf, ...]
-) -> list[Latencies]:
-    """Latencies of one replica of each point at its rate, or at its most.
-
-    Args:
-        sheaves: in which all profiles of the points are.
-    """
-    batches = [point.batch_limit for point in points]
-    stations = stations_of([point.profile for point in points], batches, deployment.demand, sheaves)
-    return latencies_of(deployment.slo, stations, numpy.minimum(rates_per_s, stations.most_per_s))
 
 
 def told(point: Point, shown: Figures | None, refusal: Refusal | None = None, reason: str = "") -> Candidate:

@@ -17,6 +17,7 @@ from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.accept import Accepted, Desk
 from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.descent import blueprint_of_layout
+from services.orchestrator.core.planning.drafts import Draft, write_all
 from services.orchestrator.core.planning.ground import Ground, base_of, ground_of
 from services.orchestrator.core.planning.more import hardware_that_would_do
 from services.orchestrator.core.planning.nearest import TRIES, TRIES_OF_MANY, nearest
@@ -70,8 +71,8 @@ def make_plan(situation: Situation, known: Known | None = None) -> Plan:
     desk = _desk(situation, ground)
     accepted = desk.accept(tuple(w.wanted for w in weighed))
     blueprint = blueprint_of_layout(situation, ground, accepted)
-    explanations = tuple(_explain(situation, desk, w, weighed, accepted, blueprint) for w in weighed)
-    return Plan(blueprint, explanations, accepted.mix.gap)
+    drafts = [_explain(situation, desk, w, weighed, accepted, blueprint) for w in weighed]
+    return Plan(blueprint, write_all(drafts), accepted.mix.gap)
 
 
 def _desk(situation: Situation, ground: Ground) -> Desk:
@@ -105,7 +106,7 @@ def _explain(
     weighed: tuple[_Weighed, ...],
     accepted: Accepted,
     blueprint: Blueprint,
-) -> Explanation:
+) -> Draft:
     deployment = mine.deployment
     if deployment.deployment_id in accepted.deployments:
         verdict = Verdict(
@@ -124,8 +125,8 @@ def _explain(
     tries = TRIES if desk.is_small else TRIES_OF_MANY
     near = nearest(deployment, mine.points, lambda wish, option: fits(wish, (option,)), tries)
     hardware = () if over_budget else hardware_that_would_do(situation, deployment, others, along=desk.is_small)
+    draft = explain_infeasible(deployment, mine.options, mine.refused, near, mine.sheaves, over_budget=over_budget)
     return replace(
-        explain_infeasible(deployment, mine.options, mine.refused, near, mine.sheaves, over_budget=over_budget),
-        nearest_hardware=hardware,
-        gap=accepted.mix.gap,
+        draft,
+        write=lambda shown, lines: replace(draft.write(shown, lines), nearest_hardware=hardware, gap=accepted.mix.gap),
     )

@@ -16,7 +16,8 @@ from services.orchestrator.core.facts.explanation import Candidate, Explanation,
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER
 from services.orchestrator.core.facts.loads import Sheaf
 from services.orchestrator.core.facts.wish import Deployment, LatencyLimit, Metric, Objective, Slo
-from services.orchestrator.core.planning.figures import figures_of, latencies_at, told
+from services.orchestrator.core.planning.drafts import Draft
+from services.orchestrator.core.planning.figures import figures_of, told
 from services.orchestrator.core.planning.grouping import Line, grouped
 from services.orchestrator.core.planning.nearest import Nearest
 from services.orchestrator.core.planning.points import Point
@@ -25,8 +26,6 @@ from services.orchestrator.core.planning.stations import stations_of
 from services.orchestrator.core.planning.weigh import Option, Refused
 
 _NO_VARIANT = "NO_VARIANT"
-# Options that are told with latencies, beside those chosen: the best of them; working them out takes most of a report.
-MOST_LATENCIES: Final = 6
 # A smaller gap than this is the solver's tolerance and nobody's concern.
 _SHOWN_GAP: Final = 0.0025
 
@@ -47,7 +46,7 @@ def explain_chosen(
     refused: tuple[Refused | Candidate, ...],
     blueprint: Blueprint,
     sheaves: tuple[Sheaf, ...],
-) -> Explanation:
+) -> Draft:
     """The report on a deployment that is placed.
 
     Args:
@@ -62,13 +61,17 @@ def explain_chosen(
     apart = f" The plan is within {verdict.gap:.2%} of the least cost." if verdict.gap > _SHOWN_GAP else ""
     placed = as_placed(deployment, verdict.chosen, sheaves)
     lines = grouped([*dearer, *short, *(_refusal(r) for r in refused)])
-    best, candidates = _with_latencies(deployment, options, placed, lines, sheaves)
-    best = tuple(replace(shown, chosen=True, reason=_why_chosen(deployment, shown)) for shown in best)
-    places = " and ".join(_place(shown) for shown in best)
     refusals = [*(line.refusal for line in short), *(r.refusal for r in refused)]
     count = _weighed(len(options) - len(short), refusals)
-    summary = f"{deployment.name}: {places}. {_sentence(best[0].reason)}. {count}{held}{apart}"
-    return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, (*best, *candidates), gap=verdict.gap)
+
+    def write(shown: tuple[Candidate, ...], candidates: tuple[Candidate, ...]) -> Explanation:
+        best = tuple(replace(one, chosen=True, reason=_why_chosen(deployment, one)) for one in shown)
+        places = " and ".join(_place(one) for one in best)
+        summary = f"{deployment.name}: {places}. {_sentence(best[0].reason)}. {count}{held}{apart}"
+        found = (*best, *candidates)
+        return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, found, gap=verdict.gap)
+
+    return Draft(deployment, placed, lines, _points(options), sheaves, write)
 
 
 def as_placed(
@@ -92,28 +95,8 @@ def as_placed(
     return tuple(shown)
 
 
-def _with_latencies(
-    deployment: Deployment,
-    options: tuple[Option, ...],
-    placed: tuple[Candidate, ...],
-    lines: tuple[Candidate, ...],
-    sheaves: tuple[Sheaf, ...],
-) -> tuple[tuple[Candidate, ...], tuple[Candidate, ...]]:
-    """What is placed and the first lines with the latencies they reach, which are only worked out for what is told."""
-    total = sum(one.capacity_requests_per_s * one.replicas for one in placed)
-    points = {option.key: option.point for option in options}
-    rate = deployment.demand.requests_per_s
-    wanted, rates = list[tuple[int, Candidate]](), list[float]()
-    for number, one in enumerate((*placed, *lines[:MOST_LATENCIES])):
-        if one.key in points and one.e2e_ms <= 0.0:
-            alone = number >= len(placed) or len(placed) == 1
-            wanted.append((number, one))
-            rates.append(rate / max(one.replicas, 1) if alone else rate * one.capacity_requests_per_s / total)
-    shown = [*placed, *lines]
-    reached = latencies_at(deployment, [points[one.key] for _, one in wanted], rates, sheaves) if wanted else []
-    for (number, one), figures in zip(wanted, reached, strict=True):
-        shown[number] = replace(one, ttft_ms=figures.ttft_ms, tpot_ms=figures.tpot_ms, e2e_ms=figures.e2e_ms)
-    return tuple(shown[: len(placed)]), tuple(shown[len(placed) :])
+def _points(options: tuple[Option, ...]) -> dict[tuple[object, ...], Point]:
+    return {option.key: option.point for option in options}
 
 
 def _line(point: Point, refusal: str, write: Callable[[], Candidate]) -> Line:
@@ -142,7 +125,7 @@ def explain_infeasible(
     sheaves: tuple[Sheaf, ...],
     *,
     over_budget: bool,
-) -> Explanation:
+) -> Draft:
     """The report on a deployment that cannot be placed."""
     refusals = tuple(r if isinstance(r, Candidate) else r.candidate for r in refused)
     if over_budget:
@@ -159,14 +142,19 @@ def explain_infeasible(
     crowded = [_line(o.point, crowding, partial(_crowded, o, crowding, reason)) for o in sorted(options, key=_by_cost)]
     lines = grouped([*crowded, *(_refusal(r) for r in refused)])
     summary = f"{deployment.name}: nothing meets it; {binding} binds: {reason}. {_nearest_words(near)}"
-    return Explanation(
-        deployment_id=deployment.deployment_id,
-        summary=f"{summary} {_weighed(len(options), [r.refusal for r in refused])}",
-        candidates=_with_latencies(deployment, options, (), lines, sheaves)[1],
-        binding_limit=binding,
-        nearest_slo=near.slo if near and not over_budget else None,
-        nearest_demand_requests_per_s=near.requests_per_s if near else None,
-    )
+    weighed = _weighed(len(options), [r.refusal for r in refused])
+
+    def write(_: tuple[Candidate, ...], candidates: tuple[Candidate, ...]) -> Explanation:
+        return Explanation(
+            deployment_id=deployment.deployment_id,
+            summary=f"{summary} {weighed}",
+            candidates=candidates,
+            binding_limit=binding,
+            nearest_slo=near.slo if near and not over_budget else None,
+            nearest_demand_requests_per_s=near.requests_per_s if near else None,
+        )
+
+    return Draft(deployment, (), lines, _points(options), sheaves, write)
 
 
 def differences(before: Blueprint, after: Blueprint, names: dict[str, str]) -> tuple[str, ...]:

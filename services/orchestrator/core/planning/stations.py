@@ -112,6 +112,30 @@ class Stations:
         )
 
 
+def side_by_side(parts: Sequence[Stations]) -> Stations:
+    """All of them, in their order."""
+    wide = max(part.energies_mj.shape[1] for part in parts)
+    return Stations(
+        put_together([part.ttft for part in parts]),
+        put_together([part.tpot for part in parts]),
+        put_together([part.e2e for part in parts]),
+        numpy.concatenate([_wider(part.log_rates, wide + 1) for part in parts]),
+        numpy.concatenate([part.full_per_s for part in parts]),
+        numpy.concatenate([_wider(part.energies_mj, wide) for part in parts]),
+        numpy.concatenate([part.batches for part in parts]),
+        numpy.concatenate([part.output_tokens for part in parts]),
+    )
+
+
+def put_together(parts: Sequence[Spreads]) -> Spreads:
+    """All of them, in their order."""
+    wide = max(part.sigmas.shape[1] for part in parts)
+    return Spreads(
+        numpy.concatenate([_wider(part.medians_ms, wide) for part in parts]),
+        numpy.concatenate([_wider(part.sigmas, wide) for part in parts]),
+    )
+
+
 def station_of(profile: Profile, demand: Demand, batch_limit: int) -> Stations:
     """One replica at a profile's operating point, for requests of the demand's shape.
 
@@ -142,7 +166,7 @@ def stations_of(
     starts, start = dict[int, int](), 0
     for sheaf, table in tables.items():
         starts[sheaf], start = start, start + len(table)
-    table = numpy.concatenate([_widened(table, wide) for table in tables.values()])
+    table = numpy.concatenate([_wider(table, wide) for table in tables.values()])
     return _stations(table, numpy.array([starts[sheaf] + row for sheaf, row in numbers]), batches, demand)
 
 
@@ -163,7 +187,7 @@ def _tables(
     return {s: sheaves[s].at(prompt_tokens, count, list(rows[s])) for s, count in reach.items()}, numbers
 
 
-def _widened(table: Table, columns: int) -> Table:
+def _wider(table: Table, columns: int) -> Table:
     """The last column repeated, so that tables can be put together; nothing is read from there."""
     missing = columns - table.shape[1]
     return numpy.concatenate([table, numpy.repeat(table[:, -1:], missing, axis=1)], axis=1) if missing else table

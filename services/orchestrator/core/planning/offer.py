@@ -16,7 +16,7 @@ from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.variant import Variant
 from services.orchestrator.core.facts.wish import Deployment
-from services.orchestrator.core.planning.boards import Board
+from services.orchestrator.core.planning.boards import Board, Boards
 from services.orchestrator.core.planning.ground import Ground, Group
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class Known:
     """
 
     def __init__(self) -> None:
+        self.boards = Boards()
         self._sheaves: dict[str, tuple[tuple[Profile, ...], tuple[Sheaf, ...]]] = {}
         self._source: tuple[Shapes, Variants, Profiles] | None = None
         self._settings: Settings = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from typing import Final
 
 from services.orchestrator.core.facts.fleet import Budget
 from services.orchestrator.core.planning.demands import Wanted, add_demands
@@ -16,6 +17,10 @@ from services.orchestrator.core.planning.parcel import MW_PER_UNIT, Rules
 from services.orchestrator.core.planning.pricing import FEW_WAYS, priced_ways
 from services.orchestrator.core.planning.scores import Item
 from services.orchestrator.core.planning.solver import Program
+
+# Columns from which on options of still fewer ways are worth one: with many groups there is much choice all the same.
+MANY_COLUMNS: Final = 40_000
+_FEWEST_WAYS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,9 @@ def outlook_of(
     prices = program.prices()
     if prices is None:
         return None
-    priced = priced_ways(program, parcels, wanted, covers, prices, FEW_WAYS)
+    columns = sum(len(items.get(group.likeness.device_class, ())) for group in groups)
+    keep = FEW_WAYS if columns <= MANY_COLUMNS else _FEWEST_WAYS
+    priced = priced_ways(program, parcels, wanted, covers, prices, keep)
     if priced is None:
         return Outlook(frozenset(), 0.0)
     worth = {offered[number] for offered, found in priced.ways for way in found for number, _ in way.counts}

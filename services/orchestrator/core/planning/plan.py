@@ -65,13 +65,13 @@ def make_plan(situation: Situation, known: Known | None = None) -> Plan:
         known: what earlier plans worked out of the catalogue; saves time and changes nothing.
     """
     known = known or Known()
-    ground = ground_of(situation)
+    ground = ground_of(situation, known.boards)
     offer = offer_of(situation, ground, known)
     weighed = tuple(_weigh(situation, ground, offer, known, deployment) for deployment in situation.deployments)
     desk = _desk(situation, ground)
     accepted = desk.accept(tuple(w.wanted for w in weighed))
     blueprint = blueprint_of_layout(situation, ground, accepted)
-    drafts = [_explain(situation, desk, w, weighed, accepted, blueprint) for w in weighed]
+    drafts = [_explain(situation, desk, known, w, weighed, accepted, blueprint) for w in weighed]
     return Plan(blueprint, write_all(drafts), accepted.mix.gap)
 
 
@@ -102,6 +102,7 @@ def _weigh(situation: Situation, ground: Ground, offer: Offer, known: Known, dep
 def _explain(
     situation: Situation,
     desk: Desk,
+    known: Known,
     mine: _Weighed,
     weighed: tuple[_Weighed, ...],
     accepted: Accepted,
@@ -124,7 +125,7 @@ def _explain(
     over_budget = bool(situation.budgets and mine.options) and fits(deployment, mine.options, budgets=False)
     tries = TRIES if desk.is_small else TRIES_OF_MANY
     near = nearest(deployment, mine.points, lambda wish, option: fits(wish, (option,)), tries)
-    hardware = () if over_budget else hardware_that_would_do(situation, deployment, others, along=desk.is_small)
+    hardware = () if over_budget else hardware_that_would_do(situation, deployment, others, known, along=desk.is_small)
     draft = explain_infeasible(deployment, mine.options, mine.refused, near, mine.sheaves, over_budget=over_budget)
     return replace(
         draft,

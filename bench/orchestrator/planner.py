@@ -41,7 +41,7 @@ def _timed(name: str, nodes: int, deployments: int, world: Situation, known: Kno
     took_s, plan = _clock(lambda: make_plan(world, known))
     cpu_s = time.process_time() - began_s
     check_s, findings = _clock(lambda: check(world, plan.blueprint, plan.explanations))
-    groups_s, ground = _clock(lambda: ground_of(world))
+    groups_s, ground = _clock(lambda: ground_of(world, known.boards))
     parent = {r.replica_id for r in world.parent.replicas}
     new = sum(r.replica_id not in parent for r in plan.blueprint.replicas)
     met = sum(e.feasible for e in plan.explanations)

@@ -18,7 +18,7 @@ from services.orchestrator.core.facts.fleet import (
 from services.orchestrator.core.facts.levers import Levers
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.wish import Spread
-from services.orchestrator.core.planning.boards import board_of
+from services.orchestrator.core.planning.boards import Boards
 from services.orchestrator.core.planning.plan import Plan, make_plan
 from tests.orchestrator.worlds import GIB, node, profile, ready, slo, variant, wish, world
 
@@ -77,7 +77,7 @@ def planned(situation: Situation) -> Plan:
 
 
 def test_layouts_are_those_of_the_board_itself() -> None:
-    found = board_of(board(0))
+    found = Boards().of(board(0))
     largest = set(found.largest_beside(0))
     assert (("mig/3g.40gb", 2),) in largest
     assert (("gpu/whole", 1),) in largest

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -128,7 +128,7 @@ def table_at(profile: Profile, prompt_tokens: int, most: int) -> Table:
     """
     if prompt_tokens > longest_prompt(profile, most):
         raise ValueError(f"profile {profile.profile_id} does not reach {prompt_tokens} prompt tokens")
-    table: Table = _sheaf_of_one(profile).at(prompt_tokens, most)[0]
+    table: Table = _sheaf_of_one(profile).at(prompt_tokens, most, (0,))[0]
     return table
 
 
@@ -148,13 +148,15 @@ class Sheaf:
         reaching = (table.shape[1] for prompt, table in self.columns.items() if prompt_tokens <= _reach(prompt))
         return max(reaching, default=0)
 
-    def at(self, prompt_tokens: int, most: int) -> Table:
-        """Interpolated figures, profiles × 1 to `most` sequences × `COLUMNS`; `most` is not above `most_at`."""
+    def at(self, prompt_tokens: int, most: int, profiles: Sequence[int]) -> Table:
+        """Interpolated figures of some profiles × 1 to `most` sequences × `COLUMNS`; `most` is not above `most_at`."""
         # Between two of these numbers of sequences the same prompt lengths take part.
         ends = sorted({min(table.shape[1], most) for table in self.columns.values()})
         parts, begin = list[Table](), 0
         for end in ends:
-            rows = [(float(p), table[:, begin:end]) for p, table in self.columns.items() if table.shape[1] >= end]
+            rows = [
+                (float(p), table[profiles, begin:end]) for p, table in self.columns.items() if table.shape[1] >= end
+            ]
             parts.append(_at_prompt(rows, float(prompt_tokens)))
             begin = end
         return numpy.concatenate(parts, axis=1)

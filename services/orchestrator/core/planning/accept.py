@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.facts.fleet import Budget
-from services.orchestrator.core.planning.choice import Mix, choose
+from services.orchestrator.core.planning.choice import ENOUGH_GAP, Mix, choose, gap_of, is_large
 from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.ground import Ground
 from services.orchestrator.core.planning.layout import Layout, Misfit, lay_out
+from services.orchestrator.core.planning.outlook import Outlook, outlook_of
 from services.orchestrator.core.planning.parcel import Rules
 from services.orchestrator.core.planning.scores import Item
 
@@ -65,14 +66,24 @@ class Desk:
         """Whether many programs can be solved in the time of one plan."""
         return len(self._ground.groups) <= MOST_GROUPS_OF_SMALL
 
-    def fit(self, wanted: tuple[Wanted, ...], *, budgets: bool = True) -> Accepted | None:
-        """All of these wishes together, everybody else keeping exactly what is there; None when they do not fit."""
+    def fit(
+        self, wanted: tuple[Wanted, ...], *, budgets: bool = True, outlook: Outlook | None = None
+    ) -> Accepted | None:
+        """All of these wishes together, everybody else keeping exactly what is there; None when they do not fit.
+
+        Args:
+            outlook: of these wishes; it is made here when they are many.
+        """
         names = frozenset(one.deployment.deployment_id for one in wanted)
-        rules = self._rules(names)
+        rules, limits = self._rules(names), self._budgets if budgets else ()
+        if outlook is None and is_large(self._ground.groups, wanted):
+            outlook = outlook_of(self._ground.groups, wanted, rules, limits)
+            if outlook is None:
+                return None
         pinned: frozenset[str] = frozenset()
         for _ in range(MOST_LAYOUTS_TRIED):
             trial = tuple(self._pinned(one) if one.deployment.deployment_id in pinned else one for one in wanted)
-            mix = choose(self._ground.groups, trial, rules, self._budgets if budgets else ())
+            mix = choose(self._ground.groups, trial, rules, limits, outlook)
             if mix is None:
                 return None
             layout = lay_out(mix, rules)
@@ -86,9 +97,8 @@ class Desk:
     def accept(self, wanted: tuple[Wanted, ...]) -> Accepted:
         """As many wishes as fit, in their order of rank."""
         able = tuple(one for one in wanted if one.items)
-        if found := self.fit(able):
-            stays = self._staying(able) if found.mix.started() else None
-            return stays if stays is not None and not _is_worth_it(stays.mix, found.mix) else found
+        if found := self._together(able):
+            return found
         ranked = sorted(able, key=lambda one: one.deployment.deployment_id not in self._ground.incumbents)
         taken: tuple[Wanted, ...] = ()
         best = self._nothing()
@@ -104,14 +114,31 @@ class Desk:
                 position, step = position + 1, 1
         return best
 
-    def _staying(self, able: tuple[Wanted, ...]) -> Accepted | None:
+    def _together(self, able: tuple[Wanted, ...]) -> Accepted | None:
+        """All wishes, with nothing started anew unless that is needed or worth it."""
+        if not is_large(self._ground.groups, able):
+            found = self.fit(able)
+            stays = self._staying(able, None) if found and found.mix.started() else None
+        else:
+            rules = self._rules(frozenset(one.deployment.deployment_id for one in able))
+            outlook = outlook_of(self._ground.groups, able, rules, self._budgets)
+            stays = self._staying(able, outlook) if outlook else None
+            if outlook is None or (stays is not None and stays.mix.gap <= ENOUGH_GAP):
+                return stays
+            found = self.fit(able, outlook=outlook)
+        if found is None or stays is None or _is_worth_it(stays.mix, found.mix):
+            return found
+        gap = gap_of(stays.mix.cost_mw, found.mix.cost_mw * (1.0 - found.mix.gap))
+        return replace(stays, mix=replace(stays.mix, gap=gap))
+
+    def _staying(self, able: tuple[Wanted, ...], outlook: Outlook | None) -> Accepted | None:
         """All wishes with nothing started anew, None when that does not do."""
         kept = tuple(replace(one, items=tuple(item for item in one.items if item.incumbent)) for one in able)
         if not all(one.items for one in kept):
             return None
         names = frozenset(one.deployment.deployment_id for one in kept)
         rules = replace(self._rules(names), starts=False)
-        mix = choose(self._ground.groups, kept, rules, ())
+        mix = choose(self._ground.groups, kept, rules, (), outlook)
         layout = lay_out(mix, rules) if mix is not None else None
         return Accepted(names, mix, layout) if mix is not None and isinstance(layout, Layout) else None
 

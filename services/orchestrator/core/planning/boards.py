@@ -9,8 +9,8 @@ code. A board without a table has one layout: the partitions it has.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from services.orchestrator.core.facts.fleet import WHOLE_KIND, Device, Partition, SliceKind
@@ -18,8 +18,9 @@ from services.orchestrator.core.facts.fleet import WHOLE_KIND, Device, Partition
 # A board with all of today's profiles has 2,319 layouts; ten times that is refused rather than planned slowly, and the
 # board is then used with the partitions that it has.
 MOST_LAYOUTS: Final = 25_000
-# Boards of different kinds in one fleet that are kept enumerated.
-_KEPT_BOARDS: Final = 64
+# Boards of different kinds in one fleet, limited ones included, that are kept enumerated; answers of one that are kept.
+_KEPT_BOARDS: Final = 1_024
+_KEPT_ANSWERS: Final = 8_192
 
 Kinds = tuple[tuple[str, int], ...]
 
@@ -35,15 +36,19 @@ class Seat:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Board:
-    """Seats and the legal sets of them, as masks; `layouts` are grouped by how many slices of each kind they have."""
+    """Seats and the legal sets of them, as masks; `layouts` are grouped by how many slices of each kind they have.
+
+    Attributes:
+        bits: the mask of each seat by its suffix.
+        most: the most slices of each kind that can stand at once.
+    """
 
     seats: tuple[Seat, ...]
     layouts: tuple[tuple[Kinds, tuple[int, ...]], ...]
-
-    @property
-    def most(self) -> Kinds:
-        """The most slices of each kind that can stand at once."""
-        return _most(self)
+    bits: dict[str, int]
+    most: Kinds
+    _largest: dict[int, tuple[Kinds, ...]] = field(default_factory=dict)
+    _cut: dict[tuple[Kinds, int, int], int | None] = field(default_factory=dict)
 
     def memory_of(self, kind: str) -> int:
         """Memory of the largest seat of a kind."""
@@ -51,8 +56,10 @@ class Board:
 
     def mask_of(self, device_id: str, partition_ids: tuple[str, ...]) -> int:
         """The seats that partitions of a device take; ids that are no seats count nothing."""
-        taken = {name.removeprefix(device_id) for name in partition_ids}
-        return sum(1 << index for index, seat in enumerate(self.seats) if seat.suffix in taken)
+        mask = 0
+        for name in partition_ids:
+            mask |= self.bits.get(name.removeprefix(device_id), 0)
+        return mask
 
     def kinds_of(self, mask: int) -> Counter[str]:
         """How many slices of each kind a mask has."""
@@ -60,6 +67,13 @@ class Board:
 
     def largest_beside(self, occupied: int) -> tuple[Kinds, ...]:
         """The largest numbers of slices by kind that contain the occupied seats; none is a part of another."""
+        if occupied not in self._largest:
+            if len(self._largest) >= _KEPT_ANSWERS:
+                self._largest.clear()
+            self._largest[occupied] = self._largest_beside(occupied)
+        return self._largest[occupied]
+
+    def _largest_beside(self, occupied: int) -> tuple[Kinds, ...]:
         found = [dict(kinds) for kinds, masks in self.layouts if any(mask & occupied == occupied for mask in masks)]
         largest = [
             kinds
@@ -74,6 +88,14 @@ class Board:
         Args:
             wanted: slices by kind, those on occupied seats included.
         """
+        key = (tuple(sorted(wanted.items())), occupied, standing)
+        if key not in self._cut:
+            if len(self._cut) >= _KEPT_ANSWERS:
+                self._cut.clear()
+            self._cut[key] = self._best_cut(wanted, occupied, standing)
+        return self._cut[key]
+
+    def _best_cut(self, wanted: Counter[str], occupied: int, standing: int) -> int | None:
         best: tuple[tuple[int, int, int], int] | None = None
         for kinds, masks in self.layouts:
             if any(dict(kinds).get(kind, 0) < count for kind, count in wanted.items()):
@@ -94,29 +116,54 @@ class Board:
         return standing or Partition(name, device.device_id, seat.kind, memory_bytes=seat.memory_bytes)
 
 
-def board_of(device: Device) -> Board:
-    """The board of a GPU. Partitions whose names its table does not know leave it as it is cut."""
-    if device.table:
-        board = _enumerated(device.table, device.memory_bytes)
-        names = {seat.suffix for seat in board.seats}
-        if device.layout_trouble:
-            board = _limited(board, _suffixes(device, device.barred), _suffixes(device, device.kept))
-            names = {seat.suffix for seat in board.seats}
-        if board.layouts and all(p.partition_id.removeprefix(device.device_id) in names for p in device.partitions):
-            return board
-    return _as_it_is(
-        tuple(
+def board_of_seats(seats: tuple[Seat, ...], layouts: tuple[tuple[Kinds, tuple[int, ...]], ...]) -> Board:
+    """A board with its tables."""
+    most: Counter[str] = Counter()
+    for kinds, _ in layouts:
+        most |= Counter(dict(kinds))
+    bits = {seat.suffix: 1 << index for index, seat in enumerate(seats)}
+    return Board(seats, layouts, bits, tuple(sorted(most.items())))
+
+
+class Boards:
+    """Boards of devices, each kind enumerated once. A memo of pure functions; its owner keeps it between plans."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], Board] = {}
+
+    def of(self, device: Device) -> Board:
+        """The board of a GPU. Partitions whose names its table does not know leave it as it is cut."""
+        names = [partition.partition_id.removeprefix(device.device_id) for partition in device.partitions]
+        if device.table:
+            board = self._by_table(device)
+            if board.layouts and all(name in board.bits for name in names):
+                return board
+        seats = tuple(
             Seat(p.kind, p.partition_id.removeprefix(device.device_id), p.memory_bytes)
             for p in sorted(device.partitions, key=lambda p: p.partition_id)
         )
-    )
+        return self._kept((seats,), lambda: _as_it_is(seats))
+
+    def _by_table(self, device: Device) -> Board:
+        table, memory_bytes = device.table, device.memory_bytes
+        board = self._kept((table, memory_bytes), lambda: _enumerated(table, memory_bytes))
+        if not device.layout_trouble:
+            return board
+        barred, kept = _suffixes(device, device.barred), _suffixes(device, device.kept)
+        return self._kept((table, memory_bytes, barred, kept), lambda: _limited(board, barred, kept))
+
+    def _kept(self, key: tuple[object, ...], make: Callable[[], Board]) -> Board:
+        if key not in self._known:
+            if len(self._known) >= _KEPT_BOARDS:
+                self._known.clear()
+            self._known[key] = make()
+        return self._known[key]
 
 
 def _suffixes(device: Device, partition_ids: tuple[str, ...]) -> frozenset[str]:
     return frozenset(name.removeprefix(device.device_id) for name in partition_ids)
 
 
-@lru_cache(maxsize=_KEPT_BOARDS * 16)
 def _limited(board: Board, barred: frozenset[str], kept: frozenset[str]) -> Board:
     """The board without the barred seats, in those of its layouts that have the kept ones."""
     left = [index for index, seat in enumerate(board.seats) if seat.suffix not in barred]
@@ -128,24 +175,14 @@ def _limited(board: Board, barred: frozenset[str], kept: frozenset[str]) -> Boar
         packed = tuple(sorted(sum(1 << to for to, index in enumerate(left) if mask >> index & 1) for mask in fitting))
         if packed:
             layouts.append((kinds, packed))
-    return Board(tuple(board.seats[index] for index in left), tuple(layouts))
+    return board_of_seats(tuple(board.seats[index] for index in left), tuple(layouts))
 
 
-@lru_cache(maxsize=_KEPT_BOARDS * 16)
 def _as_it_is(seats: tuple[Seat, ...]) -> Board:
     counts = tuple(sorted(Counter(seat.kind for seat in seats).items()))
-    return Board(seats, ((counts, ((1 << len(seats)) - 1,)),))
+    return board_of_seats(seats, ((counts, ((1 << len(seats)) - 1,)),))
 
 
-@lru_cache(maxsize=_KEPT_BOARDS)
-def _most(board: Board) -> Kinds:
-    found: Counter[str] = Counter()
-    for kinds, _ in board.layouts:
-        found |= Counter(dict(kinds))
-    return tuple(sorted(found.items()))
-
-
-@lru_cache(maxsize=_KEPT_BOARDS)
 def _enumerated(table: tuple[SliceKind, ...], memory_bytes: int) -> Board:
     places = [(kind, start) for kind in table for start in kind.starts]
     seats = [Seat(kind.kind, f":mig:{kind.profile_id}@{start}", kind.memory_bytes) for kind, start in places]
@@ -158,14 +195,16 @@ def _enumerated(table: tuple[SliceKind, ...], memory_bytes: int) -> Board:
         grouped.setdefault(_kinds(chosen), []).append(mask)
         found += 1
         if found > MOST_LAYOUTS:
-            return Board((), ())
+            return board_of_seats((), ())
         for index in range(begin, len(places)):
             if _legal([*chosen, places[index]], compute):
                 frontier.append((mask | 1 << index, index + 1))
     # The whole board, not cut at all, lies beside nothing.
     grouped[((WHOLE_KIND, 1),)] = [1 << len(seats)]
     seats.append(Seat(WHOLE_KIND, ":whole", memory_bytes))
-    return Board(tuple(seats), tuple((kinds, tuple(sorted(masks))) for kinds, masks in sorted(grouped.items())))
+    return board_of_seats(
+        tuple(seats), tuple((kinds, tuple(sorted(masks))) for kinds, masks in sorted(grouped.items()))
+    )
 
 
 def _legal(slices: list[tuple[SliceKind, int]], compute: int) -> bool:

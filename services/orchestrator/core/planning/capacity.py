@@ -28,12 +28,14 @@ from typing import Final
 import numpy
 
 from services.orchestrator.core.facts.wish import LatencyLimit, Metric
-from services.orchestrator.core.planning.stations import Bools, Spreads, Stations, Vector, Whole
+from services.orchestrator.core.planning.stations import Bools, Spreads, Stations, Vector, Whole, put_together
 
 # A capacity is looked for to this share of it, in at most so many steps; each leaves out at least this share.
-_PRECISION: Final = 1e-4
+_PRECISION: Final = 3e-4
 _STEPS: Final = 40
 _CAUTION: Final = 0.02
+# Fewer misses than this share are none.
+_FEWEST: Final = 1e-12
 # Halvings of a percentile's interval, whose ends are a factor of 2 apart: 2^(2^-10) is seven in ten thousand.
 _PERCENTILE_HALVINGS: Final = 10
 # No latency is looked for above a day, nor below a nanosecond.
@@ -64,24 +66,28 @@ def share_within(stations: Stations, metric: Metric, limit_ms: float, rates_per_
 
 
 def percentiles_ms(
-    stations: Stations, wanted: Sequence[tuple[Metric, float]], rates_per_s: Vector
+    stations: Stations, wanted: Sequence[tuple[Metric, float | Vector]], rates_per_s: Vector
 ) -> tuple[Vector, ...]:
-    """For each metric the latencies that its per cent of requests stay within, by 0.07 % too long at most."""
-    if not (rates_per_s > 0.0).any():
-        return tuple(_alone_ms(stations, metric, percentile) for metric, percentile in wanted)
+    """For each metric the latencies that its per cent of requests stay within, by 0.07 % too long at most.
+
+    Args:
+        wanted: metrics with a percentile, or with one for each station.
+    """
     count, rows = len(stations), numpy.tile(stations.rows, len(wanted))
-    alone = numpy.concatenate([_alone_ms(stations, metric, percentile) for metric, percentile in wanted])
-    shares = numpy.repeat([percentile / 100.0 for _, percentile in wanted], count)
+    percents = [numpy.broadcast_to(numpy.asarray(percent, dtype=float), count) for _, percent in wanted]
+    alone = [_alone_ms(stations, metric, one) for (metric, _), one in zip(wanted, percents, strict=True)]
+    if not (rates_per_s > 0.0).any():
+        return tuple(alone)
     seen, rates = presence(stations, rates_per_s)[rows], rates_per_s[rows]
-    spreads = _side_by_side([stations.spreads(metric) for metric, _ in wanted])
+    spreads = put_together([stations.spreads(metric) for metric, _ in wanted])
     waits = numpy.repeat([metric is not Metric.TPOT for metric, _ in wanted], count)
-    wide = stations.take(rows)
+    wide, least = stations.take(rows), numpy.concatenate(alone)
 
     def share(limits_ms: Vector) -> Vector:
         return _kept_of(wide, spreads, waits, limits_ms).share(seen, rates)
 
-    found = numpy.where(rates > 0.0, _quantiles(share, shares, numpy.maximum(alone, 1e-3)), alone)
-    return tuple(numpy.split(found, len(wanted)))
+    reached = _quantiles(share, numpy.concatenate(percents) / 100.0, numpy.maximum(least, 1e-3))
+    return tuple(numpy.split(numpy.where(rates > 0.0, reached, least), len(wanted)))
 
 
 def _quantiles(share: Callable[[Vector], Vector], wanted: Vector, high: Vector) -> Vector:
@@ -98,25 +104,33 @@ def _quantiles(share: Callable[[Vector], Vector], wanted: Vector, high: Vector) 
     return high
 
 
-def _alone_ms(stations: Stations, metric: Metric, percentile: float) -> Vector:
-    first = stations.spreads(metric)
-    found: Vector = first.medians_ms[:, 0] * numpy.exp(first.sigmas[:, 0] * NormalDist().inv_cdf(percentile / 100.0))
-    return found
-
-
-def _side_by_side(spreads: list[Spreads]) -> Spreads:
-    return Spreads(
-        numpy.concatenate([one.medians_ms for one in spreads]), numpy.concatenate([one.sigmas for one in spreads])
+def _alone_ms(stations: Stations, metric: Metric, percents: Vector) -> Vector:
+    first, distinct = stations.spreads(metric), sorted(set(percents.tolist()))
+    normal = numpy.array([NormalDist().inv_cdf(percent / 100.0) for percent in distinct])
+    found: Vector = first.medians_ms[:, 0] * numpy.exp(
+        first.sigmas[:, 0] * normal[numpy.searchsorted(distinct, percents)]
     )
+    return found
 
 
 def broken_limits(stations: Stations, limits: tuple[LatencyLimit, ...], rates_per_s: Vector) -> Whole:
     """For each station the number of the first limit that does not hold at its rate; -1 when all do."""
-    seen, broken = presence(stations, rates_per_s), numpy.full(len(stations), -1)
+    broken = numpy.full(len(stations), -1)
+    if not (rates_per_s > 0.0).any():
+        for number, limit in reversed(list(enumerate(limits))):
+            broken[_share_alone(stations, limit) < limit.percentile / 100.0] = number
+        return broken
+    seen = presence(stations, rates_per_s)
     for number, limit in reversed(list(enumerate(limits))):
         kept = _kept(stations, limit.metric, numpy.full(len(stations), limit.limit_ms))
         broken[kept.share(seen, rates_per_s) < limit.percentile / 100.0] = number
     return broken
+
+
+def _share_alone(stations: Stations, limit: LatencyLimit) -> Vector:
+    """Share of requests that keep a limit when no others are there."""
+    first = stations.spreads(limit.metric).first
+    return first.within(numpy.full(len(stations), limit.limit_ms))[:, 0]
 
 
 def capacities_per_s(stations: Stations, limits: tuple[LatencyLimit, ...]) -> Vector:
@@ -125,7 +139,7 @@ def capacities_per_s(stations: Stations, limits: tuple[LatencyLimit, ...]) -> Ve
         return numpy.zeros(0)
     margin = _Margin(stations, limits)
     high = stations.most_per_s.copy()
-    above, below = margin.at(numpy.zeros(len(stations))), margin.at(high)
+    above, below = margin.at_rest, margin.at(high)
     found = numpy.where(above < 0.0, 0.0, high)
     sought = numpy.flatnonzero((above >= 0.0) & (below < 0.0))
     if sought.size:
@@ -185,7 +199,10 @@ def _kept_of(stations: Stations, spreads: Spreads, waits: Bools, limits_ms: Vect
 
 
 class _Margin:
-    """How far the tightest limit is kept, as a share of requests; what the rate does not change is worked out once."""
+    """How far the tightest limit is kept: log of misses allowed over misses, which is nearly linear in the rate.
+
+    What the rate does not change is worked out once.
+    """
 
     def __init__(
         self, stations: Stations, limits: tuple[LatencyLimit, ...], kept: tuple[_Kept, ...] | None = None
@@ -197,10 +214,20 @@ class _Margin:
 
     def at(self, rates_per_s: Vector) -> Vector:
         """Of each station at its rate; negative when a limit is broken."""
-        seen, least = presence(self._stations, rates_per_s), numpy.ones(len(self._stations))
-        for limit, kept in zip(self._limits, self._kept, strict=True):
-            least = numpy.minimum(least, kept.share(seen, rates_per_s) - limit.percentile / 100.0)
-        return least
+        seen = presence(self._stations, rates_per_s)
+        return self._least([kept.share(seen, rates_per_s) for kept in self._kept])
+
+    @property
+    def at_rest(self) -> Vector:
+        """Of each station without load: everybody starts at once."""
+        return self._least([kept.at_once[:, 0] for kept in self._kept])
+
+    def _least(self, shares: list[Vector]) -> Vector:
+        least = numpy.full(len(self._stations), numpy.inf)
+        for limit, share in zip(self._limits, shares, strict=True):
+            allowed = max(1.0 - limit.percentile / 100.0, _FEWEST)
+            least = numpy.minimum(least, numpy.log(allowed / numpy.maximum(1.0 - share, _FEWEST)))
+        return numpy.asarray(numpy.minimum(least, 1.0))
 
     def of(self, rows: Whole) -> _Margin:
         """Of some stations."""
@@ -209,17 +236,28 @@ class _Margin:
 
 def _crossing(margin: _Margin, high: Vector, above: Vector, below: Vector) -> Vector:
     """The greatest rates at which the margin is not negative: regula falsi with halving (Illinois), all at once."""
-    low = numpy.zeros(len(high))
+    low, found, rows = numpy.zeros(len(high)), high.copy(), numpy.arange(len(high))
+    side = numpy.zeros(len(high), dtype=int)
     for _ in range(_STEPS):
         open_ = high - low > _PRECISION * high
-        if not open_.any():
-            break
+        if not open_.all():
+            found[rows[~open_]] = low[~open_]
+            left = numpy.flatnonzero(open_)
+            if not left.size:
+                return found
+            margin, rows, side = margin.of(left), rows[left], side[left]
+            low, high, above, below = low[left], high[left], above[left], below[left]
         middle = low + (high - low) * numpy.clip(above / (above - below), _CAUTION, 1.0 - _CAUTION)
         reached = margin.at(middle)
-        falls, stays = open_ & (reached < 0.0), open_ & (reached >= 0.0)
-        high, low = numpy.where(falls, middle, high), numpy.where(stays, middle, low)
+        falls = reached < 0.0
+        # An end that stays twice counts less, or it would stay for ever.
+        less = 1.0 - reached / numpy.where(falls, below, above)
+        less = numpy.where(less > 0.0, less, 0.5)
         above, below = (
-            numpy.where(falls, above / 2.0, numpy.where(stays, reached, above)),
-            numpy.where(stays, below / 2.0, numpy.where(falls, reached, below)),
+            numpy.where(falls, numpy.where(side < 0, above * less, above), reached),
+            numpy.where(falls, reached, numpy.where(side > 0, below * less, below)),
         )
-    return low
+        low, high = numpy.where(falls, low, middle), numpy.where(falls, middle, high)
+        side = numpy.where(falls, -1, 1)
+    found[rows] = low
+    return found

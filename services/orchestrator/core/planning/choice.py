@@ -7,23 +7,29 @@ them take part is the caller's business (`accept`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.facts.fleet import Budget
 from services.orchestrator.core.planning.demands import Wanted, add_demands
-from services.orchestrator.core.planning.fold import add_folds, folds_of
 from services.orchestrator.core.planning.ground import Group, Tenant
+from services.orchestrator.core.planning.outlook import Outlook
 from services.orchestrator.core.planning.parcel import MW_PER_UNIT, Opening, Parcel, Rules, add_parcel
-from services.orchestrator.core.planning.pricing import priced_ways, solve_by_ways
+from services.orchestrator.core.planning.pricing import FEW_WAYS, solve_by_ways
 from services.orchestrator.core.planning.scores import Item
-from services.orchestrator.core.planning.solver import Program
+from services.orchestrator.core.planning.solver import Answer, Program
 
 # Programs of up to so many columns are solved as they are; larger ones by ways (docs/adr/0035).
 MOST_DIRECT: Final = 120
 # Programs of up to so many columns are written down whole; larger ones after folding (docs/adr/0038).
 MOST_WHOLE: Final = 4_000
+# Larger programs are solved as they are first: with many replicas for each wish rounding costs little.
+MOST_BY_WAYS: Final = 10_000
+# The search of a large program ends within this share of the bound, and goes on another way beyond the second one: the
+# gap asked for (docs/adr/0058).
+ENOUGH_GAP: Final = 0.01
+MOST_GAP: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +45,17 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """A choice for all groups; `gap` is how far its cost may be from the least, as a share."""
+    """A choice for all groups.
+
+    Attributes:
+        gap: how far its cost may be from the least, as a share.
+        timed_out: the solver's safety net ended the search, see `solver`.
+    """
 
     shares: tuple[Share, ...]
     cost_mw: float
     gap: float
+    timed_out: bool = False
 
     def started(self) -> frozenset[str]:
         """Deployments of which replicas start anew."""
@@ -67,64 +79,79 @@ class Mix:
         return tuple(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0].option.key)))
 
 
+def is_large(groups: tuple[Group, ...], wanted: tuple[Wanted, ...]) -> bool:
+    """Whether options have to be picked before the program is written down."""
+    items = _by_class(one.items for one in wanted)
+    return sum(len(items.get(group.likeness.device_class, ())) for group in groups) > MOST_WHOLE
+
+
 def choose(
-    groups: tuple[Group, ...], wanted: tuple[Wanted, ...], rules: Rules, budgets: tuple[Budget, ...]
+    groups: tuple[Group, ...],
+    wanted: tuple[Wanted, ...],
+    rules: Rules,
+    budgets: tuple[Budget, ...],
+    outlook: Outlook | None = None,
 ) -> Mix | None:
-    """The choice of least cost, None when the wishes do not fit together."""
+    """The choice of least cost, None when the wishes do not fit together.
+
+    Args:
+        outlook: of a large program for these wishes, or for the same ones with more options.
+    """
     if any(not one.items for one in wanted):
         return None
-    items = _by_class(one.items for one in wanted)
-    if rules.starts and sum(len(items.get(g.likeness.device_class, ())) for g in groups) > MOST_WHOLE:
-        worth = _worth_a_column(groups, wanted, rules, budgets)
-        if worth is None:
-            return None
-        if worth.menus and (mix := _chosen(groups, worth.menus, rules, budgets)):
-            return replace(mix, gap=max(mix.cost_mw - worth.bound_mw, 0.0) / max(abs(mix.cost_mw), 1e-9))
+    if outlook is not None and outlook.worth:
+        menus = tuple(outlook.menu_of(one) for one in wanted) if rules.starts else wanted
+        if mix := _chosen(groups, menus, rules, budgets, outlook.bound_mw):
+            return replace(mix, gap=gap_of(mix.cost_mw, outlook.bound_mw))
     return _chosen(groups, wanted, rules, budgets)
 
 
+def gap_of(cost_mw: float, bound_mw: float) -> float:
+    """How far a cost is above a bound, as a share of it."""
+    return max(cost_mw - bound_mw, 0.0) / max(abs(cost_mw), 1e-9)
+
+
 def _chosen(
-    groups: tuple[Group, ...], wanted: tuple[Wanted, ...], rules: Rules, budgets: tuple[Budget, ...]
+    groups: tuple[Group, ...],
+    wanted: tuple[Wanted, ...],
+    rules: Rules,
+    budgets: tuple[Budget, ...],
+    bound_mw: float | None = None,
 ) -> Mix | None:
     program, items = Program(), _by_class(one.items for one in wanted)
     parcels = [add_parcel(program, g, items.get(g.likeness.device_class, ()), rules) for g in groups]
     covers = add_demands(program, parcels, wanted, rules, budgets)
-    if len(program.costs) <= MOST_DIRECT:
-        answer = program.solve()
-    else:
-        answer = solve_by_ways(program, parcels, wanted, covers) or program.solve()
+    answer = _answer(program, parcels, wanted, covers, bound_mw)
     if answer is None:
         return None
     values = [round(value) for value in answer.values]
-    return Mix(tuple(_share(parcel, values) for parcel in parcels), answer.cost * MW_PER_UNIT, answer.gap)
+    shares = tuple(_share(parcel, values) for parcel in parcels)
+    return Mix(shares, answer.cost * MW_PER_UNIT, answer.gap, answer.timed_out)
 
 
-@dataclass(frozen=True, slots=True)
-class _Worth:
-    """Wishes with the options near the cheapest, and a cost that no plan is below; no menus when that is not known."""
-
-    menus: tuple[Wanted, ...]
-    bound_mw: float
-
-
-def _worth_a_column(
-    groups: tuple[Group, ...], wanted: tuple[Wanted, ...], rules: Rules, budgets: tuple[Budget, ...]
-) -> _Worth | None:
-    """Which options of each wish to look at in every group; None when not even the folded groups have room."""
-    program, items = Program(), _by_class(one.items for one in wanted)
-    parcels = add_folds(program, folds_of(groups, rules), items, rules)
-    covers = add_demands(program, parcels, wanted, rules, budgets)
-    prices = program.prices()
-    if prices is None:
-        return None
-    priced = priced_ways(program, parcels, wanted, covers, prices)
-    if priced is None:
-        return _Worth((), 0.0)
-    menus = []
-    for one, (offered, found) in zip(wanted, priced.ways, strict=True):
-        used = {offered[number] for way in found for number, _ in way.counts}
-        menus.append(replace(one, items=tuple(i for i in one.items if i in used or i.incumbent)))
-    return _Worth(tuple(menus), priced.bound * MW_PER_UNIT)
+def _answer(
+    program: Program,
+    parcels: list[Parcel],
+    wanted: tuple[Wanted, ...],
+    covers: frozenset[int],
+    bound_mw: float | None,
+) -> Answer | None:
+    if len(program.costs) <= MOST_DIRECT:
+        return program.solve()
+    if bound_mw is None:
+        return solve_by_ways(program, parcels, wanted, covers) or program.solve()
+    enough = bound_mw / MW_PER_UNIT / (1.0 - ENOUGH_GAP)
+    tries: list[Callable[[], Answer | None]] = [
+        lambda: solve_by_ways(program, parcels, wanted, covers, FEW_WAYS, enough),
+        lambda: program.solve(enough=enough),
+    ]
+    found: list[Answer] = []
+    for solve in tries if len(program.costs) <= MOST_BY_WAYS else reversed(tries):
+        if answer := solve():
+            found.append(answer)
+            if gap_of(answer.cost * MW_PER_UNIT, bound_mw) <= MOST_GAP:
+                break
+    return min(found, key=lambda answer: answer.cost, default=None)
 
 
 def _by_class(menus: Iterable[tuple[Item, ...]]) -> dict[str, list[Item]]:

@@ -8,7 +8,6 @@ from typing import Final
 
 from services.orchestrator.core.facts.fleet import Budget
 from services.orchestrator.core.facts.wish import Deployment
-from services.orchestrator.core.planning.figures import idle_mw
 from services.orchestrator.core.planning.ground import Group
 from services.orchestrator.core.planning.parcel import MW_PER_UNIT, Parcel, Rules
 from services.orchestrator.core.planning.scores import Item
@@ -41,19 +40,18 @@ def add_demands(
     return frozenset(covers)
 
 
-def _meet(program: Program, places: list[tuple[int, Item, Group]], one: Wanted) -> list[int]:
+def _meet(program: Program, terms: list[tuple[int, Item, Group]], one: Wanted) -> list[int]:
     """Rows of a wish: its power limit, its spread, and those that are returned: its demand and number of replicas."""
-    deployment, mine = one.deployment, frozenset(one.items)
-    terms = [place for place in places if place[1] in mine]
-    covers = len(program.rows)
+    deployment = one.deployment
+    covers = program.height
     if deployment.demand.requests_per_s > 0.0:
         program.row([(column, item.capacity) for column, item, _ in terms], least=1.0)
     most = float(deployment.max_replicas) if deployment.max_replicas else float("inf")
     program.row([(column, 1.0) for column, _, _ in terms], least=float(replicas_needed(deployment)), most=most)
-    end = len(program.rows)
+    end = program.height
     if deployment.slo.power_mw is not None:
         limit = deployment.slo.power_mw * (1.0 + _BUDGET_SLACK)
-        draws = [(column, (i.option.shown.active_mw + idle_mw(i.option.point)) / limit) for column, i, _ in terms]
+        draws = [(column, (i.option.shown.active_mw + i.option.point.idle_mw) / limit) for column, i, _ in terms]
         program.row(draws, most=1.0)
     if deployment.spread is not None:
         _spread(program, terms, deployment)

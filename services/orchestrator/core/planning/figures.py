@@ -8,13 +8,10 @@ from dataclasses import dataclass
 import numpy
 
 from services.orchestrator.core.facts.explanation import Candidate, Refusal
-from services.orchestrator.core.facts.loads import sheaves_of
-from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.wish import Deployment, Metric, Slo
 from services.orchestrator.core.planning.capacity import energies_per_token_mj, percentiles_ms
 from services.orchestrator.core.planning.points import Point
-from services.orchestrator.core.planning.stations import Stations, Vector, stations_of
-from tradewind.domain.figures import FigureSource
+from services.orchestrator.core.planning.stations import Stations, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +45,37 @@ class Figures:
 
 
 def figures_of(
-    deployment: Deployment, points: Sequence[Point], stations: Stations, replicas: Vector, capacities: Vector
+    deployment: Deployment,
+    points: Sequence[Point],
+    stations: Stations,
+    replicas: Vector,
+    capacities: Vector,
+    latencies: Sequence[Latencies] = (),
 ) -> list[Figures]:
-    """What points draw when so many replicas share the demand; beyond their most, at their most."""
+    """What points draw when so many replicas share the demand; beyond their most, at their most.
+
+    Args:
+        latencies: of each point, when they are worked out.
+    """
+    reached = latencies or [NOT_TOLD] * len(points)
     demand = deployment.demand
     each = numpy.minimum(demand.requests_per_s / numpy.maximum(replicas, 1), stations.most_per_s)
     compared = numpy.minimum(demand.compared_requests_per_s / numpy.maximum(replicas, 1), stations.most_per_s)
     energies = energies_per_token_mj(stations, each)
     active = compared * stations.output_tokens * energies
+    counts = replicas.astype(int).tolist()
     return [
         Figures(
             count,
             capacity,
             energy,
             active_mw,
-            count * (active_mw + idle_mw(point)),
+            count * (active_mw + point.idle_mw),
             count * point.device_share * point.device.price_per_hour,
+            latency,
         )
-        for point, count, capacity, energy, active_mw in zip(
-            points, replicas.astype(int).tolist(), capacities.tolist(), energies.tolist(), active.tolist(), strict=True
+        for point, count, capacity, energy, active_mw, latency in zip(
+            points, counts, capacities.tolist(), energies.tolist(), active.tolist(), reached, strict=True
         )
     ]
 
@@ -78,26 +87,11 @@ def latencies_of(slo: Slo, stations: Stations, rates_per_s: Vector) -> list[Late
     return [Latencies(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def latencies_at(deployment: Deployment, points: Sequence[Point], rates_per_s: Sequence[float]) -> list[Latencies]:
-    """Latencies of one replica of each point at its rate, or at its most."""
-    profiles = [point.profile for point in points]
-    sheaves = sheaves_of({id(profile): profile for profile in profiles}.values())
-    stations = stations_of(profiles, [point.batch_limit for point in points], deployment.demand, sheaves)
-    return latencies_of(deployment.slo, stations, numpy.minimum(rates_per_s, stations.most_per_s))
-
-
-def idle_mw(point: Point) -> float:
-    """Idle power charged to one replica: its share of the device's, and what being loaded adds."""
-    device_idle = point.device.idle_power_mw
-    added = max(point.profile.idle_power_mw - device_idle, 0.0) if point.profile.idle_power_mw else 0.0
-    return device_idle * point.device_share + added
-
-
 def told(point: Point, shown: Figures | None, refusal: Refusal | None = None, reason: str = "") -> Candidate:
     """A point as a line of the explanation."""
     if shown is None:
         return point.candidate(refusal, reason)
-    source, method = energy_source(point.profile)
+    source, method = point.energy_source
     profile = point.profile
     return Candidate(
         variant_id=point.variant.variant_id,
@@ -120,9 +114,3 @@ def told(point: Point, shown: Figures | None, refusal: Refusal | None = None, re
         power_mw=shown.power_mw,
         price_per_hour=shown.price_per_hour,
     )
-
-
-def energy_source(profile: Profile) -> tuple[FigureSource, str]:
-    """The weakest source of the loads, with its method: a rate between measured loads is no better than they are."""
-    worst = max(profile.loads, key=lambda load: (load.energy_source, load.energy_method))
-    return worst.energy_source, worst.energy_method

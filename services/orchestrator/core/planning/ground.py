@@ -14,7 +14,7 @@ from services.orchestrator.core.facts.blueprint import Replica
 from services.orchestrator.core.facts.fleet import Device, DeviceKind, Node, PowerSetting, ReplicaState, cores_of
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.wish import Deployment
-from services.orchestrator.core.planning.boards import Board, board_of
+from services.orchestrator.core.planning.boards import Board, Boards
 
 # Failure domains told apart; with more of them, several count as one, which spreads wider than asked and never less.
 MOST_DOMAINS: Final = 32
@@ -112,8 +112,13 @@ class Ground:
     nodes: dict[str, Node]
 
 
-def ground_of(situation: Situation) -> Ground:
-    """The fleet of a situation, folded."""
+def ground_of(situation: Situation, boards: Boards | None = None) -> Ground:
+    """The fleet of a situation, folded.
+
+    Args:
+        boards: those enumerated before.
+    """
+    boards = boards or Boards()
     nodes = {node.node_id: node for node in situation.nodes}
     reports = {(n.node_id, r.replica_id): r.state for n in situation.nodes for r in n.replicas}
     wishes = {d.deployment_id: d for d in situation.deployments}
@@ -123,13 +128,16 @@ def ground_of(situation: Situation) -> Ground:
     for planned, replicas in ((True, situation.parent.replicas), (False, situation.parent.leaving)):
         for replica in replicas:
             state = reports.get((replica.node_id, replica.replica_id))
-            keepable = _keepable(replica, wishes.get(replica.deployment_id), nodes, state, gone, planned=planned)
+            keepable = _keepable(
+                replica, wishes.get(replica.deployment_id), nodes, state, gone, boards, planned=planned
+            )
             if keepable:
                 incumbents[replica.deployment_id].append(replica)
             if replica.replica_id not in gone:
                 tenant = _tenant(replica, keepable=keepable, planned=planned, ready=state is ReplicaState.READY)
                 content[replica.node_id, replica.partition.device_id].append((tenant, replica))
-    return Ground(_groups(situation, content), {k: tuple(v) for k, v in incumbents.items()}, nodes)
+    groups = _groups(situation, content, boards)
+    return Ground(groups, {k: tuple(v) for k, v in incumbents.items()}, nodes)
 
 
 def base_of(replica: Replica) -> Base:
@@ -137,11 +145,11 @@ def base_of(replica: Replica) -> Base:
     return (replica.variant_id, replica.device_class, replica.partition.kind, replica.batch_limit)
 
 
-def exists_on(device: Device, replica: Replica) -> bool:
+def exists_on(device: Device, replica: Replica, boards: Boards) -> bool:
     """Whether the device (still) has what a replica was given."""
     if replica.partition.cpu_ids:
         return set(replica.partition.cpu_ids) <= set(device.cpu_ids)
-    return bool(board_of(device).mask_of(device.device_id, (replica.partition.partition_id,)))
+    return bool(boards.of(device).mask_of(device.device_id, (replica.partition.partition_id,)))
 
 
 def _keepable(
@@ -150,6 +158,7 @@ def _keepable(
     nodes: dict[str, Node],
     state: ReplicaState | None,
     gone: frozenset[str],
+    boards: Boards,
     *,
     planned: bool,
 ) -> bool:
@@ -157,7 +166,7 @@ def _keepable(
     if not node or not node.keeps_work or not wish or not node.matches(wish.node_selector):
         return False
     device = next((d for d in node.devices if d.device_id == replica.partition.device_id), None)
-    if not device or not exists_on(device, replica):
+    if not device or not exists_on(device, replica, boards):
         return False
     return planned or (replica.hold and replica.replica_id not in gone and state in _ALIVE)
 
@@ -167,23 +176,25 @@ def _tenant(replica: Replica, *, keepable: bool, planned: bool, ready: bool) -> 
     return Tenant(replica.deployment_id, base_of(replica), units, replica.memory_bytes, keepable, planned, ready)
 
 
-def _groups(situation: Situation, content: dict[tuple[str, str], list[tuple[Tenant, Replica]]]) -> tuple[Group, ...]:
+def _groups(
+    situation: Situation, content: dict[tuple[str, str], list[tuple[Tenant, Replica]]], boards: Boards
+) -> tuple[Group, ...]:
     labels = _Labels(situation)
     scopes = {budget.scope for budget in situation.budgets}
-    boards: list[Board] = []
+    kinds: list[Board] = []
     found: dict[Likeness, list[Spot]] = {}
     for node in sorted(situation.nodes, key=lambda n: n.node_id):
         if not node.keeps_work:
             continue
         for device in node.devices:
             here = sorted(content.get((node.node_id, device.device_id), ()), key=_tenant_order)
-            board = board_of(device) if device.kind is DeviceKind.GPU or not device.cpu_ids else None
-            if board is not None and board not in boards:
-                boards.append(board)
-            likeness = _likeness(node, device, board, here, labels, scopes, boards)
+            board = boards.of(device) if device.kind is DeviceKind.GPU or not device.cpu_ids else None
+            if board is not None and board not in kinds:
+                kinds.append(board)
+            likeness = _likeness(node, device, board, here, labels, scopes, kinds)
             found.setdefault(likeness, []).append(Spot(node, device, tuple(replica for _, replica in here)))
     return tuple(
-        Group(number, likeness, boards[likeness.board] if likeness.board >= 0 else None, tuple(spots))
+        Group(number, likeness, kinds[likeness.board] if likeness.board >= 0 else None, tuple(spots))
         for number, (likeness, spots) in enumerate(found.items())
     )
 
@@ -195,7 +206,7 @@ def _likeness(
     here: list[tuple[Tenant, Replica]],
     labels: _Labels,
     scopes: set[str],
-    boards: list[Board],
+    kinds: list[Board],
 ) -> Likeness:
     taken = tuple(replica.partition.partition_id for _, replica in here)
     standing = tuple(p.partition_id for p in device.partitions)
@@ -215,7 +226,7 @@ def _likeness(
         takes_work=node.takes_work,
         labels=labels.of(node),
         budgets=tuple(scope for scope in own if scope in scopes),
-        board=boards.index(board) if board is not None else -1,
+        board=kinds.index(board) if board is not None else -1,
         occupied=board.mask_of(device.device_id, taken) if board else 0,
         standing=board.mask_of(device.device_id, standing) if board else 0,
         content=tuple(tenant for tenant, _ in here),

@@ -42,7 +42,7 @@ def ways(capacities: list[float], costs: list[float], least: int, most: int, kee
             found[(item, count),] = count * costs[item]
     begun = [(first, number) for first, count in enumerate(alone) for number in _begun(count)]
     if begun:
-        found |= _pairs(begun, numpy.array(capacities), numpy.array(costs), least, most)
+        found |= _pairs(begun, numpy.array(capacities), numpy.array(costs), least, most, keep)
     ordered = sorted(found.items(), key=lambda entry: (entry[1], entry[0]))
     return [Way(counts, cost) for counts, cost in ordered[:keep]]
 
@@ -53,8 +53,9 @@ def _pairs(
     costs: NDArray[numpy.float64],
     least: int,
     most: int,
+    keep: int,
 ) -> dict[tuple[tuple[int, int], ...], float]:
-    """For each beginning with a first option the cheapest ways to go on with a second."""
+    """The cheapest ways to go on with a second option after each beginning with a first one, at least `keep` of all."""
     firsts, numbers = (numpy.array(column) for column in zip(*begun, strict=True))
     rest = numpy.maximum(1.0 - numbers * capacities[firsts], 0.0)[:, None]
     more = numpy.maximum(numpy.ceil(rest / capacities - _SLACK), numpy.maximum(least - numbers, 1)[:, None])
@@ -62,15 +63,28 @@ def _pairs(
     total[numpy.arange(len(begun)), firsts] = numpy.inf
     if most:
         total = numpy.where(numbers[:, None] + more > most, numpy.inf, total)
-    near = numpy.argsort(total, axis=1, kind="stable")[:, :_NEAR]
+    # Each pair may come twice, from either of its options.
     found: dict[tuple[tuple[int, int], ...], float] = {}
-    for row, seconds in enumerate(near.tolist()):
+    for row, second in _cheapest(total, 2 * keep):
         first, number = begun[row]
-        for second in seconds:
-            if math.isfinite(cost := float(total[row, second])):
-                pair = ((first, number), (second, int(more[row, second])))
-                found.setdefault(pair if first < second else (pair[1], pair[0]), cost)
+        pair = ((first, number), (second, int(more[row, second])))
+        found.setdefault(pair if first < second else (pair[1], pair[0]), float(total[row, second]))
     return found
+
+
+def _cheapest(costs: NDArray[numpy.float64], keep: int) -> list[tuple[int, int]]:
+    """Rows and columns of the least costs, at most `_NEAR` of a row."""
+    left, rows = costs.copy(), numpy.arange(len(costs))
+    places, least = list[NDArray[numpy.int64]](), list[NDArray[numpy.float64]]()
+    for _ in range(min(_NEAR, costs.shape[1])):
+        columns = left.argmin(axis=1)
+        places.append(columns)
+        least.append(left[rows, columns])
+        left[rows, columns] = numpy.inf
+    flat = numpy.concatenate(least)
+    order = numpy.argsort(flat, kind="stable")[:keep]
+    second = numpy.concatenate(places)
+    return [(int(n) % len(costs), int(second[n])) for n in order.tolist() if math.isfinite(flat[n])]
 
 
 # Second options looked at for each number of replicas of the first; the cheapest is the bound, the others are choice.

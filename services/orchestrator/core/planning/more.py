@@ -16,7 +16,7 @@ from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.accept import Desk
 from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.ground import ground_of
-from services.orchestrator.core.planning.offer import offer_of
+from services.orchestrator.core.planning.offer import Known, offer_of
 from services.orchestrator.core.planning.points import points_of
 from services.orchestrator.core.planning.scores import items_of
 from services.orchestrator.core.planning.weigh import Option, weigh_all
@@ -28,18 +28,19 @@ MOST_CLASSES: Final = 4
 
 
 def hardware_that_would_do(
-    situation: Situation, deployment: Deployment, others: tuple[Wanted, ...], *, along: bool
+    situation: Situation, deployment: Deployment, others: tuple[Wanted, ...], known: Known, *, along: bool
 ) -> tuple[str, ...]:
     """One answer for each class that helps, for instance "+2 gpu:h100-80"; fewest devices first.
 
     Args:
         others: wishes that are met, with what they may be met with.
+        known: what was worked out of the catalogue.
         along: plan the rest of the fleet along.
     """
     kept = situation if along else replace(situation, nodes=(), parent=replace(situation.parent, replicas=()))
     found: list[tuple[int, str]] = []
     for device_class, device in _classes(situation)[:MOST_CLASSES]:
-        count = _fewest(lambda n, device=device: _meets(kept, deployment, others if along else (), device, n))  # type: ignore[misc]
+        count = _fewest(lambda n, device=device: _meets(kept, deployment, others if along else (), known, device, n))  # type: ignore[misc]
         if count:
             found.append((count, device_class))
     return tuple(f"+{count} {device_class}" for count, device_class in sorted(found))
@@ -73,7 +74,7 @@ def _fewest(meets: Callable[[int], bool]) -> int:
 
 
 def _meets(
-    situation: Situation, deployment: Deployment, others: tuple[Wanted, ...], device: Device, count: int
+    situation: Situation, deployment: Deployment, others: tuple[Wanted, ...], known: Known, device: Device, count: int
 ) -> bool:
     fresh = replace(device, partitions=() if device.table else device.partitions, setting=DEFAULT_POWER, asleep=False)
     labels = list(deployment.node_selector)
@@ -83,8 +84,8 @@ def _meets(
         for n in range(count)
     )
     larger = replace(situation, nodes=(*situation.nodes, *added))
-    ground = ground_of(larger)
-    offer = offer_of(larger, ground)
+    ground = ground_of(larger, known.boards)
+    offer = offer_of(larger, ground, Known())
     weighed = weigh_all(deployment, points_of(deployment, offer)[0], offer.sheaves.get(deployment.model_id, ()))
     options = tuple(option for option in weighed if isinstance(option, Option))
     names = tuple(d.deployment_id for d in situation.deployments)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 from services.orchestrator.core.facts.catalog import Quarantine
-from services.orchestrator.core.facts.fleet import Device, PowerSetting, cores_of
+from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Device, PowerSetting, cores_of
 from services.orchestrator.core.facts.levers import Levers
 from services.orchestrator.core.facts.loads import Sheaf, sheaves_of
 from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.variant import Variant
 from services.orchestrator.core.facts.wish import Deployment
-from services.orchestrator.core.planning.boards import Board
+from services.orchestrator.core.planning.boards import Board, Boards
 from services.orchestrator.core.planning.ground import Ground, Group
+
+if TYPE_CHECKING:
+    from services.orchestrator.core.planning.points import Point, Setting
+    from services.orchestrator.core.planning.weigh import Option, Refused
 
 # Share of a device's memory that replicas may fill; the rest is for the system, for buffers and for a measuring run.
 USABLE_MEMORY_SHARE: Final = 0.9
+# Wishes whose weighing is kept, about a hundred kilobytes each; deployments come and go, and with them their ids.
+MOST_WEIGHED: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,43 +69,81 @@ class Shape:
         return all(mine.get(key) == value for key, value in selector)
 
 
+Shapes = dict[str, tuple[Shape, ...]]
+Variants = dict[str, tuple[Variant, ...]]
+Profiles = dict[str, tuple[Profile, ...]]
+Selector = tuple[tuple[str, str], ...]
+Settings = dict[tuple[str, Selector], "tuple[Setting, ...]"]
+Weighed = tuple["Option | Refused", ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """The indexed whole.
 
     Attributes:
         sheaves: all profiles of each model's variants, by model.
+        settings: what batch limits of a variant's profiles are on nodes with some labels; filled where it is asked for.
     """
 
-    shapes: dict[str, tuple[Shape, ...]]
-    variants: dict[str, tuple[Variant, ...]]
-    profiles: dict[str, tuple[Profile, ...]]
+    shapes: Shapes
+    variants: Variants
+    profiles: Profiles
     sheaves: dict[str, tuple[Sheaf, ...]]
     quarantined: tuple[Quarantine, ...]
     levers: Levers
+    settings: Settings
 
-    def shapes_for(self, deployment: Deployment, device_class: str) -> tuple[Shape, ...]:
-        """Shapes of a class that a deployment may use."""
-        return tuple(s for s in self.shapes.get(device_class, ()) if s.matches(deployment.node_selector))
+    def shapes_for(self, selector: Selector, device_class: str) -> tuple[Shape, ...]:
+        """Shapes of a class on nodes with these labels."""
+        return tuple(s for s in self.shapes.get(device_class, ()) if s.matches(selector))
 
 
 class Known:
-    """Tables of profiles that a plan has worked out, for its caller to hand to the next one.
+    """What a plan has worked out of the catalogue and the kinds of devices, for its caller to hand to the next one.
 
-    A memo of a pure function: a plan is the same with it or without. It keeps the tables of the last catalogue only.
+    A memo of pure functions: a plan is the same with it or without. It keeps what the last plan used only, and of
+    wishes what was last weighed for each.
     """
 
     def __init__(self) -> None:
+        self.boards = Boards()
         self._sheaves: dict[str, tuple[tuple[Profile, ...], tuple[Sheaf, ...]]] = {}
+        self._source: tuple[Shapes, Variants, Profiles] | None = None
+        self._settings: Settings = {}
+        self._weighed: dict[str, tuple[Deployment, tuple[Point, ...], Weighed]] = {}
 
     def sheaves(self, profiles: dict[str, list[Profile]]) -> dict[str, tuple[Sheaf, ...]]:
         """The sheaves of the profiles of each model."""
         before, self._sheaves = self._sheaves, {}
         for model_id, found in profiles.items():
             last = before.get(model_id)
-            same = last is not None and len(last[0]) == len(found) and all(map(operator.is_, last[0], found))
-            self._sheaves[model_id] = last if last and same else (tuple(found), sheaves_of(found))
+            self._sheaves[model_id] = last if last and _same(last[0], found) else (tuple(found), sheaves_of(found))
         return {model_id: sheaves for model_id, (_, sheaves) in self._sheaves.items()}
+
+    def settings(self, shapes: Shapes, variants: Variants, profiles: Profiles) -> Settings:
+        """Settings worked out so far of these shapes, variants and profiles."""
+        if self._source != (shapes, variants, profiles):
+            self._source, self._settings = (shapes, variants, profiles), {}
+        return self._settings
+
+    def weighed(self, wish: Deployment, points: tuple[Point, ...], weigh: Callable[[], Weighed]) -> Weighed:
+        """What a wish's points were weighed to; `weigh` does it when the wish or a point is another than last time."""
+        last = self._weighed.get(wish.deployment_id)
+        if (
+            last is None
+            or last[0] != wish
+            or len(last[1]) != len(points)
+            or not all(map(operator.is_, last[1], points))
+        ):
+            if len(self._weighed) >= MOST_WEIGHED:
+                self._weighed.clear()
+            last = self._weighed[wish.deployment_id] = (wish, points, weigh())
+        return last[2]
+
+
+def _same(one: Sequence[object], other: Sequence[object]) -> bool:
+    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def offer_of(situation: Situation, ground: Ground, known: Known | None = None) -> Offer:
@@ -115,13 +160,18 @@ def offer_of(situation: Situation, ground: Ground, known: Known | None = None) -
         for model_id, found in variants.items()
         if model_id in wanted
     }
+    known = known or Known()
+    shapes = _shapes(ground.groups)
+    by_model = {model_id: tuple(found) for model_id, found in variants.items()}
+    by_variant = {variant_id: tuple(found) for variant_id, found in profiles.items()}
     return Offer(
-        shapes=_shapes(ground.groups),
-        variants={model_id: tuple(found) for model_id, found in variants.items()},
-        profiles={variant_id: tuple(found) for variant_id, found in profiles.items()},
-        sheaves=(known or Known()).sheaves(tables),
+        shapes=shapes,
+        variants=by_model,
+        profiles=by_variant,
+        sheaves=known.sheaves(tables),
         quarantined=situation.quarantined,
         levers=situation.levers,
+        settings=known.settings(shapes, by_model, by_variant),
     )
 
 
@@ -138,5 +188,11 @@ def _shapes(groups: tuple[Group, ...]) -> dict[str, tuple[Shape, ...]]:
     for (device_class, *_), alike in merged.items():
         first = alike[0]
         count = sum(group.size for group in alike)
-        shapes[device_class].append(Shape(first.device, first.board, first.likeness.labels, count))
+        shapes[device_class].append(Shape(_bare(alike), first.board, first.likeness.labels, count))
     return {device_class: tuple(found) for device_class, found in shapes.items()}
+
+
+def _bare(alike: list[Group]) -> Device:
+    """One of the devices as if it had just been switched on, the same one whatever runs."""
+    first = min((group.device for group in alike), key=lambda device: device.device_id)
+    return replace(first, partitions=(), setting=DEFAULT_POWER, asleep=False)

@@ -74,7 +74,7 @@ def add_parcel(program: Program, group: Group, items: Iterable[Item], rules: Rul
     """Adds a group's columns and rows to a program."""
     fixed = tuple(t for t in group.likeness.content if t.deployment_id in rules.stuck and t.keepable and t.planned)
     parcel = Parcel(group, fixed)
-    offered = [item for item in items if _possible(group, item, rules, fixed)]
+    offered = _possible(group, items, rules, fixed)
     if not offered:
         return parcel
     _open(program, parcel, offered, rules)
@@ -91,7 +91,7 @@ def add_folded(
 ) -> Parcel:
     """Adds the columns and rows of groups folded into one, on which nothing stands but could stay (see `fold`)."""
     parcel = Parcel(group, ())
-    offered = [item for item in items if _possible(group, item, rules, ())]
+    offered = _possible(group, items, rules, ())
     if not offered:
         return parcel
     _open(program, parcel, offered, rules)
@@ -116,19 +116,27 @@ def _worth(tenant: Tenant, items: list[Item]) -> float:
     return max(_change(item) for item in items) * (1.0 - doubt)
 
 
-def _possible(group: Group, item: Item, rules: Rules, fixed: tuple[Tenant, ...]) -> bool:
+def _possible(group: Group, items: Iterable[Item], rules: Rules, fixed: tuple[Tenant, ...]) -> list[Item]:
+    """The items that a group could take at all."""
     like = group.likeness
-    if like.device_class != item.base[1] or not (item.power == DEFAULT_POWER or item.power in like.power_settings):
-        return False
-    own = any(t.deployment_id == item.deployment_id for t in like.content)
+    settings = {DEFAULT_POWER, *like.power_settings}
+    able = [item for item in items if item.base[1] == like.device_class and item.power in settings]
     if not (like.takes_work and rules.starts):
-        return any(t.deployment_id == item.deployment_id and t.base == item.base for t in like.content)
-    if rules.trust and not _trusted(group, rules.trust.get(item.deployment_id, ""), rules):
-        return False
+        here = {(tenant.deployment_id, tenant.base) for tenant in like.content}
+        return [item for item in able if (item.deployment_id, item.base) in here]
+    if rules.trust:
+        able = [item for item in able if _trusted(group, rules.trust.get(item.deployment_id, ""), rules)]
     if group.board is not None:
-        return any(seat.kind == item.kind for seat in group.board.seats)
-    taken = sum(t.units for t in (like.content if item.deployment_id in rules.movers and not own else fixed))
-    return item.units <= like.cores - taken
+        kinds = {seat.kind for seat in group.board.seats}
+        return [item for item in able if item.kind in kinds]
+    own = {tenant.deployment_id for tenant in like.content}
+    taken, pinned = sum(t.units for t in like.content), sum(t.units for t in fixed)
+    return [
+        item
+        for item in able
+        if item.units
+        <= like.cores - (taken if item.deployment_id in rules.movers and item.deployment_id not in own else pinned)
+    ]
 
 
 def _trusted(group: Group, level: str, rules: Rules) -> bool:

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 
 from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.explanation import Candidate, Explanation
+from services.orchestrator.core.facts.loads import Sheaf
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.accept import Accepted, Desk
 from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.descent import blueprint_of_layout
+from services.orchestrator.core.planning.drafts import Draft, write_all
 from services.orchestrator.core.planning.ground import Ground, base_of, ground_of
 from services.orchestrator.core.planning.more import hardware_that_would_do
 from services.orchestrator.core.planning.nearest import TRIES, TRIES_OF_MANY, nearest
@@ -49,6 +51,7 @@ class _Weighed:
     points: tuple[Point, ...]
     options: tuple[Option, ...]
     refused: tuple[Refused | Candidate, ...]
+    sheaves: tuple[Sheaf, ...]
 
     @property
     def deployment(self) -> Deployment:
@@ -61,14 +64,15 @@ def make_plan(situation: Situation, known: Known | None = None) -> Plan:
     Args:
         known: what earlier plans worked out of the catalogue; saves time and changes nothing.
     """
-    ground = ground_of(situation)
+    known = known or Known()
+    ground = ground_of(situation, known.boards)
     offer = offer_of(situation, ground, known)
-    weighed = tuple(_weigh(situation, ground, offer, deployment) for deployment in situation.deployments)
+    weighed = tuple(_weigh(situation, ground, offer, known, deployment) for deployment in situation.deployments)
     desk = _desk(situation, ground)
     accepted = desk.accept(tuple(w.wanted for w in weighed))
     blueprint = blueprint_of_layout(situation, ground, accepted)
-    explanations = tuple(_explain(situation, desk, w, weighed, accepted, blueprint) for w in weighed)
-    return Plan(blueprint, explanations, accepted.mix.gap)
+    drafts = [_explain(situation, desk, known, w, weighed, accepted, blueprint) for w in weighed]
+    return Plan(blueprint, write_all(drafts), accepted.mix.gap)
 
 
 def _desk(situation: Situation, ground: Ground) -> Desk:
@@ -81,25 +85,29 @@ def _desk(situation: Situation, ground: Ground) -> Desk:
     )
 
 
-def _weigh(situation: Situation, ground: Ground, offer: Offer, deployment: Deployment) -> _Weighed:
+def _weigh(situation: Situation, ground: Ground, offer: Offer, known: Known, deployment: Deployment) -> _Weighed:
     points, refused = points_of(deployment, offer)
-    results = weigh_all(deployment, points, offer.sheaves.get(deployment.model_id, ()))
+    sheaves = offer.sheaves.get(deployment.model_id, ())
+    results = known.weighed(deployment, points, lambda: weigh_all(deployment, points, sheaves))
     options = tuple(r for r in results if isinstance(r, Option))
     unfit = tuple(r for r in results if isinstance(r, Refused))
     bases = frozenset(base_of(r) for r in ground.incumbents.get(deployment.deployment_id, ()))
     if deployment.deployment_id in situation.settled:
         options = tuple(o for o in options if o.base in bases) or options
-    return _Weighed(Wanted(deployment, items_of(deployment, options, bases)), points, options, (*refused, *unfit))
+    return _Weighed(
+        Wanted(deployment, items_of(deployment, options, bases)), points, options, (*refused, *unfit), sheaves
+    )
 
 
 def _explain(
     situation: Situation,
     desk: Desk,
+    known: Known,
     mine: _Weighed,
     weighed: tuple[_Weighed, ...],
     accepted: Accepted,
     blueprint: Blueprint,
-) -> Explanation:
+) -> Draft:
     deployment = mine.deployment
     if deployment.deployment_id in accepted.deployments:
         verdict = Verdict(
@@ -107,7 +115,7 @@ def _explain(
             settled=deployment.deployment_id in situation.settled,
             gap=accepted.mix.gap,
         )
-        return explain_chosen(deployment, verdict, mine.options, mine.refused, blueprint)
+        return explain_chosen(deployment, verdict, mine.options, mine.refused, blueprint, mine.sheaves)
     others = tuple(w.wanted for w in weighed if w.deployment.deployment_id in accepted.deployments)
 
     def fits(wish: Deployment, options: tuple[Option, ...], *, budgets: bool = True) -> bool:
@@ -117,9 +125,9 @@ def _explain(
     over_budget = bool(situation.budgets and mine.options) and fits(deployment, mine.options, budgets=False)
     tries = TRIES if desk.is_small else TRIES_OF_MANY
     near = nearest(deployment, mine.points, lambda wish, option: fits(wish, (option,)), tries)
-    hardware = () if over_budget else hardware_that_would_do(situation, deployment, others, along=desk.is_small)
+    hardware = () if over_budget else hardware_that_would_do(situation, deployment, others, known, along=desk.is_small)
+    draft = explain_infeasible(deployment, mine.options, mine.refused, near, mine.sheaves, over_budget=over_budget)
     return replace(
-        explain_infeasible(deployment, mine.options, mine.refused, near, over_budget=over_budget),
-        nearest_hardware=hardware,
-        gap=accepted.mix.gap,
+        draft,
+        write=lambda shown, lines: replace(draft.write(shown, lines), nearest_hardware=hardware, gap=accepted.mix.gap),
     )

@@ -16,6 +16,7 @@ from services.orchestrator.core.facts.variant import Admission, Variant
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.links import first_links
 from services.orchestrator.core.planning.offer import USABLE_MEMORY_SHARE, Offer, Shape
+from tradewind.domain.figures import FigureSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,10 @@ class Point:
     Attributes:
         shape: one kind of device that it fits on, for idle power, size and price.
         places: replicas that would fit on all matching nodes if nothing else ran there.
+        device_share: share of a device that one replica holds, in (0, 1].
+        idle_mw: idle power charged to one replica: its share of the device's, and what being loaded adds.
+        at_work_mw: the most power that was measured at work.
+        energy_source: the weakest source of the loads, with its method: a rate between measured loads is no better.
     """
 
     variant: Variant
@@ -32,6 +37,10 @@ class Point:
     batch_limit: int
     shape: Shape
     places: int
+    device_share: float
+    idle_mw: float
+    at_work_mw: float
+    energy_source: tuple[FigureSource, str]
 
     @property
     def device(self) -> Device:
@@ -42,11 +51,6 @@ class Point:
     def memory_bytes(self) -> int:
         """Memory of one replica: as measured, else as the compiler says."""
         return self.profile.memory_bytes or self.variant.memory_bytes
-
-    @property
-    def device_share(self) -> float:
-        """Share of a device that one replica holds, in (0, 1]."""
-        return self.shape.share_of(self.profile.partition_kind)
 
     @property
     def key(self) -> tuple[str, str, str, int, tuple[int, int]]:
@@ -72,24 +76,75 @@ def points_of(deployment: Deployment, offer: Offer) -> tuple[tuple[Point, ...], 
     """Every point that the levers allow, and every refusal of what is no point."""
     points: list[Point] = []
     refused: list[Candidate] = []
-    rooms: _Rooms = {}
+    prompt = max(deployment.demand.prompt_tokens, deployment.demand.prompt_tokens_p95)
     for variant in offer.variants.get(deployment.model_id, ()):
         if refusal := _variant_refusal(deployment, variant):
             refused.append(Candidate(variant.variant_id, variant.name, refusal=refusal[0], reason=refusal[1]))
             continue
-        profiles = offer.profiles.get(variant.variant_id, ())
-        if not profiles:
+        if not offer.profiles.get(variant.variant_id):
             reason = f"{variant.name} was never profiled; run `tradewind profile run` for its model"
             refused.append(Candidate(variant.variant_id, variant.name, refusal=Refusal.NO_PROFILE, reason=reason))
-        for (_, _, batch, _), profile in sorted(_settings(variant, profiles).items()):
+        failed = _failed(deployment, variant, offer)
+        for setting in _settings_at(variant, deployment.node_selector, offer):
+            profile = setting.profile
             if profile.power != DEFAULT_POWER and not offer.levers.power:
                 continue
-            point = _point(deployment, variant, profile, batch, offer, rooms)
-            (points if isinstance(point, Point) else refused).append(point)  # type: ignore[arg-type]
+            if reason := failed.get(profile.device_class, ""):
+                refused.append(setting.refused(variant, Refusal.QUARANTINED, reason))
+            elif prompt > setting.reach:
+                reason = f"measured prompts reach to {int(setting.reach)} tokens, {prompt} are asked for"
+                refused.append(setting.refused(variant, Refusal.NO_PROFILE, reason))
+            elif isinstance(setting.found, Point):
+                points.append(setting.found)
+            else:
+                refused.append(setting.found)
     if deployment.chain:
         points, later = first_links(deployment.chain, points)
         refused += later
     return _allowed(deployment, points, offer.levers), tuple(refused)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A batch limit of a profile, and what it is before any demand is looked at.
+
+    Attributes:
+        reach: the longest prompt in tokens that figures can be given for.
+    """
+
+    profile: Profile
+    batch_limit: int
+    reach: float
+    found: Point | Candidate
+
+    def refused(self, variant: Variant, refusal: Refusal, reason: str) -> Candidate:
+        """As a refused option."""
+        memory = self.profile.memory_bytes or variant.memory_bytes
+        return _candidate(variant, self.profile, self.batch_limit, refusal, reason, memory)
+
+
+def _failed(deployment: Deployment, variant: Variant, offer: Offer) -> dict[str, str]:
+    """Why a variant is not started again for a deployment, by device class."""
+    return {
+        entry.device_class: f"failed to start here lately: {entry.reason}"
+        for entry in offer.quarantined
+        if (entry.deployment_id, entry.variant_id) == (deployment.deployment_id, variant.variant_id)
+    }
+
+
+def _settings_at(variant: Variant, selector: tuple[tuple[str, str], ...], offer: Offer) -> tuple[Setting, ...]:
+    """Settings of a variant on nodes with these labels, worked out once for an offer."""
+    key = (variant.variant_id, selector)
+    if key not in offer.settings:
+        rooms: _Rooms = {}
+        profiles = offer.profiles.get(variant.variant_id, ())
+        offer.settings[key] = tuple(
+            Setting(
+                profile, batch, longest_prompt(profile, batch), _point(variant, profile, batch, selector, offer, rooms)
+            )
+            for (_, _, batch, _), profile in sorted(_settings(variant, profiles).items())
+        )
+    return offer.settings[key]
 
 
 def _allowed(deployment: Deployment, points: list[Point], levers: Levers) -> tuple[Point, ...]:
@@ -143,38 +198,33 @@ _Rooms = dict[tuple[str, str, PowerSetting, int], Room | tuple[Refusal, str]]
 
 
 def _point(
-    deployment: Deployment, variant: Variant, profile: Profile, batch: int, offer: Offer, rooms: _Rooms
+    variant: Variant, profile: Profile, batch: int, selector: tuple[tuple[str, str], ...], offer: Offer, rooms: _Rooms
 ) -> Point | Candidate:
     memory = profile.memory_bytes or variant.memory_bytes
-    refused = _barred(deployment, profile, batch, offer)
-    if refused is None:
-        key = (profile.device_class, profile.partition_kind, profile.power, memory)
-        if key not in rooms:
-            rooms[key] = _room(deployment, offer, *key)
-        found = rooms[key]
-        if not isinstance(found, tuple):
-            return Point(variant, profile, batch, found.shape, found.places)
-        refused = found
-    return _candidate(variant, profile, batch, *refused, memory)
-
-
-def _barred(deployment: Deployment, profile: Profile, batch: int, offer: Offer) -> tuple[Refusal, str] | None:
-    for entry in offer.quarantined:
-        key = (entry.deployment_id, entry.variant_id, entry.device_class)
-        if key == (deployment.deployment_id, profile.variant_id, profile.device_class):
-            return Refusal.QUARANTINED, f"failed to start here lately: {entry.reason}"
-    wanted = max(deployment.demand.prompt_tokens, deployment.demand.prompt_tokens_p95)
-    if wanted > (reach := longest_prompt(profile, batch)):
-        return Refusal.NO_PROFILE, f"measured prompts reach to {int(reach)} tokens, {wanted} are asked for"
-    return None
+    key = (profile.device_class, profile.partition_kind, profile.power, memory)
+    if key not in rooms:
+        rooms[key] = _room(selector, offer, *key)
+    room = rooms[key]
+    if isinstance(room, tuple):
+        return _candidate(variant, profile, batch, *room, memory)
+    share, idle_mw = room.shape.share_of(profile.partition_kind), room.shape.device.idle_power_mw
+    added = max(profile.idle_power_mw - idle_mw, 0.0) if profile.idle_power_mw else 0.0
+    at_work_mw = max((load.power_mw for load in profile.loads), default=0.0)
+    worst = max((load.energy_source, load.energy_method) for load in profile.loads)
+    return Point(variant, profile, batch, room.shape, room.places, share, idle_mw * share + added, at_work_mw, worst)
 
 
 def _room(
-    deployment: Deployment, offer: Offer, device_class: str, kind: str, power: PowerSetting, memory: int
+    selector: tuple[tuple[str, str], ...],
+    offer: Offer,
+    device_class: str,
+    kind: str,
+    power: PowerSetting,
+    memory: int,
 ) -> Room | tuple[Refusal, str]:
-    shapes = offer.shapes_for(deployment, device_class)
+    shapes = offer.shapes_for(selector, device_class)
     if not shapes:
-        where = "with the labels asked for " if deployment.node_selector else ""
+        where = "with the labels asked for " if selector else ""
         return Refusal.NO_DEVICE, f"no node {where}that takes work has a {device_class}"
     fitting = [s for s in shapes if s.most_of(kind) and _can_be_set(s.device, power)]
     if not fitting:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.planning.demands import Wanted
@@ -13,9 +13,9 @@ from services.orchestrator.core.planning.scores import Item
 from services.orchestrator.core.planning.solver import Answer, Program
 from services.orchestrator.core.planning.weigh import replicas_needed
 
-# Ways offered for each wish, and the time for choosing among them.
+# Ways offered for each wish: more of them come nearer to the least cost and take longer (docs/adr/0058).
 WAYS_KEPT: Final = 24
-MOST_WAYS_S: Final = 4.0
+FEW_WAYS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,9 @@ def priced_ways(
     wanted: tuple[Wanted, ...],
     covers: frozenset[int],
     prices: tuple[float, ...],
+    keep: int = WAYS_KEPT,
 ) -> Priced | None:
-    """Ways at the prices of room (Lagrange); None when a wish has none."""
+    """Ways at the prices of room (Lagrange), `keep` for each wish; None when a wish has none."""
     reduced = program.reduced_costs(prices, covers)
     placing = {column for parcel in parcels for column in parcel.placed.values()}
     bound = program.paid(prices, covers) + sum(
@@ -51,7 +52,7 @@ def priced_ways(
         items = [item for item in one.items if item in columns]
         costs = [max(min(reduced[column] for column in columns[item]), 0.0) for item in items]
         least, most = replicas_needed(one.deployment), one.deployment.max_replicas
-        near = ways([item.capacity for item in items], costs, least, most, WAYS_KEPT) if items else []
+        near = ways([item.capacity for item in items], costs, least, most, keep) if items else []
         if not near:
             return None
         bound += near[0].cost
@@ -60,27 +61,35 @@ def priced_ways(
 
 
 def solve_by_ways(
-    program: Program, parcels: list[Parcel], wanted: tuple[Wanted, ...], covers: frozenset[int]
+    program: Program,
+    parcels: list[Parcel],
+    wanted: tuple[Wanted, ...],
+    covers: frozenset[int],
+    keep: int = WAYS_KEPT,
+    enough: float | None = None,
 ) -> Answer | None:
     """Solves a large program by ways: prices of room first, then one way for each wish among those near the cheapest.
 
     The gap is against the bound of the prices (Lagrange), for plans with at most two options for each wish.
+
+    Args:
+        keep: ways for each wish.
+        enough: a cost that is good enough to stop at.
     """
     prices = program.prices()
     if prices is None:
         return None
-    priced = priced_ways(program, parcels, wanted, covers, prices)
+    priced = priced_ways(program, parcels, wanted, covers, prices, keep)
     if priced is None:
         return None
-    smaller = Program(list(program.costs), list(program.uppers), list(program.whole))
-    smaller.rows = [row for number, row in enumerate(program.rows) if number not in covers]
+    smaller = program.without(covers)
     for items, near in priced.ways:
         _one_of(smaller, items, priced.columns, [way.counts for way in near])
-    answer = smaller.solve(most_s=MOST_WAYS_S)
+    answer = smaller.solve(enough=enough)
     if answer is None:
         return None
     gap = max(answer.cost - priced.bound, 0.0) / max(abs(answer.cost), 1e-9)
-    return Answer(answer.values[: len(program.costs)], answer.cost, gap)
+    return replace(answer, values=answer.values[: len(program.costs)], gap=gap)
 
 
 def _one_of(

@@ -14,18 +14,18 @@ import numpy
 from services.orchestrator.core.facts.blueprint import Blueprint, Replica
 from services.orchestrator.core.facts.explanation import Candidate, Explanation, Refusal
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER
+from services.orchestrator.core.facts.loads import Sheaf
 from services.orchestrator.core.facts.wish import Deployment, LatencyLimit, Metric, Objective, Slo
-from services.orchestrator.core.planning.figures import figures_of, latencies_at, told
+from services.orchestrator.core.planning.drafts import Draft
+from services.orchestrator.core.planning.figures import figures_of, told
 from services.orchestrator.core.planning.grouping import Line, grouped
 from services.orchestrator.core.planning.nearest import Nearest
 from services.orchestrator.core.planning.points import Point
 from services.orchestrator.core.planning.scores import Item
-from services.orchestrator.core.planning.stations import station_of
+from services.orchestrator.core.planning.stations import stations_of
 from services.orchestrator.core.planning.weigh import Option, Refused
 
 _NO_VARIANT = "NO_VARIANT"
-# Options that are told with latencies, beside those chosen: the best of them; working them out takes most of a report.
-MOST_LATENCIES: Final = 6
 # A smaller gap than this is the solver's tolerance and nobody's concern.
 _SHOWN_GAP: Final = 0.0025
 
@@ -45,8 +45,13 @@ def explain_chosen(
     options: tuple[Option, ...],
     refused: tuple[Refused | Candidate, ...],
     blueprint: Blueprint,
-) -> Explanation:
-    """The report on a deployment that is placed."""
+    sheaves: tuple[Sheaf, ...],
+) -> Draft:
+    """The report on a deployment that is placed.
+
+    Args:
+        sheaves: in which all profiles of the options are.
+    """
     first = verdict.chosen[0][0].option
     keys = [item.option.key for item, _ in verdict.chosen]
     others = sorted((o for o in options if o.key not in keys), key=_by_cost)
@@ -54,18 +59,24 @@ def explain_chosen(
     short = [_line(o.point, Refusal.CAPACITY, partial(_crowded, o, Refusal.CAPACITY)) for o in others if o.short]
     held = " It was swapped lately and is kept for now." if verdict.settled else ""
     apart = f" The plan is within {verdict.gap:.2%} of the least cost." if verdict.gap > _SHOWN_GAP else ""
-    placed = as_placed(deployment, verdict.chosen)
+    placed = as_placed(deployment, verdict.chosen, sheaves)
     lines = grouped([*dearer, *short, *(_refusal(r) for r in refused)])
-    best, candidates = _with_latencies(deployment, options, placed, lines)
-    best = tuple(replace(shown, chosen=True, reason=_why_chosen(deployment, shown)) for shown in best)
-    places = " and ".join(_place(shown) for shown in best)
     refusals = [*(line.refusal for line in short), *(r.refusal for r in refused)]
     count = _weighed(len(options) - len(short), refusals)
-    summary = f"{deployment.name}: {places}. {_sentence(best[0].reason)}. {count}{held}{apart}"
-    return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, (*best, *candidates), gap=verdict.gap)
+
+    def write(shown: tuple[Candidate, ...], candidates: tuple[Candidate, ...]) -> Explanation:
+        best = tuple(replace(one, chosen=True, reason=_why_chosen(deployment, one)) for one in shown)
+        places = " and ".join(_place(one) for one in best)
+        summary = f"{deployment.name}: {places}. {_sentence(best[0].reason)}. {count}{held}{apart}"
+        found = (*best, *candidates)
+        return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, found, gap=verdict.gap)
+
+    return Draft(deployment, placed, lines, _points(options), sheaves, write)
 
 
-def as_placed(deployment: Deployment, chosen: tuple[tuple[Item, int], ...]) -> tuple[Candidate, ...]:
+def as_placed(
+    deployment: Deployment, chosen: tuple[tuple[Item, int], ...], sheaves: tuple[Sheaf, ...]
+) -> tuple[Candidate, ...]:
     """Figures of what was chosen, each option with its share of the demand: in proportion to capacities."""
     total = sum(item.option.capacity * count for item, count in chosen)
     shown = []
@@ -78,30 +89,14 @@ def as_placed(deployment: Deployment, chosen: tuple[tuple[Item, int], ...]) -> t
         mean = deployment.demand.compared_requests_per_s * part
         mine = replace(deployment.demand, requests_per_s=rate * part, mean_requests_per_s=mean)
         wish, point = replace(deployment, demand=mine), option.point
-        station = station_of(point.profile, mine, point.batch_limit)
+        station = stations_of((point.profile,), (point.batch_limit,), mine, sheaves)
         figures = figures_of(wish, (point,), station, numpy.array([float(count)]), numpy.array([option.capacity]))[0]
         shown.append(told(point, figures))
     return tuple(shown)
 
 
-def _with_latencies(
-    deployment: Deployment, options: tuple[Option, ...], placed: tuple[Candidate, ...], lines: tuple[Candidate, ...]
-) -> tuple[tuple[Candidate, ...], tuple[Candidate, ...]]:
-    """What is placed and the first lines with the latencies they reach, which are only worked out for what is told."""
-    total = sum(one.capacity_requests_per_s * one.replicas for one in placed)
-    points = {option.key: option.point for option in options}
-    rate = deployment.demand.requests_per_s
-    wanted, rates = list[tuple[int, Candidate]](), list[float]()
-    for number, one in enumerate((*placed, *lines[:MOST_LATENCIES])):
-        if one.key in points and one.e2e_ms <= 0.0:
-            alone = number >= len(placed) or len(placed) == 1
-            wanted.append((number, one))
-            rates.append(rate / max(one.replicas, 1) if alone else rate * one.capacity_requests_per_s / total)
-    shown = [*placed, *lines]
-    reached = latencies_at(deployment, [points[one.key] for _, one in wanted], rates) if wanted else []
-    for (number, one), figures in zip(wanted, reached, strict=True):
-        shown[number] = replace(one, ttft_ms=figures.ttft_ms, tpot_ms=figures.tpot_ms, e2e_ms=figures.e2e_ms)
-    return tuple(shown[: len(placed)]), tuple(shown[len(placed) :])
+def _points(options: tuple[Option, ...]) -> dict[tuple[object, ...], Point]:
+    return {option.key: option.point for option in options}
 
 
 def _line(point: Point, refusal: str, write: Callable[[], Candidate]) -> Line:
@@ -127,9 +122,10 @@ def explain_infeasible(
     options: tuple[Option, ...],
     refused: tuple[Refused | Candidate, ...],
     near: Nearest | None,
+    sheaves: tuple[Sheaf, ...],
     *,
     over_budget: bool,
-) -> Explanation:
+) -> Draft:
     """The report on a deployment that cannot be placed."""
     refusals = tuple(r if isinstance(r, Candidate) else r.candidate for r in refused)
     if over_budget:
@@ -146,14 +142,19 @@ def explain_infeasible(
     crowded = [_line(o.point, crowding, partial(_crowded, o, crowding, reason)) for o in sorted(options, key=_by_cost)]
     lines = grouped([*crowded, *(_refusal(r) for r in refused)])
     summary = f"{deployment.name}: nothing meets it; {binding} binds: {reason}. {_nearest_words(near)}"
-    return Explanation(
-        deployment_id=deployment.deployment_id,
-        summary=f"{summary} {_weighed(len(options), [r.refusal for r in refused])}",
-        candidates=_with_latencies(deployment, options, (), lines)[1],
-        binding_limit=binding,
-        nearest_slo=near.slo if near and not over_budget else None,
-        nearest_demand_requests_per_s=near.requests_per_s if near else None,
-    )
+    weighed = _weighed(len(options), [r.refusal for r in refused])
+
+    def write(_: tuple[Candidate, ...], candidates: tuple[Candidate, ...]) -> Explanation:
+        return Explanation(
+            deployment_id=deployment.deployment_id,
+            summary=f"{summary} {weighed}",
+            candidates=candidates,
+            binding_limit=binding,
+            nearest_slo=near.slo if near and not over_budget else None,
+            nearest_demand_requests_per_s=near.requests_per_s if near else None,
+        )
+
+    return Draft(deployment, (), lines, _points(options), sheaves, write)
 
 
 def differences(before: Blueprint, after: Blueprint, names: dict[str, str]) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ from typing import Final
 
 from services.orchestrator.core.facts.fleet import PowerSetting, cores_of
 from services.orchestrator.core.facts.wish import Deployment, Objective
-from services.orchestrator.core.planning.figures import energy_source, idle_mw
 from services.orchestrator.core.planning.ground import Base, base_of
 from services.orchestrator.core.planning.weigh import Option
 from tradewind.domain.figures import FigureSource
@@ -92,7 +91,7 @@ def _item(deployment: Deployment, option: Option, bases: frozenset[Base], unit: 
     cost = option.cost * unit / option.replicas
     if deployment.objective is not Objective.ENERGY:
         cost += option.shown.power_mw / option.replicas * _ENERGY_TIE
-    elif energy_source(profile)[0] in (FigureSource.UNAVAILABLE, FigureSource.UNSPECIFIED):
+    elif option.point.energy_source[0] in (FigureSource.UNAVAILABLE, FigureSource.UNSPECIFIED):
         cost += UNKNOWN_ENERGY_MW
     incumbent = option.base in bases
     rate = deployment.demand.requests_per_s
@@ -116,9 +115,8 @@ def change_mw(option: Option) -> float:
 
     Loading takes `load_s` at the power of work; for that time and for one request of draining the room is held twice.
     """
-    profile = option.point.profile
-    at_work_mw = max((load.power_mw for load in profile.loads), default=0.0)
-    return (profile.load_s * at_work_mw + (profile.load_s + option.service_s) * idle_mw(option.point)) / PAYBACK_S
+    point, load_s = option.point, option.point.profile.load_s
+    return (load_s * point.at_work_mw + (load_s + option.service_s) * point.idle_mw) / PAYBACK_S
 
 
 def _undominated(items: list[Item]) -> list[Item]:

@@ -1,43 +1,74 @@
-"""A mixed integer program and its solution by HiGHS. Deterministic: one thread, fixed seed, limits counted in nodes.
+"""A mixed integer program and its solution by HiGHS. Deterministic: one thread, fixed seed, limits counted, not timed.
 
-The only file that knows the solver. It reads no clock of ours; HiGHS's own is a safety net far above the node limit,
-and a solution that ends by it says so in its gap.
+The only file that knows the solver. It reads no clock of ours. HiGHS's own is a safety net far above the counted
+limits; an answer that ended by it says so (`timed_out`), for it may be another one elsewhere.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, fields
+from typing import Final, Protocol
 
 import highspy
 import numpy
 
 # A plan within this share of the best is as good as the profiles it is made from.
 WANTED_GAP: Final = 0.005
-# Nodes of the search tree: limits the work the same way on every machine.
+# Nodes of the search tree, and looks that HiGHS takes at its limits (some ten at the root of a large program, where it
+# spends most of its time): both bound the work the same way on every machine.
 MOST_NODES: Final = 2_000
+MOST_LOOKS: Final = 100
 # Safety net for one program; the figures asked for are 20 s for the largest fleet.
 MOST_S: Final = 15.0
+_OUT_OF_TIME: Final = highspy.HighsModelStatus.kTimeLimit
+# Rounding heuristics that HiGHS leaves off: they halve the time of programs with many groups (docs/adr/0058).
+_Options = dict[str, bool | int | float | str]
+_SAME: Final[_Options] = {
+    "output_flag": False,
+    "threads": 1,
+    "parallel": "off",
+    "random_seed": 0,
+    "mip_heuristic_run_zi_round": True,
+    "mip_heuristic_run_shifting": True,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Values of all columns, the cost, and how far from the best it may be as a share of it."""
+    """Values of all columns, the cost, and how far from the best it may be as a share of it.
+
+    Attributes:
+        timed_out: the safety net ended the search: another machine may find another answer.
+    """
 
     values: tuple[float, ...]
     cost: float
     gap: float
+    timed_out: bool = False
 
 
 @dataclass(slots=True)
 class Program:
-    """Columns with a cost and bounds, rows with bounds. Built by one planning run and thrown away."""
+    """Columns with a cost and bounds, rows with bounds. Built by one planning run and thrown away.
+
+    Attributes:
+        starts: where each row's terms start in `columns` and `coefficients`, and where the last one's end.
+    """
 
     costs: list[float] = field(default_factory=list)
     uppers: list[float] = field(default_factory=list)
     whole: list[bool] = field(default_factory=list)
-    rows: list[tuple[float, float, list[tuple[int, float]]]] = field(default_factory=list)
+    leasts: list[float] = field(default_factory=list)
+    mosts: list[float] = field(default_factory=list)
+    starts: list[int] = field(default_factory=lambda: [0])
+    columns: list[int] = field(default_factory=list)
+    coefficients: list[float] = field(default_factory=list)
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return len(self.leasts)
 
     def column(self, cost: float, upper: float = math.inf, *, whole: bool = True) -> int:
         """A column from 0 to `upper`; its number."""
@@ -48,20 +79,40 @@ class Program:
 
     def row(self, terms: list[tuple[int, float]], *, least: float = -math.inf, most: float = math.inf) -> None:
         """least ≤ Σ coefficient × column ≤ most."""
-        self.rows.append((least, most, terms))
+        self.leasts.append(least)
+        self.mosts.append(most)
+        self.columns += [column for column, _ in terms]
+        self.coefficients += [coefficient for _, coefficient in terms]
+        self.starts.append(len(self.columns))
 
-    def solve(self, gap: float = WANTED_GAP, most_s: float = MOST_S) -> Answer | None:
-        """The best found within the limits, None when there is none."""
+    def without(self, rows: frozenset[int]) -> Program:
+        """A copy in which some rows bind nothing."""
+        copy = Program(*(list(getattr(self, part.name)) for part in fields(self)))
+        for number in rows:
+            copy.leasts[number], copy.mosts[number] = -math.inf, math.inf
+        return copy
+
+    def solve(self, gap: float = WANTED_GAP, enough: float | None = None, most_s: float = MOST_S) -> Answer | None:
+        """The best found within the limits, None when there is none.
+
+        Args:
+            enough: a cost that is good enough to stop at.
+            most_s: the safety net.
+        """
         if not self.costs:
-            return None if any(least > 0.0 or most < 0.0 for least, most, _ in self.rows) else Answer((), 0.0, 0.0)
-        solver = self._solver({"mip_rel_gap": gap, "mip_max_nodes": MOST_NODES, "time_limit": most_s})
+            unmet = any(least > 0.0 or most < 0.0 for least, most in zip(self.leasts, self.mosts, strict=True))
+            return None if unmet else Answer((), 0.0, 0.0)
+        limits: _Options = {"mip_rel_gap": gap, "mip_max_nodes": MOST_NODES, "time_limit": most_s}
+        solver = self._solver(limits | ({"objective_target": enough} if enough is not None else {}))
         solver.passModel(self._model(relaxed=False))
+        solver.cbMipInterrupt.subscribe(_Patience())
         solver.run()
         solution, info = solver.getSolution(), solver.getInfo()
         if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
             return None
         reached = max(float(info.mip_gap), 0.0) if math.isfinite(info.mip_gap) else math.inf
-        return Answer(tuple(solution.col_value), float(info.objective_function_value), reached)
+        timed_out = solver.getModelStatus() == _OUT_OF_TIME
+        return Answer(tuple(solution.col_value), float(info.objective_function_value), reached, timed_out)
 
     def prices(self) -> tuple[float, ...] | None:
         """Dual values of the rows when columns need not be whole numbers; None when not even that is possible."""
@@ -74,47 +125,63 @@ class Program:
 
     def reduced_costs(self, prices: tuple[float, ...], aside: frozenset[int]) -> list[float]:
         """Costs of columns less what rows pay for them; rows in `aside` pay nothing."""
-        reduced = list(self.costs)
-        for number, (_, _, terms) in enumerate(self.rows):
-            price = prices[number]
-            if price != 0.0 and number not in aside:
-                for column, coefficient in terms:
-                    reduced[column] -= price * coefficient
-        return reduced
+        paying = numpy.array(prices)
+        paying[list(aside)] = 0.0
+        paid = numpy.array(self.coefficients) * numpy.repeat(paying, numpy.diff(self.starts))
+        columns = numpy.array(self.columns, dtype=numpy.int64)
+        reduced = numpy.array(self.costs) - numpy.bincount(columns, paid, minlength=len(self.costs))
+        return list(reduced.tolist())
 
     def paid(self, prices: tuple[float, ...], aside: frozenset[int]) -> float:
         """What the rows' bounds are worth at these prices; rows in `aside` count nothing."""
         total = 0.0
-        for number, (least, most, _) in enumerate(self.rows):
+        for number, (least, most) in enumerate(zip(self.leasts, self.mosts, strict=True)):
             bound = least if prices[number] > 0.0 else most
             if number not in aside and prices[number] != 0.0 and math.isfinite(bound):
                 total += prices[number] * bound
         return total
 
-    def _solver(self, options: dict[str, bool | int | float | str]) -> highspy.Highs:
+    def _solver(self, options: _Options) -> highspy.Highs:
         solver = _Silent()
-        same: dict[str, bool | int | float | str] = {"output_flag": False, "threads": 1, "random_seed": 0}
-        for name, value in (same | {"parallel": "off"} | options).items():
+        for name, value in (_SAME | options).items():
             solver.setOptionValue(name, value)
         return solver
 
     def _model(self, *, relaxed: bool) -> highspy.HighsLp:
         model = highspy.HighsLp()
-        model.num_col_, model.num_row_ = len(self.costs), len(self.rows)
+        model.num_col_, model.num_row_ = len(self.costs), self.height
         model.col_cost_ = numpy.array(self.costs, dtype=float)
         model.col_lower_ = numpy.zeros(len(self.costs))
         model.col_upper_ = numpy.array(self.uppers, dtype=float)
-        model.row_lower_ = numpy.array([row[0] for row in self.rows], dtype=float)
-        model.row_upper_ = numpy.array([row[1] for row in self.rows], dtype=float)
-        starts = numpy.cumsum([0, *(len(row[2]) for row in self.rows)])
+        model.row_lower_ = numpy.array(self.leasts, dtype=float)
+        model.row_upper_ = numpy.array(self.mosts, dtype=float)
         model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-        model.a_matrix_.start_ = starts.astype(numpy.int32)
-        model.a_matrix_.index_ = numpy.array([c for row in self.rows for c, _ in row[2]], dtype=numpy.int32)
-        model.a_matrix_.value_ = numpy.array([v for row in self.rows for _, v in row[2]], dtype=float)
+        model.a_matrix_.start_ = numpy.array(self.starts, dtype=numpy.int32)
+        model.a_matrix_.index_ = numpy.array(self.columns, dtype=numpy.int32)
+        model.a_matrix_.value_ = numpy.array(self.coefficients, dtype=float)
         if not relaxed:
             kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
             model.integrality_ = [kinds[is_whole] for is_whole in self.whole]
         return model
+
+
+class _Event(Protocol):
+    """What HiGHS hands to a callback."""
+
+    def interrupt(self) -> None:
+        """Ends the search."""
+
+
+class _Patience:
+    """Ends a search after `MOST_LOOKS` at its limits."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def __call__(self, event: _Event) -> None:
+        self._looks += 1
+        if self._looks > MOST_LOOKS:
+            event.interrupt()
 
 
 class _Silent(highspy.Highs):

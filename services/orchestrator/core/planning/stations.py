@@ -52,6 +52,11 @@ class Spreads:
         found: Vector = self.medians_ms[rows, columns] * numpy.exp(_Z95 * self.sigmas[rows, columns])
         return found
 
+    @property
+    def first(self) -> Spreads:
+        """Those of a single sequence."""
+        return Spreads(self.medians_ms[:, :1], self.sigmas[:, :1])
+
     def take(self, rows: Whole) -> Spreads:
         """Those of some stations."""
         return Spreads(self.medians_ms[rows], self.sigmas[rows])
@@ -107,6 +112,30 @@ class Stations:
         )
 
 
+def side_by_side(parts: Sequence[Stations]) -> Stations:
+    """All of them, in their order."""
+    wide = max(part.energies_mj.shape[1] for part in parts)
+    return Stations(
+        put_together([part.ttft for part in parts]),
+        put_together([part.tpot for part in parts]),
+        put_together([part.e2e for part in parts]),
+        numpy.concatenate([_wider(part.log_rates, wide + 1) for part in parts]),
+        numpy.concatenate([part.full_per_s for part in parts]),
+        numpy.concatenate([_wider(part.energies_mj, wide) for part in parts]),
+        numpy.concatenate([part.batches for part in parts]),
+        numpy.concatenate([part.output_tokens for part in parts]),
+    )
+
+
+def put_together(parts: Sequence[Spreads]) -> Spreads:
+    """All of them, in their order."""
+    wide = max(part.sigmas.shape[1] for part in parts)
+    return Spreads(
+        numpy.concatenate([_wider(part.medians_ms, wide) for part in parts]),
+        numpy.concatenate([_wider(part.sigmas, wide) for part in parts]),
+    )
+
+
 def station_of(profile: Profile, demand: Demand, batch_limit: int) -> Stations:
     """One replica at a profile's operating point, for requests of the demand's shape.
 
@@ -137,24 +166,28 @@ def stations_of(
     starts, start = dict[int, int](), 0
     for sheaf, table in tables.items():
         starts[sheaf], start = start, start + len(table)
-    table = numpy.concatenate([_widened(table, wide) for table in tables.values()])
+    table = numpy.concatenate([_wider(table, wide) for table in tables.values()])
     return _stations(table, numpy.array([starts[sheaf] + row for sheaf, row in numbers]), batches, demand)
 
 
 def _tables(
     profiles: Sequence[Profile], most: int, prompt_tokens: int, sheaves: tuple[Sheaf, ...]
 ) -> tuple[dict[int, Table], list[tuple[int, int]]]:
-    """Figures at the prompt by number of the sheaf, and for each profile its sheaf and its row there."""
+    """Figures at the prompt by number of the sheaf, and for each profile its sheaf and its row in that table."""
     where = {id(profile): (s, row) for s, sheaf in enumerate(sheaves) for row, profile in enumerate(sheaf.profiles)}
-    numbers = [where[id(profile)] for profile in profiles]
-    used = sorted({sheaf for sheaf, _ in numbers})
-    reach = {sheaf: min(sheaves[sheaf].most_at(prompt_tokens), most) for sheaf in used}
+    rows: dict[int, dict[int, int]] = {}
+    numbers = []
+    for profile in profiles:
+        sheaf, row = where[id(profile)]
+        mine = rows.setdefault(sheaf, {})
+        numbers.append((sheaf, mine.setdefault(row, len(mine))))
+    reach = {sheaf: min(sheaves[sheaf].most_at(prompt_tokens), most) for sheaf in rows}
     if any(count == 0 for count in reach.values()):
         raise ValueError(f"a profile does not reach {prompt_tokens} prompt tokens")
-    return {sheaf: sheaves[sheaf].at(prompt_tokens, count) for sheaf, count in reach.items()}, numbers
+    return {s: sheaves[s].at(prompt_tokens, count, list(rows[s])) for s, count in reach.items()}, numbers
 
 
-def _widened(table: Table, columns: int) -> Table:
+def _wider(table: Table, columns: int) -> Table:
     """The last column repeated, so that tables can be put together; nothing is read from there."""
     missing = columns - table.shape[1]
     return numpy.concatenate([table, numpy.repeat(table[:, -1:], missing, axis=1)], axis=1) if missing else table

@@ -22,7 +22,7 @@ from services.orchestrator.core.facts.loads import Sheaf, sheaves_of
 from services.orchestrator.core.facts.variant import Variant
 from services.orchestrator.core.facts.wish import Deployment, Objective, Slo
 from services.orchestrator.core.planning.capacity import broken_limits, capacities_per_s
-from services.orchestrator.core.planning.figures import Figures, figures_of, latencies_of, told
+from services.orchestrator.core.planning.figures import Figures, Latencies, figures_of, latencies_of, told
 from services.orchestrator.core.planning.ground import Base
 from services.orchestrator.core.planning.points import Point
 from services.orchestrator.core.planning.stations import Stations, Whole, stations_of
@@ -153,8 +153,7 @@ def most_replicas(deployment: Deployment, point: Point) -> int:
 
 
 def _weigh(deployment: Deployment, points: list[Point], stations: Stations) -> list[Option | Refused]:
-    limits, silence = deployment.slo.latency, numpy.zeros(len(points))
-    broken = broken_limits(stations, limits, silence)
+    broken = broken_limits(stations, deployment.slo.latency, numpy.zeros(len(points)))
     results: dict[int, Option | Refused] = {}
     slow = numpy.flatnonzero(broken >= 0)
     if slow.size:
@@ -173,8 +172,8 @@ def _too_slow(
     """Refusals of points whose latency breaks a limit with a single request already."""
     numbers, nothing = slow.tolist(), numpy.zeros(len(slow))
     mine = [points[number] for number in numbers]
-    shown = figures_of(deployment, mine, stations, numpy.ones(len(slow)), nothing)
     latencies = latencies_of(deployment.slo, stations, nothing)
+    shown = figures_of(deployment, mine, stations, numpy.ones(len(slow)), nothing, latencies)
     found: dict[int, Option | Refused] = {}
     for row, number in enumerate(numbers):
         limit = deployment.slo.latency[broken[number]]
@@ -183,8 +182,7 @@ def _too_slow(
             f"{limit.metric} p{limit.percentile:g} is {reached:.4g} ms with a single request, "
             f"at most {limit.limit_ms:.4g} ms is asked for"
         )
-        figures = replace(shown[row], latencies=latencies[row])
-        found[number] = Refused(points[number], Refusal(f"{limit.metric}_LIMIT"), reason, figures)
+        found[number] = Refused(points[number], Refusal(f"{limit.metric}_LIMIT"), reason, shown[row])
     return found
 
 
@@ -192,12 +190,11 @@ def _by_demand(deployment: Deployment, points: list[Point], stations: Stations) 
     """Points that are fast enough alone, with as many replicas as the demand takes."""
     capacities = capacities_per_s(stations, deployment.slo.latency)
     wanted = numpy.array([float(replicas_wanted(deployment, capacity)) for capacity in capacities.tolist()])
-    shown = figures_of(deployment, points, stations, wanted, capacities)
+    latencies: Sequence[Latencies] = ()
     rate = deployment.demand.requests_per_s
     if deployment.objective is Objective.LATENCY or rate <= 0.0:
-        each = numpy.minimum(rate / wanted, stations.most_per_s)
-        latencies = latencies_of(deployment.slo, stations, each)
-        shown = [replace(figures, latencies=reached) for figures, reached in zip(shown, latencies, strict=True)]
+        latencies = latencies_of(deployment.slo, stations, numpy.minimum(rate / wanted, stations.most_per_s))
+    shown = figures_of(deployment, points, stations, wanted, capacities, latencies)
     service_s = stations.batches / stations.full_per_s
     return [_judged(deployment, *one) for one in zip(points, shown, service_s.tolist(), strict=True)]
 
@@ -212,14 +209,17 @@ def _judged(deployment: Deployment, point: Point, shown: Figures, service_s: flo
         slo = replace(slo, power_mw=None)
     if broken := _against_energy(slo, shown):
         return Refused(point, *broken, shown)
-    held_mw = point.device.idle_power_mw * point.device_share
-    cost = {
-        Objective.ENERGY: shown.power_mw - shown.replicas * held_mw,
-        Objective.LATENCY: shown.latencies.e2e_ms,
-        # Without a price every device costs the same, so least money is the least share of devices held.
-        Objective.COST: shown.replicas * point.device_share * (point.device.price_per_hour or 1.0),
-    }[deployment.objective]
-    return Option(point, shown, cost, service_s, point.key, short)
+    return Option(point, shown, _cost(deployment.objective, point, shown), service_s, point.key, short)
+
+
+def _cost(objective: Objective, point: Point, shown: Figures) -> float:
+    """What the objective makes least of, in its own unit."""
+    if objective is Objective.ENERGY:
+        return shown.power_mw - shown.replicas * point.device.idle_power_mw * point.device_share
+    if objective is Objective.LATENCY:
+        return shown.latencies.e2e_ms
+    # Without a price every device costs the same, so least money is the least share of devices held.
+    return shown.replicas * point.device_share * (point.device.price_per_hour or 1.0)
 
 
 def _against_energy(slo: Slo, shown: Figures) -> tuple[Refusal, str] | None:

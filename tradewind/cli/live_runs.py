@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tradewind.cli.commands.apply import do_step, observe
 from tradewind.cli.commands.profiles import stored_profiles
@@ -50,17 +50,19 @@ class Wanted:
     out: Path
 
 
-def run_all(session: Session, wanted: Wanted) -> tuple[Case, list[LiveRun]]:
-    """A fresh start of every service for each policy: its own orchestrator, and nothing learnt in the run before."""
+def run_all(session: Session, wanted: Wanted) -> Iterator[tuple[Case, LiveRun]]:
+    """Each policy after a fresh start of every service: its own orchestrator, and nothing learnt in the run before.
+
+    Yields:
+        The case, the same each time, and the run, as soon as it is over.
+    """
     layout = Layout((session.state_dir or default_state_dir(os.environ, Path.cwd(), Path.home())).resolve())
     case: Case | None = None
-    runs = list[Any]()
     for policy in wanted.policies:
         with _instance(session, wanted, layout, policy) as inner:
             case = case or _prepared(inner, wanted)
-            runs.append(_run(inner, wanted, case, policy))
-    assert case is not None
-    return case, runs
+            run = _run(inner, wanted, case, policy)
+        yield case, run
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from tradewind.cli.commands.simulate import limits_of, require_simulator
 from tradewind.cli.live_runs import Wanted, run_all
 from tradewind.cli.session import Session
 from tradewind.cli.sources import source_path
-from tradewind.domain.errors import InvalidField
+from tradewind.domain.errors import InvalidField, TradewindError
 from tradewind.domain.units import duration_s
 
 if TYPE_CHECKING:
@@ -74,25 +74,37 @@ def live(
         own_cores=rest_for_own(further, os.sched_getaffinity(0)),
         out=_writable(out),
     )
-    with _ended_by_sigterm():
-        case, runs = run_all(session, wanted)
-    _report(session, wanted, case, runs)
+    runs = list[tuple[Any, Any]]()
+    try:
+        with _ended_by_sigterm():
+            for told in run_all(session, wanted):
+                runs.append(told)  # noqa: PERF402  what came before an error is kept
+    except TradewindError:
+        if runs:
+            _written(wanted, runs)
+            session.out.note(f"what was run before the error is in {wanted.out / 'report.html'}")
+        raise
+    document = _written(wanted, runs)
+    session.out.document(document)
+    _show(session, document, wanted.out)
 
 
-def _report(session: Session, wanted: Wanted, case: Case, runs: Sequence[LiveRun]) -> None:
+def _written(wanted: Wanted, told: Sequence[tuple[Case, LiveRun]]) -> dict[str, Any]:
+    """The report of these runs in the folder; what report.json holds."""
     from services.simulator.live.document import live_document
     from services.simulator.report.document import origin
     from services.simulator.report.folder import write_live_report
     from services.simulator.report.live_page import live_page
     from services.simulator.stored.menu import assumptions_of
 
+    case, runs = told[0][0], [run for _, run in told]
     source = origin(case.menu.errors, " ".join(["tradewind", *sys.argv[1:]]), assumptions_of(case.menu))
-    agents = f"{1 + len(wanted.further)} node agents on cores {', '.join((wanted.own_cores, *wanted.further))}"
+    cores, boards = ", ".join((wanted.own_cores, *wanted.further)), ", ".join(b.name for b in case.cluster.boards)
+    agents = f"{1 + len(wanted.further)} node agents on cores {cores} of {boards}, which every service shares"
     document = live_document(case, runs, source, agents)
     answers = [{"policy": run.policy, **asdict(a)} for run in runs for a in run.answers]
     write_live_report(wanted.out, document, live_page(document, runs), answers)
-    session.out.document(document)
-    _show(session, document, wanted.out)
+    return document
 
 
 def _show(session: Session, document: dict[str, Any], folder: Path) -> None:

@@ -78,7 +78,7 @@ def live(
     try:
         with _ended_by_sigterm():
             for told in run_all(session, wanted):
-                runs.append(told)  # noqa: PERF402  what came before an error is kept
+                runs.append(told)
     except TradewindError:
         if runs:
             _written(wanted, runs)

@@ -127,7 +127,7 @@ async def _ask(client: httpx.AsyncClient, deployment: str, trace: Trace, number:
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[str]:
-    """Lines of an event stream, ended by LF only: text may hold other separators, at which `aiter_lines` would cut it."""
+    """Lines of an event stream, ended by LF only: text holds other separators, at which `aiter_lines` would cut it."""
     rest = b""
     async for piece in response.aiter_bytes():
         *lines, rest = (rest + piece).split(b"\n")

@@ -106,7 +106,7 @@ def foresight(trace: Trace, window_s: float) -> Callable[[float], tuple[tuple[st
 def _search(case: Case, policy: Policy, device_type: str, tell: Tell) -> list[Outcome]:
     seen = case.trace.between(case.from_s, float("inf"))
     mean = len(seen) / max(seen.length_s, 1e-9)
-    low, high = _LEAST_RATE * mean, _MOST_RATE * seen.peak_per_s(10.0)
+    low, high = _LEAST_RATE * mean, _MOST_RATE * seen.peak_per_s(min(10.0, max(seen.length_s, 1.0)))
     found: list[Outcome] = []
     while high > low * _SEARCH_FACTOR:
         rate = sqrt(low * high)

@@ -70,7 +70,7 @@ class GatewayClient:
                 if response.status_code != httpx.codes.OK:
                     response.read()
                     raise _refusal(response.status_code, response.text)
-                for piece in _events(response.iter_lines()):
+                for piece in _events(_lines(response)):
                     text = _take(piece, answer)
                     if text and not answer.ttft_ms:
                         answer.ttft_ms = (time.monotonic() - began) * 1e3
@@ -100,6 +100,17 @@ class GatewayClient:
     def close(self) -> None:
         """Closes all connections."""
         self._http.close()
+
+
+def _lines(response: httpx.Response) -> Iterator[str]:
+    """Lines of an event stream, ended by LF only: text holds other separators, at which `iter_lines` would cut it."""
+    rest = b""
+    for piece in response.iter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.decode()
+    if rest:
+        yield rest.decode()
 
 
 def _events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -104,7 +104,7 @@ async def _ask(client: httpx.AsyncClient, deployment: str, trace: Trace, number:
             if response.status_code != httpx.codes.OK:
                 error = (await response.aread()).decode(errors="replace")[:200]
             else:
-                async for line in response.aiter_lines():
+                async for line in _lines(response):
                     piece = _piece(line)
                     if piece.get("choices") and first_s < 0.0:
                         first_s = time.monotonic() - began
@@ -124,6 +124,17 @@ async def _ask(client: httpx.AsyncClient, deployment: str, trace: Trace, number:
         energy_source=str(usage.get("energy_source", "")),
         error=error or ("" if usage else "the stream ended without its figures"),
     )
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    """Lines of an event stream, ended by LF only: text holds other separators, at which `aiter_lines` would cut it."""
+    rest = b""
+    async for piece in response.aiter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.decode()
+    if rest:
+        yield rest.decode()
 
 
 def _piece(line: str) -> dict[str, Any]:

@@ -60,7 +60,8 @@ def _state(
     missing = [replica for replica in planned if not (_ready(replica, heard) and heard[replica.replica_id].routed)]
     if planned and not missing:
         words = f"{len(planned)} of {len(planned)} replicas ready"
-        return orchestrator_pb2.DEPLOYMENT_STATE_READY, words + (", the old ones are leaving" if leaving else "")
+        words += ", the old ones are leaving" if leaving else ""
+        return orchestrator_pb2.DEPLOYMENT_STATE_READY, words + _fallen(planned, heard)
     words = f"{len(planned) - len(missing)} of {len(planned)} replicas ready"
     words += "".join(f"; {_why(replica, heard)}" for replica in missing)
     if not planned:
@@ -69,6 +70,12 @@ def _state(
     if serving and failed:
         return orchestrator_pb2.DEPLOYMENT_STATE_DEGRADED, words
     return orchestrator_pb2.DEPLOYMENT_STATE_PROGRESSING, words
+
+
+def _fallen(planned: tuple[Replica, ...], heard: dict[str, Heard]) -> str:
+    """Of replicas that run another link of their chain than planned: which, and why."""
+    reports = ((replica, heard[replica.replica_id]) for replica in planned)
+    return "".join(f"; {r.replica_id} on {h.node_id} {h.status.reason}" for r, h in reports if h.status.reason)
 
 
 def _ready(replica: Replica, heard: dict[str, Heard]) -> bool:

@@ -61,6 +61,9 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("absurd prompt", demand(prompt_tokens=4_000_000_000), "prompt_tokens"),
     ("min above max", {"min_replicas": 3, "max_replicas": 2}, "min_replicas"),
     ("absurd replicas", {"min_replicas": 1_000_000}, "min_replicas"),
+    ("pin and chain", {"pinned_variant_id": "fast", "chain_variant_ids": ["lean"]}, "chain_variant_ids"),
+    ("link twice", {"chain_variant_ids": ["fast", "lean", "fast"]}, "chain_variant_ids"),
+    ("endless chain", {"chain_variant_ids": [str(n) for n in range(17)]}, "chain_variant_ids"),
     ("no model", {"model": ""}, "model"),
     ("no such objective", {"objective": 77}, "objective"),
 ]
@@ -100,6 +103,16 @@ async def test_pinned_variants(stand: Stand) -> None:
     made = await stand.deploy(pinned_variant_id="fast")
     assert made.deployment.spec.pinned_variant_id == "sha256:fast", "a name is taken too"
     assert made.explanation.candidates[0].variant_name == "fast"
+
+
+async def test_chains(stand: Stand) -> None:
+    with pytest.raises(RemoteError, match="tiny has: fast, lean"):
+        await stand.deploy(chain_variant_ids=["fast", "nothing"])
+    made = await stand.deploy(chain_variant_ids=["fast", "lean"])
+    assert list(made.deployment.spec.chain_variant_ids) == ["sha256:fast", "sha256:lean"], "names are taken too"
+    refusals = {(c.variant_name, c.refusal) for c in made.explanation.candidates if not c.chosen and c.refusal}
+    assert ("lean", "EARLIER_LINK") in refusals, "though it costs less"
+    assert {c.variant_name for c in made.explanation.candidates if c.chosen} == {"fast"}
 
 
 async def test_without_profiles_it_says_what_to_run(stand: Stand) -> None:

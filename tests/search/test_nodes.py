@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from tradewind.domain.quality_floor import QualityFloor
 from tradewind.rpc.client import open_channel
 from tradewind.v1 import compiler_pb2, compiler_pb2_grpc
 
+# Few functions, which are what costs time here.
+SMALL = replace(TINY_RECIPE, prefill_chunks=(16,), decode_batches=(1, 2), context_buckets=(128,), slots=2)
 HERE, ELSEWHERE = "this machine", "another machine"
 
 
@@ -78,7 +81,7 @@ async def test_a_candidate_is_timed_on_a_node_and_leaves_nothing_in_the_store(
     state = Path(shutil.copytree(imported_state, tmp_path / "state"))
     workshop = Workshop(state, LIMITS)
     stored = await workshop.importer.import_model(tiny_folder, silent)
-    order = Order(stored, TINY_RECIPE, find_target("cpu:x86-64-v3", workshop.targets))
+    order = Order(stored, SMALL, find_target("cpu:x86-64-v3", workshop.targets))
     async with serving() as roster, agent_of(workshop, state, roster.address) as agent:
         report = await agent.describe()
         report.boot_id = ELSEWHERE

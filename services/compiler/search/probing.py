@@ -102,7 +102,9 @@ class Prober:
             jobs.append((self._maker.export_job(one.order, own, layers), own))
 
         def hear(index: int, outcome: Outcome) -> None:
-            outcomes[index].set_result(outcome)
+            # Who waited for it may be cancelled by now.
+            if not outcomes[index].done():
+                outcomes[index].set_result(outcome)
 
         async with self._places.one(wish.owner):
             for one in tries:

@@ -18,7 +18,7 @@ from services.compiler.search.core.front import pareto, rung_winners
 PROBE_LAYERS: Final = 2
 # A model this shallow is built whole at once: a rung below would cost as much as it saves.
 LEAST_LAYERS_TO_PROBE: Final = 6
-# Probes that share one child process: its libraries cost a third of a probe, and one step must not eat a search.
+# Probes that share one child process: its libraries cost six seconds of a core, and one step must not eat a search.
 PROBES_TOGETHER: Final = 4
 # A rung has this many times the layers of the one before.
 GROWTH: Final = 8

@@ -87,9 +87,9 @@ def begin(
     predicted_mw: float | None,
     now_s: float,
 ) -> Trial | None:
-    """A trial of what a new blueprint swapped for a deployment; None when it swapped nothing, or what is pinned."""
+    """A trial of what a new blueprint swapped for a deployment; None when it swapped nothing, or what people named."""
     old, new = before.of(wish.deployment_id), after.of(wish.deployment_id)
-    if wish.pinned_variant_id or not old or not set(keys_of(new)) - set(keys_of(old)):
+    if wish.pinned_variant_id or wish.chain or not old or not set(keys_of(new)) - set(keys_of(old)):
         return None
     devices = tuple(sorted({(r.node_id, r.partition.device_id) for r in (*old, *new)}))
     known = [power[d] for d in devices if d in power]

@@ -131,7 +131,7 @@ BOOK: Final[tuple[Recipe, ...]] = (
     _cpu("f16-grouped-gdt", "f16", (DATA_TILING,), "quick decode and slow prefill where f16 is only converted"),
     Recipe(
         _facts("f32-picks", "f32", (), (*PASSES, DEVICE_SAMPLING)),
-        ("cpu:",),
+        ("cpu:", "vulkan:"),
         None,
         (),
         "as f32-grouped, with the likeliest tokens found on the device",

@@ -91,7 +91,8 @@ class Generator(torch.nn.Module):
         self, tokens: torch.Tensor, rows: torch.Tensor, cache: Any, context: int, kept: torch.Tensor | int
     ) -> torch.Tensor:
         """Logits [B, V] of the one token kept: the last, or the one at an index [1]."""
-        mask = torch.arange(context)[None, None, None, :] <= rows[:, None, :, None]
+        # In 32 bits: what IREE's SPIR-V makes of 64 does not compile for every device.
+        mask = torch.arange(context, dtype=torch.int32)[None, None, None, :] <= rows.int()[:, None, :, None]
         output = self.model(
             input_ids=tokens,
             position_ids=rows.clamp(max=self._last_position),

@@ -29,6 +29,7 @@ from services.compiler.kernels.lowering import lower_kernels
 from services.compiler.passes import slot_attention as slots_of_call
 from services.compiler.passes.form import PLAIN, Form
 from services.compiler.passes.packed_linears import pack_linears
+from services.compiler.passes.product_edges import join_edges
 from services.compiler.passes.sibling_linears import find_siblings, join_siblings
 from tradewind.domain.errors import UnsupportedModel
 from tradewind.domain.manifest import Function
@@ -69,7 +70,7 @@ class Generator(torch.nn.Module):
             form: what its linears and attention become.
         """
         super().__init__()
-        self._form = form
+        self.form = form
         _attend_with(model, ATTENTION_NAME, grouped_attention)
         flatten_linears(model)
         self.model = model
@@ -99,7 +100,7 @@ class Generator(torch.nn.Module):
 
     def _cache_of(self, kind: type[SlotCache], slots: torch.Tensor, rows: torch.Tensor, context: int) -> SlotCache:
         """The cache for one call; attention over slots is made for the call, too."""
-        if not self._form.slot_attention:
+        if not self.form.slot_attention:
             return kind(self._buffers_by_layer(), slots, rows, context)
         _attend_with(self.model, slots_of_call.ATTENTION_NAME, slots_of_call.slot_attention(slots, rows))
         return slots_of_call.WholeCache(self._buffers_by_layer(), slots, rows, context)
@@ -197,6 +198,8 @@ def export_function(generator: Any, function: Function) -> Any:
     with torch.no_grad(), only_first_layer(layers, generator.cache) if layers and repeated else nullcontext():
         program = torch.export.export(call, arguments, strict=False)
         program = program.run_decompositions(current_aot_decompositions() or {})
+    if generator.form.edges:
+        join_edges(program)
     return repeat_layer(program, call, len(generator.cache.layers)) if repeated else program
 
 

@@ -13,13 +13,33 @@ from services.compiler.kernels.formats import BLOCK
 
 
 @torch.library.custom_op("tradewind::packed_linear", mutates_args=())
-def packed_linear(rows: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """f32 [rows, inputs] and weights of `packing.pack` → f32 [rows, outputs]."""
+def packed_linear(
+    rows: torch.Tensor,
+    weights: torch.Tensor,
+    scales: torch.Tensor,
+    gain: torch.Tensor | None = None,
+    added: torch.Tensor | None = None,
+    gated: bool = False,
+    epsilon: float = 0.0,
+) -> torch.Tensor:
+    """f32 [rows, inputs] and weights of `packing.pack` → f32 [rows, outputs].
+
+    With a gain f32 [inputs] rows are normalised first (RMSNorm with epsilon); gated ones are f32 [rows, 2 · inputs],
+    silu(first half) · second half. The result is added to `added`, f32 [rows, outputs].
+    """
     raise NotImplementedError("packed_linear is traced and compiled, not run")
 
 
 @packed_linear.register_fake
-def _packed_linear_shape(rows: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+def _packed_linear_shape(
+    rows: torch.Tensor,
+    weights: torch.Tensor,
+    scales: torch.Tensor,
+    gain: torch.Tensor | None = None,
+    added: torch.Tensor | None = None,
+    gated: bool = False,
+    epsilon: float = 0.0,
+) -> torch.Tensor:
     return rows.new_empty((rows.shape[0], weights.shape[0] * BLOCK))
 
 

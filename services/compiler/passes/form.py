@@ -9,6 +9,7 @@ from typing import Final
 PACKED_LINEARS: Final = "packed-linears"
 SLOT_ATTENTION: Final = "slot-attention"
 SIBLING_LINEARS: Final = "sibling-linears"
+PRODUCT_EDGES: Final = "product-edges"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +20,13 @@ class Form:
         packed: precision that linear layers are packed to; empty for layers as they are.
         slot_attention: whether attention reads the cache in place, row by row.
         siblings: whether packed layers that read the same rows become one.
+        edges: whether norms, gates and sums around packed layers become part of them.
     """
 
     packed: str = ""
     slot_attention: bool = False
     siblings: bool = False
+    edges: bool = False
 
 
 PLAIN: Final = Form()
@@ -31,4 +34,9 @@ PLAIN: Final = Form()
 
 def form_of(passes: Sequence[str], precision: str) -> Form:
     """The form that a recipe's passes stand for."""
-    return Form(precision if PACKED_LINEARS in passes else "", SLOT_ATTENTION in passes, SIBLING_LINEARS in passes)
+    return Form(
+        packed=precision if PACKED_LINEARS in passes else "",
+        slot_attention=SLOT_ATTENTION in passes,
+        siblings=SIBLING_LINEARS in passes,
+        edges=PRODUCT_EDGES in passes,
+    )

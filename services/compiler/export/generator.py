@@ -38,23 +38,32 @@ from tradewind.domain.manifest import Function
 _MOST_CACHES: Final = 512
 
 
+# Makes the buffer of keys or values of one layer for (KV heads, width) of a token.
+MakeBuffer = Callable[[tuple[int, int]], torch.Tensor]
+
+
+def by_rows(slots: int, rows: int, dtype: torch.dtype) -> MakeBuffer:
+    """Makes zeroed buffers [slots, rows, KV, d]."""
+    return lambda head: torch.zeros((slots, rows, *head), dtype=dtype)
+
+
 class LayerCache(torch.nn.Module):
     """K and V of one layer for every slot."""
 
-    def __init__(self, places: tuple[int, int], rows: CacheRows, dtype: torch.dtype) -> None:
-        """Zeroed buffers [slots, rows, KV, d]."""
+    def __init__(self, rows: CacheRows, make: MakeBuffer) -> None:
+        """Made for what a token has there."""
         super().__init__()
-        self.register_buffer("k", torch.zeros((*places, *rows.key), dtype=dtype))
-        self.register_buffer("v", torch.zeros((*places, *rows.value), dtype=dtype))
+        self.register_buffer("k", make(rows.key))
+        self.register_buffer("v", make(rows.value))
 
 
 class KvCache(torch.nn.Module):
     """The cache of every layer."""
 
-    def __init__(self, layers: Sequence[CacheRows], places: tuple[int, int], dtype: torch.dtype) -> None:
-        """Zeroed buffers for each layer: `places` are slots and rows of a slot."""
+    def __init__(self, layers: Sequence[CacheRows], make: MakeBuffer) -> None:
+        """Made for each layer."""
         super().__init__()
-        self.layers = torch.nn.ModuleList(LayerCache(places, rows, dtype) for rows in layers)
+        self.layers = torch.nn.ModuleList(LayerCache(rows, make) for rows in layers)
 
 
 class Generator(torch.nn.Module):
@@ -66,7 +75,7 @@ class Generator(torch.nn.Module):
         Args:
             model: a causal LM; changed in place.
             shapes: sizes of the functions and the cache.
-            dtype: what it computes in, and keeps its cache in.
+            dtype: what it computes in, and keeps its cache in unless the form says otherwise.
             form: what its linears and attention become.
         """
         super().__init__()
@@ -77,7 +86,9 @@ class Generator(torch.nn.Module):
         self.shapes = shapes
         # Rows past the context hold padding only; learned position tables end with the context.
         self._last_position = int(model.config.max_position_embeddings) - 1
-        self.cache = KvCache(cache_rows_of(model), (shapes.slots, shapes.cache_tokens), dtype)
+        places = (shapes.slots, shapes.cache_tokens)
+        make = slots_of_call.by_heads(*places) if form.slot_attention else by_rows(*places, dtype)
+        self.cache = KvCache(cache_rows_of(model), make)
         if form.packed:
             siblings = find_siblings(model, lambda: cache_rows_of(model)) if form.siblings else []
             pack_linears(model, form.packed)
@@ -143,7 +154,7 @@ def wrap(model: Any, shapes: Shapes, dtype: torch.dtype, form: Form = PLAIN) -> 
             raise UnsupportedModel(
                 "a graph with a past takes no kernels yet; build it with a recipe such as f32-grouped"
             )
-        return CachedGraph(model, KvCache(model.cache_rows, (shapes.slots, shapes.cache_tokens), dtype), shapes)
+        return CachedGraph(model, KvCache(model.cache_rows, by_rows(shapes.slots, shapes.cache_tokens, dtype)), shapes)
     return Generator(model, shapes, dtype, form)
 
 

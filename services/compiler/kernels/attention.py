@@ -1,5 +1,6 @@
 """Attention over the rows of a cache that are written, and no others. Text only.
 
+Keys and values lie in f16, the rows of a head one behind the other: a call of a few tokens waits for memory.
 Softmax is taken as rows pass by (Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867), so that scratch does
 not grow with the context, and what a call costs follows what is in the cache, not what would fit.
 """
@@ -21,7 +22,7 @@ _ABSENT: Final = -1e30
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Shape: queries f32 [tokens, heads, width], caches f32 [slots, rows, kv_heads, width]."""
+    """Shape: queries f32 [tokens, heads, width], caches f16 [slots, kv_heads, rows, width]."""
 
     tokens: int
     heads: int
@@ -34,7 +35,7 @@ class Attention:
     @property
     def name(self) -> str:
         """Of its function."""
-        shape = f"{self.tokens}x{self.heads}x{self.width}_{self.slots}x{self.rows}x{self.kv_heads}"
+        shape = f"{self.tokens}x{self.heads}x{self.width}_{self.slots}x{self.kv_heads}x{self.rows}"
         return f"tradewind_attend_{shape}_{self.scale.hex().replace('.', '_').replace('-', 'm')}".replace("+", "")
 
     @property
@@ -49,7 +50,7 @@ def attention_kernel(shape: Attention) -> str:
     Token t sees rows up to and with positions[t] of slots[t].
     """
     queries = f"tensor<{shape.tokens}x{shape.heads}x{shape.width}xf32>"
-    cache = f"tensor<{shape.slots}x{shape.rows}x{shape.kv_heads}x{shape.width}xf32>"
+    cache = f"tensor<{shape.slots}x{shape.kv_heads}x{shape.rows}x{shape.width}xf16>"
     whole = f"tensor<{shape.tokens}xi64>"
     inputs = {"q": queries, "k": cache, "v": cache, "slots": whole, "positions": whole}
     body = _Attend(shape, queries, cache, whole)
@@ -63,7 +64,7 @@ class _Attend:
         self._shape, self._text = shape, Text()
         self._queries, self._cache, self._numbers = queries, cache, numbers
         self._mine = f"tensor<{shape.group}x{shape.width}xf32>"
-        self._rows_type = f"tensor<{shape.rows}x{shape.width}xf32>"
+        self._rows_type = f"tensor<{shape.rows}x{shape.width}xf16>"
         self._scores_type = f"tensor<{shape.group}x{_ROWS}xf32>"
 
     def write(self) -> Text:
@@ -73,9 +74,9 @@ class _Attend:
         part = (1, group, shape.width)
         queries = text.load("%q", self._queries, ("%wg0", head, zero), part, self._mine)
         slot, position = self._number("slots"), self._number("positions")
-        rows = (1, shape.rows, 1, shape.width)
+        rows = (1, 1, shape.rows, shape.width)
         keys, values = (
-            text.load(f"%{key}", self._cache, (slot, zero, "%wg1", zero), rows, self._rows_type) for key in "kv"
+            text.load(f"%{key}", self._cache, (slot, "%wg1", zero, zero), rows, self._rows_type) for key in "kv"
         )
         count = text.value(f"arith.addi {position}, {text.index(1)} : index")
         out = self._divide(*self._blocks(queries, keys, values, count))
@@ -124,7 +125,7 @@ class _Attend:
         text.line(f"%s = scf.for %j = {zero} to {length} step {one} iter_args(%s0=%sc) -> ({self._scores_type}) {{")
         row = text.value("arith.addi %r, %j : index")
         lanes = range(0, shape.width, LANES)
-        key = [text.read(keys, self._rows_type, (row, text.index(at)), "vector<8xf32>") for at in lanes]
+        key = [self._cached(keys, row, at) for at in lanes]
         out, scale = "%s0", text.constant(shape.scale, "f32")
         for head in range(shape.group):
             at_head = text.index(head)
@@ -133,6 +134,10 @@ class _Attend:
             out = text.value(f"tensor.insert {score} into {out}[{at_head},%j] : {self._scores_type}")
         text.line(f"scf.yield {out} : {self._scores_type}\n}}")
         return "%s"
+
+    def _cached(self, rows: str, row: str, at: int) -> str:
+        half = self._text.read(rows, self._rows_type, (row, self._text.index(at)), "vector<8xf16>")
+        return self._text.value(f"arith.extf {half} : vector<8xf16> to vector<8xf32>")
 
     def _dot(self, one: list[str], other: list[str]) -> str:
         text, sums = self._text, ["", ""]
@@ -196,10 +201,7 @@ class _Attend:
         head = made if len(begun) == 1 else f"{made}:{len(begun)}"
         text.line(f"{head} = scf.for %j = {zero} to {length} step {one} iter_args({begins}) -> ({kinds}) {{")
         row = text.value("arith.addi %r, %j : index")
-        value = [
-            text.read(values, self._rows_type, (row, text.index(start + LANES * i)), "vector<8xf32>")
-            for i in range(per_head)
-        ]
+        value = [self._cached(values, row, start + LANES * i) for i in range(per_head)]
         ends = []
         for query in range(shape.group):
             weight = text.value(f"tensor.extract {scores}[{text.index(query)},%j] : {self._scores_type}")

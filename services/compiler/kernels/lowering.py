@@ -122,7 +122,7 @@ def _attention(operands: _Operands) -> Made:
     queries, cache, *_rest = operands.shapes
     assert queries is not None
     assert cache is not None
-    (tokens, heads, width), (slots, rows, kv_heads, _) = queries, cache
+    (tokens, heads, width), (slots, kv_heads, rows, _) = queries, cache
     shape = Attention(tokens, heads, width, slots, rows, kv_heads, operands.numbers[0])
     return shape.name, attention_kernel(shape)
 

@@ -52,7 +52,7 @@ def attend(
     positions: torch.Tensor,
     scale: float,
 ) -> torch.Tensor:
-    """Attention of f32 queries [tokens, heads, width] over caches f32 [slots, rows, kv_heads, width].
+    """Attention of f32 queries [tokens, heads, width] over caches f16 [slots, kv_heads, rows, width].
 
     Token t sees rows up to and with positions[t] of slots[t]; both are i64 [tokens].
     """

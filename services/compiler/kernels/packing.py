@@ -44,7 +44,7 @@ def _pack_w4(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _pack_w8(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    slabs = groups.split(max(1, _SLAB_NUMBERS // (groups.shape[1] * GROUP)))
+    slabs = torch.split(groups, max(1, _SLAB_NUMBERS // (groups.shape[1] * GROUP)))
     numbers, scales = (torch.cat(parts) for parts in zip(*map(_round_w8, slabs), strict=True))
     return _steps(numbers, W8.step_inputs).flatten(2).contiguous(), _lanes(scales)
 

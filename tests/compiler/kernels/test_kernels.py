@@ -35,8 +35,8 @@ FLAGS = (
     "--iree-hal-local-target-device-backends=llvm-cpu",
     "--iree-llvmcpu-target-cpu=host",
 )
-# A row rounded inside the dispatch, rows rounded in one of their own, odd rows, and inputs that are taken in chunks; then
-# what is made of rows before they are multiplied, and sums.
+# A row rounded inside the dispatch, rows rounded in one of their own, odd rows, inputs taken in chunks; then what is
+# made of rows before they are multiplied, and sums.
 LINEARS = (
     Linear(W4, Rows(1, 64), 80),
     Linear(W8, Rows(6, 64), 48),

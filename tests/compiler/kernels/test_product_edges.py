@@ -34,7 +34,7 @@ class _Layer(torch.nn.Module):
 
 
 class _Others(torch.nn.Module):
-    """What only looks like it: the wrong halves, a mean of another tensor, and a sum whose other reader needs the result."""
+    """What only looks like it: halves in the wrong order, a mean of another tensor, a sum of what others read too."""
 
     def forward(self, rows: torch.Tensor, gain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         gate, up = torch.cat([rows, rows], -1).split([64, 64], -1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from services.compiler.passes.form import PACKED_LINEARS, PRODUCT_EDGES, SIBLING_LINEARS, SLOT_ATTENTION
+from services.compiler.passes.form import PACKED_LINEARS, PRODUCT_EDGES, ROTARY_CACHE, SIBLING_LINEARS, SLOT_ATTENTION
 from services.compiler.targets import GPU_BF16, GPU_F16
 from tradewind.domain.errors import InvalidField
 from tradewind.domain.manifest import RecipeFacts
@@ -16,7 +16,7 @@ from tradewind.domain.manifest import RecipeFacts
 # Passes that every recipe of the book applies, in order; see services/compiler/export.
 PASSES: Final = ("grouped-attention", "flat-linear", "repeat-layer")
 # Linears and attention as kernels written for AVX2; see services/compiler/kernels.
-KERNEL_PASSES: Final = (SLOT_ATTENTION, PACKED_LINEARS, SIBLING_LINEARS, PRODUCT_EDGES, "repeat-layer")
+KERNEL_PASSES: Final = (SLOT_ATTENTION, PACKED_LINEARS, SIBLING_LINEARS, PRODUCT_EDGES, ROTARY_CACHE, "repeat-layer")
 # Without these the kernels' instructions are illegal.
 KERNEL_FEATURES: Final = frozenset({"avx2", "fma", "f16c"})
 # Added where the CPU cannot compute in the recipe's precision: weights are kept in it, arithmetic is f32.

@@ -30,6 +30,7 @@ from services.compiler.passes import slot_attention as slots_of_call
 from services.compiler.passes.form import PLAIN, Form
 from services.compiler.passes.packed_linears import pack_linears
 from services.compiler.passes.product_edges import join_edges
+from services.compiler.passes.rotary_cache import join_rotary_cache
 from services.compiler.passes.sibling_linears import find_siblings, join_siblings
 from tradewind.domain.errors import UnsupportedModel
 from tradewind.domain.manifest import Function
@@ -211,6 +212,8 @@ def export_function(generator: Any, function: Function) -> Any:
         program = program.run_decompositions(current_aot_decompositions() or {})
     if generator.form.edges:
         join_edges(program)
+    if generator.form.rotary_cache:
+        join_rotary_cache(program)
     return repeat_layer(program, call, len(generator.cache.layers)) if repeated else program
 
 

@@ -86,27 +86,25 @@ class Linear:
         return f"tensor<{self.rows}x{self.outputs}xf32>"
 
     @property
-    def source(self) -> dict[str, str]:
-        """Types of the rows, and of the norm's gains where there is one."""
-        return {"x": self.read.kind()} | ({"gain": self.read.gain_kind} if self.read.made == NORMED else {})
-
-    @property
-    def others(self) -> dict[str, str]:
-        """Types of the arguments behind the rows."""
+    def arguments(self) -> dict[str, str]:
+        """Types of what its function takes, in order; it has a gain only of a norm, and `added` only to add to it."""
         weights, scales = self.weights
-        return {"w": weights, "s": scales} | ({"added": self.result} if self.added else {})
+        gain = {"gain": self.read.gain_kind} if self.read.made == NORMED else {}
+        added = {"added": self.result} if self.added else {}
+        return {"x": self.read.kind(), "w": weights, "s": scales} | gain | added
 
 
 def linear_kernels(shape: Linear) -> str:
-    """Functions `shape.name`(x, gains, weights, scales, added) → y, without those it has not, and what it calls."""
+    """Function `shape.name` of `shape.arguments` → f32 [rows, outputs], and what it calls."""
     if shape.rounds_inside:
-        return _Product(shape).kernel(shape.name)
-    inner = f"{shape.name}_product"
+        return _Product(shape).kernel(shape.name, shape.arguments)
     rounding = f"tradewind_round_{shape.form.name}_{shape.rows}x{shape.read.inputs}{shape.read.suffix}"
-    kinds, source, others = ", ".join(shape.rounded), shape.source, shape.others
-    listed = ", ".join(f"%{key}: {kind}" for key, kind in (source | others).items())
+    inner, kinds = f"{shape.name}_product", ", ".join(shape.rounded)
+    source = {key: kind for key, kind in shape.arguments.items() if key in ("x", "gain")}
+    others = {key: kind for key, kind in shape.arguments.items() if key not in source}
+    listed = ", ".join(f"%{key}: {kind}" for key, kind in shape.arguments.items())
     return f"""{rounding_kernel(rounding, shape.form, shape.read)}
-{_Product(shape).kernel(inner)}
+{_Product(shape).kernel(inner, dict(zip("qab", shape.rounded, strict=True)) | others)}
 util.func private @{shape.name}({listed}) -> {shape.result} {{
 %q:3 = util.call @{rounding}({_names(source)}) : ({", ".join(source.values())}) -> ({kinds})
 %y = util.call @{inner}(%q#0, %q#1, %q#2, {_names(others)})
@@ -131,9 +129,8 @@ class _Product:
         self._out_type = f"tensor<{shape.rows}x{self._share * BLOCK}xf32>"
         self._added = ""
 
-    def kernel(self, name: str) -> str:
+    def kernel(self, name: str, inputs: dict[str, str]) -> str:
         shape, text = self._shape, self._text
-        inputs = shape.source if shape.rounds_inside else dict(zip("qab", shape.rounded, strict=True))
         activations = self._activations()
         first = text.value(f"arith.muli %wg0, {text.index(self._share)} : index")
         zero, part = text.index(0), (self._share, shape.groups)
@@ -153,7 +150,7 @@ class _Product:
             self._added = text.load("%added", shape.result, place, size, self._out_type)
         out = self._blocks(w, s, activations)
         text.store(out, self._out_type, "%y", shape.result, place, size)
-        return dispatch(name, {**inputs, **shape.others}, {"y": shape.result}, (shape.workgroups,), text)
+        return dispatch(name, inputs, {"y": shape.result}, (shape.workgroups,), text)
 
     def _activations(self) -> tuple[str, str, str]:
         shape, text, read = self._shape, self._text, self._shape.read

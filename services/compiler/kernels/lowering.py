@@ -11,6 +11,7 @@ from iree.compiler import ir
 from services.compiler.kernels.attention import Attention, attention_kernel
 from services.compiler.kernels.formats import BLOCK, FORMATS, GROUP
 from services.compiler.kernels.linear import Linear, linear_kernels
+from services.compiler.kernels.rotary_cache import RotaryCache, rotary_cache_kernel
 from services.compiler.kernels.rows import GATED, NORMED, PLAIN, Rows
 
 # Function name and text of the kernel for an operation.
@@ -58,13 +59,17 @@ def _lower(module: Any, operation: Any, known: set[str]) -> None:
         ir.Operation.create("torch_c.to_builtin_tensor", results=[kind], operands=[value], ip=place).result
         for value, kind in zip(tensors, natives, strict=True)
     ]
-    (result,) = operation.results
     callee = {"callee": ir.FlatSymbolRefAttr.get(name)}
     call = ir.Operation.create(
-        "util.call", results=[_native(result.type)], operands=arguments, attributes=callee, ip=place
+        "util.call",
+        results=[_native(result.type) for result in operation.results],
+        operands=arguments,
+        attributes=callee,
+        ip=place,
     )
-    back = ir.Operation.create("torch_c.from_builtin_tensor", results=[result.type], operands=[call.result], ip=place)
-    result.replace_all_uses_with(back.result)
+    for result, made in zip(operation.results, call.results, strict=True):
+        back = ir.Operation.create("torch_c.from_builtin_tensor", results=[result.type], operands=[made], ip=place)
+        result.replace_all_uses_with(back.result)
     operation.erase()
 
 
@@ -127,7 +132,17 @@ def _attention(operands: _Operands) -> Made:
     return shape.name, attention_kernel(shape)
 
 
+def _rotary_cache(operands: _Operands) -> Made:
+    rows, cache = operands.shapes[0], operands.shapes[5]
+    assert rows is not None
+    assert cache is not None
+    slots, kv_heads, cached, width = cache
+    shape = RotaryCache(rows[0], rows[1] // width - 2 * kv_heads, width, slots, kv_heads, cached)
+    return shape.name, rotary_cache_kernel(shape)
+
+
 _KERNELS: Final[dict[str, Callable[[_Operands], Made]]] = {
     "torch.tradewind.packed_linear": _linear,
     "torch.tradewind.attend": _attention,
+    "torch.tradewind.rotary_cache": _rotary_cache,
 }

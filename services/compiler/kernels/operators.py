@@ -7,6 +7,8 @@ They have shapes only: nothing here computes.
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 
 from services.compiler.kernels.formats import BLOCK
@@ -69,3 +71,42 @@ def _attend_shape(
     scale: float,
 ) -> torch.Tensor:
     return torch.empty_like(queries)
+
+
+@torch.library.custom_op("tradewind::rotary_cache", mutates_args=())
+def rotary_cache(
+    rows: torch.Tensor,
+    cosines: torch.Tensor,
+    sines: torch.Tensor,
+    slots: torch.Tensor,
+    positions: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries f32 [tokens, heads, width], turned by their positions, and the caches with this call's keys and values.
+
+    Rows are f32 [tokens, (heads + 2 · kv_heads) · width]: queries, keys and values of a token, one behind the other.
+    Cosines and sines are f32 [tokens, width], slots and positions i64 [tokens], caches as `attend` has them.
+    """
+    raise NotImplementedError("rotary_cache is traced and compiled, not run")
+
+
+@rotary_cache.register_fake
+def _rotary_cache_shape(
+    rows: torch.Tensor,
+    cosines: torch.Tensor,
+    sines: torch.Tensor,
+    slots: torch.Tensor,
+    positions: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    width = keys.shape[3]
+    heads = rows.shape[1] // width - 2 * keys.shape[1]
+    return rows.new_empty((rows.shape[0], heads, width)), torch.empty_like(keys), torch.empty_like(values)
+
+
+# As nodes of traced graphs name them.
+PACKED_LINEAR: Final = torch.ops.tradewind.packed_linear.default
+ATTEND: Final = torch.ops.tradewind.attend.default
+ROTARY_CACHE: Final = torch.ops.tradewind.rotary_cache.default

@@ -10,6 +10,7 @@ PACKED_LINEARS: Final = "packed-linears"
 SLOT_ATTENTION: Final = "slot-attention"
 SIBLING_LINEARS: Final = "sibling-linears"
 PRODUCT_EDGES: Final = "product-edges"
+ROTARY_CACHE: Final = "rotary-cache"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +22,14 @@ class Form:
         slot_attention: whether attention reads the cache in place, row by row.
         siblings: whether packed layers that read the same rows become one.
         edges: whether norms, gates and sums around packed layers become part of them.
+        rotary_cache: whether one kernel turns queries and keys and writes the cache.
     """
 
     packed: str = ""
     slot_attention: bool = False
     siblings: bool = False
     edges: bool = False
+    rotary_cache: bool = False
 
 
 PLAIN: Final = Form()
@@ -39,4 +42,5 @@ def form_of(passes: Sequence[str], precision: str) -> Form:
         slot_attention=SLOT_ATTENTION in passes,
         siblings=SIBLING_LINEARS in passes,
         edges=PRODUCT_EDGES in passes,
+        rotary_cache=ROTARY_CACHE in passes,
     )

@@ -6,17 +6,20 @@ traced graph by what they compute, whatever modules they came from; what is not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any, Final
 
 import torch
+
+from services.compiler.kernels.operators import PACKED_LINEAR
+from services.compiler.passes.graph_edits import argument, call, drop_type_checks, is_node
 
 _ATEN: Final = torch.ops.aten
 _VIEW: Final = _ATEN.view.default
 # Operations that move rows about and leave their numbers, so that a norm may be taken after them.
 _MOVES: Final = (_VIEW, _ATEN.slice.Tensor)
-_PRODUCT: Final = torch.ops.tradewind.packed_linear.default
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,8 @@ class _Source:
 def join_edges(program: Any) -> None:
     """Rewrites a decomposed program of one layer or more; changes its graph."""
     graph = program.graph
-    for node in list(graph.nodes):
-        # They say what the types were while the graph was traced, and hold what they say it of.
-        if node.target is _ATEN._assert_tensor_metadata.default:
-            graph.erase_node(node)
-    for product in [node for node in graph.nodes if node.target is _PRODUCT]:
+    drop_type_checks(graph)
+    for product in [node for node in graph.nodes if node.target is PACKED_LINEAR]:
         _join_sum(graph, _join_rows(graph, product))
     graph.eliminate_dead_code()
     graph.lint()
@@ -51,10 +51,10 @@ def _join_rows(graph: Any, product: Any) -> Any:
     with graph.inserting_before(product):
         rows = found.rows
         for move in [] if found.gated else moves:
-            rows = _call(graph, move.target, (rows, *move.args[1:]))
-        rows = _call(graph, _VIEW, (rows, [-1, _width(rows)]))
+            rows = call(graph, move.target, (rows, *move.args[1:]))
+        rows = call(graph, _VIEW, (rows, [-1, _width(rows)]))
         weights = product.args[1:3]
-        new = _call(graph, _PRODUCT, (rows, *weights, found.gain, None, found.gated, found.epsilon))
+        new = call(graph, PACKED_LINEAR, (rows, *weights, found.gain, None, found.gated, found.epsilon))
     product.replace_all_uses_with(new)
     graph.erase_node(product)
     return new
@@ -68,13 +68,13 @@ def _join_sum(graph: Any, product: Any) -> None:
     if user is None or user.target is not _ATEN.add.Tensor or user.kwargs:
         return
     (other,) = [term for term in user.args if term is not result] or [None]
-    if not isinstance(other, torch.fx.Node) or other.meta["val"].shape != result.meta["val"].shape:
+    if not is_node(other) or other.meta["val"].shape != result.meta["val"].shape:
         return
     with graph.inserting_before(user):
-        flat = _call(graph, _VIEW, (other, list(product.meta["val"].shape)))
+        flat = call(graph, _VIEW, (other, list(product.meta["val"].shape)))
         given = (*product.args, None, None, False, 0.0)[:7]
-        new = _call(graph, _PRODUCT, (*given[:4], flat, *given[5:]))
-        whole = _call(graph, _VIEW, (new, list(user.meta["val"].shape)))
+        new = call(graph, PACKED_LINEAR, (*given[:4], flat, *given[5:]))
+        whole = call(graph, _VIEW, (new, list(user.meta["val"].shape)))
     user.replace_all_uses_with(whole)
     graph.erase_node(user)
 
@@ -110,7 +110,7 @@ def _norm(node: Any) -> _Source | None:
 
 def _epsilon(rows: Any, inverse: Any) -> float | None:
     """Epsilon when a node is rsqrt(mean(rows²) + epsilon) over the last dimension."""
-    mean = _argument(_argument(inverse, _ATEN.rsqrt.default), _ATEN.add.Tensor)
+    mean = argument(argument(inverse, _ATEN.rsqrt.default), _ATEN.add.Tensor)
     if mean is None or mean.target is not _ATEN.mean.dim or mean.args[1:] != ([-1], True):
         return None
     square, epsilon = mean.args[0], inverse.args[0].args[1]
@@ -121,7 +121,7 @@ def _epsilon(rows: Any, inverse: Any) -> float | None:
 def _gate(node: Any) -> _Source | None:
     """silu(first half) · second half, of one tensor that was split in two."""
     for silu, up in _factors(node):
-        gate = _argument(silu, _ATEN.silu.default)
+        gate = argument(silu, _ATEN.silu.default)
         if gate is None or not (_is_part(gate, 0) and _is_part(up, 1)) or gate.args[0] is not up.args[0]:
             continue
         whole, sizes, *dimension = gate.args[0].args
@@ -131,19 +131,14 @@ def _gate(node: Any) -> _Source | None:
 
 
 def _is_part(node: Any, number: int) -> bool:
-    parts = node.args[0] if node.args else None
-    return getattr(parts, "target", None) is _ATEN.split_with_sizes.default and node.args[1] == number
+    return is_node(node, getitem) and is_node(node.args[0], _ATEN.split_with_sizes.default) and node.args[1] == number
 
 
 def _factors(node: Any) -> Iterator[tuple[Any, Any]]:
     """Both orders of a product of two tensors."""
-    if node.target is _ATEN.mul.Tensor and all(isinstance(term, torch.fx.Node) for term in node.args):
+    if node.target is _ATEN.mul.Tensor and all(is_node(term) for term in node.args):
         one, other = node.args
         yield from ((one, other), (other, one))
-
-
-def _argument(node: Any, target: Callable[..., Any]) -> Any:
-    return node.args[0] if node is not None and node.target is target else None
 
 
 def _only_user(node: Any) -> Any:
@@ -152,13 +147,3 @@ def _only_user(node: Any) -> Any:
 
 def _width(node: Any) -> int:
     return int(node.meta["val"].shape[-1])
-
-
-def _call(graph: Any, target: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """A new node and the shape of what it gives."""
-    node = graph.call_function(target, arguments)
-    known = [argument.meta["val"] if isinstance(argument, torch.fx.Node) else argument for argument in arguments]
-    mode = next(value.fake_mode for value in known if hasattr(value, "fake_mode"))
-    with mode:
-        node.meta["val"] = target(*known)
-    return node

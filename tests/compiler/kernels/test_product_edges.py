@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from services.compiler.kernels.formats import W4
-from services.compiler.kernels.operators import packed_linear
+from services.compiler.kernels.operators import PACKED_LINEAR, packed_linear
 from services.compiler.kernels.packing import pack
 from services.compiler.passes.product_edges import join_edges
 
 WEIGHTS, SCALES = pack(torch.zeros(64, 64), W4)
-PRODUCT = torch.ops.tradewind.packed_linear.default
 
 
 def _normed(rows: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
@@ -48,7 +47,7 @@ def _products(module: torch.nn.Module) -> tuple[Any, list[Any]]:
     program = torch.export.export(module, (torch.zeros(1, 4, 64)[:, :2], torch.zeros(64)), strict=False)
     program = program.run_decompositions({})
     join_edges(program)
-    return program.graph, [node for node in program.graph.nodes if node.target is PRODUCT]
+    return program.graph, [node for node in program.graph.nodes if node.target is PACKED_LINEAR]
 
 
 def test_a_norm_a_gate_and_sums_join_their_products() -> None:
@@ -60,7 +59,13 @@ def test_a_norm_a_gate_and_sums_join_their_products() -> None:
     assert second.args[0].meta["val"].shape == (2, 128)
     # The norm is taken after the rows are chosen: nothing else is computed any more.
     left = {str(node.target) for node in graph.nodes if node.op == "call_function"}
-    assert left <= {"aten.view.default", "aten.slice.Tensor", "aten.cat.default", str(PRODUCT), "aten.alias.default"}
+    assert left <= {
+        "aten.view.default",
+        "aten.slice.Tensor",
+        "aten.cat.default",
+        str(PACKED_LINEAR),
+        "aten.alias.default",
+    }
 
 
 def test_what_only_looks_like_them_stays() -> None:

@@ -18,6 +18,9 @@ _ROWS: Final = 32
 # Lanes of values that are summed in one pass: with 3 query heads on a KV head, 12 of 16 registers.
 _CHUNK: Final = 32
 _ABSENT: Final = -1e30
+# Rows of a block that are multiplied together: each vector of queries serves both.
+_PAIR: Final = 2
+_EIGHT: Final = "vector<8xf32>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,41 +115,49 @@ class _Attend:
 
     def _zeros(self) -> str:
         text = self._text
-        out, zero = text.value(f"tensor.empty() : {self._mine}"), text.constant(0.0, "vector<8xf32>")
+        out, zero = text.value(f"tensor.empty() : {self._mine}"), text.constant(0.0, _EIGHT)
         for head in range(self._shape.group):
             for at in range(0, self._shape.width, LANES):
-                out = text.write(zero, "vector<8xf32>", out, self._mine, (text.index(head), text.index(at)))
+                out = text.write(zero, _EIGHT, out, self._mine, (text.index(head), text.index(at)))
         return out
 
     def _scores(self, queries: str, keys: str, length: str) -> str:
-        """Scaled products of queries and a block of keys: [group, rows of a block]."""
+        """Scaled products of queries and a block of keys: [group, rows of a block], some behind its length too."""
         text, shape = self._text, self._shape
-        zero, one = text.index(0), text.index(1)
-        text.line(f"%s = scf.for %j = {zero} to {length} step {one} iter_args(%s0=%sc) -> ({self._scores_type}) {{")
-        row = text.value("arith.addi %r, %j : index")
-        lanes = range(0, shape.width, LANES)
-        key = [self._cached(keys, row, at) for at in lanes]
+        zero, step = text.index(0), text.index(_PAIR)
+        text.line(f"%s = scf.for %j = {zero} to {length} step {step} iter_args(%s0=%sc) -> ({self._scores_type}) {{")
+        places = self._pair()
+        sums = [["" for _ in places] for _ in range(shape.group)]
+        for at in range(0, shape.width, LANES):
+            key = [self._cached(keys, row, at) for _, row in places]
+            for head in range(shape.group):
+                query = text.read(queries, self._mine, (text.index(head), text.index(at)), _EIGHT)
+                for i, vector in enumerate(key):
+                    known = sums[head][i]
+                    made = f"math.fma {query}, {vector}, {known}" if known else f"arith.mulf {query}, {vector}"
+                    sums[head][i] = text.value(f"{made} : {_EIGHT}")
         out, scale = "%s0", text.constant(shape.scale, "f32")
         for head in range(shape.group):
-            at_head = text.index(head)
-            query = [text.read(queries, self._mine, (at_head, text.index(at)), "vector<8xf32>") for at in lanes]
-            score = text.value(f"arith.mulf {self._dot(query, key)}, {scale} : f32")
-            out = text.value(f"tensor.insert {score} into {out}[{at_head},%j] : {self._scores_type}")
+            for i, (column, _) in enumerate(places):
+                whole = text.value(f"vector.reduction <add>, {sums[head][i]} : {_EIGHT} into f32")
+                score = text.value(f"arith.mulf {whole}, {scale} : f32")
+                out = text.value(f"tensor.insert {score} into {out}[{text.index(head)},{column}] : {self._scores_type}")
         text.line(f"scf.yield {out} : {self._scores_type}\n}}")
         return "%s"
 
+    def _pair(self) -> list[tuple[str, str]]:
+        """Columns of the block and rows of the cache at %j and behind it; the last row stands for those past it."""
+        text, places = self._text, []
+        last = text.index(self._shape.rows - 1)
+        for i in range(_PAIR):
+            column = text.value(f"arith.addi %j, {text.index(i)} : index")
+            row = text.value(f"arith.addi %r, {column} : index")
+            places.append((column, text.value(f"arith.minui {row}, {last} : index")))
+        return places
+
     def _cached(self, rows: str, row: str, at: int) -> str:
         half = self._text.read(rows, self._rows_type, (row, self._text.index(at)), "vector<8xf16>")
-        return self._text.value(f"arith.extf {half} : vector<8xf16> to vector<8xf32>")
-
-    def _dot(self, one: list[str], other: list[str]) -> str:
-        text, sums = self._text, ["", ""]
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            known = sums[index % 2]
-            made = f"math.fma {a}, {b}, {known}" if known else f"arith.mulf {a}, {b}"
-            sums[index % 2] = text.value(f"{made} : vector<8xf32>")
-        total = text.value(f"arith.addf {sums[0]}, {sums[1]} : vector<8xf32>") if sums[1] else sums[0]
-        return text.value(f"vector.reduction <add>, {total} : vector<8xf32> into f32")
+        return self._text.value(f"arith.extf {half} : vector<8xf16> to {_EIGHT}")
 
     def _weights(self, scores: str, length: str) -> tuple[str, list[str], list[str], list[str]]:
         """Exponentials in place of scores; new maxima, sums, and by what older sums fade."""
@@ -175,7 +186,7 @@ class _Attend:
     def _values(self, values: str, scores: str, length: str, fades: list[str]) -> str:
         """Weighted values of a block added to the faded sums."""
         text, shape, out = self._text, self._shape, "%acc"
-        spread = [text.value(f"vector.broadcast {fade} : f32 to vector<8xf32>") for fade in fades]
+        spread = [text.value(f"vector.broadcast {fade} : f32 to {_EIGHT}") for fade in fades]
         for start in range(0, shape.width, _CHUNK):
             places = [
                 (text.index(head), text.index(at))
@@ -183,31 +194,33 @@ class _Attend:
                 for at in range(start, min(start + _CHUNK, shape.width), LANES)
             ]
             per_head = len(places) // shape.group
-            old = [text.read(out, self._mine, place, "vector<8xf32>") for place in places]
-            faded = [text.value(f"arith.mulf {v}, {spread[i // per_head]} : vector<8xf32>") for i, v in enumerate(old)]
+            old = [text.read(out, self._mine, place, _EIGHT) for place in places]
+            faded = [text.value(f"arith.mulf {v}, {spread[i // per_head]} : {_EIGHT}") for i, v in enumerate(old)]
             summed = self._sum_rows(values, scores, length, start, per_head, faded)
             for total, place in zip(summed, places, strict=True):
-                out = text.write(total, "vector<8xf32>", out, self._mine, place)
+                out = text.write(total, _EIGHT, out, self._mine, place)
         return out
 
     def _sum_rows(
         self, values: str, scores: str, length: str, start: int, per_head: int, begun: list[str]
     ) -> list[str]:
         text, shape = self._text, self._shape
-        kinds = ",".join(["vector<8xf32>"] * len(begun))
+        kinds = ",".join([_EIGHT] * len(begun))
         names = [f"%a{start}_{i}" for i in range(len(begun))]
-        zero, one, made = text.index(0), text.index(1), f"%w{start}"
+        zero, step, made = text.index(0), text.index(_PAIR), f"%w{start}"
         begins = ",".join(f"{name}={value}" for name, value in zip(names, begun, strict=True))
         head = made if len(begun) == 1 else f"{made}:{len(begun)}"
-        text.line(f"{head} = scf.for %j = {zero} to {length} step {one} iter_args({begins}) -> ({kinds}) {{")
-        row = text.value("arith.addi %r, %j : index")
-        value = [self._cached(values, row, start + LANES * i) for i in range(per_head)]
-        ends = []
-        for query in range(shape.group):
-            weight = text.value(f"tensor.extract {scores}[{text.index(query)},%j] : {self._scores_type}")
-            wide = text.value(f"vector.broadcast {weight} : f32 to vector<8xf32>")
-            for i in range(per_head):
-                ends.append(text.value(f"math.fma {wide}, {value[i]}, {names[query * per_head + i]} : vector<8xf32>"))
+        text.line(f"{head} = scf.for %j = {zero} to {length} step {step} iter_args({begins}) -> ({kinds}) {{")
+        ends = list(names)
+        # Weights behind the block's length are 0.
+        for column, row in self._pair():
+            value = [self._cached(values, row, start + LANES * i) for i in range(per_head)]
+            for query in range(shape.group):
+                weight = text.value(f"tensor.extract {scores}[{text.index(query)},{column}] : {self._scores_type}")
+                wide = text.value(f"vector.broadcast {weight} : f32 to {_EIGHT}")
+                for i in range(per_head):
+                    at = query * per_head + i
+                    ends[at] = text.value(f"math.fma {wide}, {value[i]}, {ends[at]} : {_EIGHT}")
         text.line(f"scf.yield {','.join(ends)} : {kinds}\n}}")
         return [made] if len(begun) == 1 else [f"{made}#{i}" for i in range(len(begun))]
 
@@ -216,10 +229,10 @@ class _Attend:
         one = text.constant(1.0, "f32")
         for head, total in enumerate(sums):
             inverse = text.value(f"arith.divf {one}, {total} : f32")
-            spread = text.value(f"vector.broadcast {inverse} : f32 to vector<8xf32>")
+            spread = text.value(f"vector.broadcast {inverse} : f32 to {_EIGHT}")
             for at in range(0, self._shape.width, LANES):
                 place = (text.index(head), text.index(at))
-                value = text.read(out, self._mine, place, "vector<8xf32>")
-                scaled = text.value(f"arith.mulf {value}, {spread} : vector<8xf32>")
-                out = text.write(scaled, "vector<8xf32>", out, self._mine, place)
+                value = text.read(out, self._mine, place, _EIGHT)
+                scaled = text.value(f"arith.mulf {value}, {spread} : {_EIGHT}")
+                out = text.write(scaled, _EIGHT, out, self._mine, place)
         return out

@@ -10,11 +10,11 @@ from typing import Final
 
 from bench.compiler.cases import DECODE_FROM_TOKENS, DECODE_STEPS, Case
 from bench.compiler.speed import blob, manifests
-from services.compiler.building import Order
 from services.compiler.jobs.limits import JobLimits
+from services.compiler.order import Order
 from services.compiler.quality.session import Session
 from services.compiler.recipes import find_recipe, fit
-from services.compiler.targets import find_target, known_targets, read_host_cpu
+from services.compiler.targets import find_target
 from services.compiler.workshop import Workshop
 from tradewind.domain.manifest import Function
 from tradewind.v1 import compiler_pb2
@@ -35,7 +35,7 @@ def build(state_dir: Path, source: Path, recipes: list[str]) -> list[dict[str, o
 
 async def _build(workshop: Workshop, source: Path, recipes: list[str]) -> list[dict[str, object]]:
     model = await workshop.importer.import_model(source, lambda _stage, _share: None)
-    target, made = find_target("cpu:host", known_targets(read_host_cpu())), []
+    target, made = find_target("cpu:host", workshop.targets), []
     for name in recipes:
         facts = fit(find_recipe(name), target.features, _CONTEXT_TOKENS, _CONTEXT_TOKENS)
         facts = replace(facts, prefill_chunks=(128,), decode_batches=_BATCHES, slots=max(_BATCHES))

@@ -22,7 +22,9 @@ from tradewind.domain.passes import (
     LAST_TOKEN_LOGITS,
     NARROW_WEIGHTS,
     PACKED_LINEARS,
+    PRODUCT_EDGES,
     REPEAT_LAYER,
+    ROTARY_CACHE,
     SIBLING_LINEARS,
     SLOT_ATTENTION,
 )
@@ -44,6 +46,8 @@ KERNEL_PASSES: Final = (
     FLAT_LINEAR,
     PACKED_LINEARS,
     SIBLING_LINEARS,
+    PRODUCT_EDGES,
+    ROTARY_CACHE,
     LAST_TOKEN_LOGITS,
     REPEAT_LAYER,
 )
@@ -131,7 +135,7 @@ BOOK: Final[tuple[Recipe, ...]] = (
     _cpu("f16-grouped-gdt", "f16", (DATA_TILING,), "quick decode and slow prefill where f16 is only converted"),
     Recipe(
         _facts("f32-picks", "f32", (), (*PASSES, DEVICE_SAMPLING)),
-        ("cpu:",),
+        ("cpu:", "vulkan:"),
         None,
         (),
         "as f32-grouped, with the likeliest tokens found on the device",

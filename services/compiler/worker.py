@@ -80,6 +80,7 @@ def quality(job: Job) -> Job:
 
     shapes = Shapes.from_sizes(job["shapes"])
     session = Session(Path(job["module"]), [Path(w) for w in job["weights"]], shapes.functions, job["driver"])
+    session.check_picks()
     reference = Reference.load(Path(job["reference"]))
     evaluation = Evaluator(session, reference, shapes.slots).run(lambda share: say("comparing answers", share))
     return {

@@ -17,6 +17,8 @@ SLOT_ATTENTION: Final = "slot-attention"
 FLAT_LINEAR: Final = "flat-linear"
 PACKED_LINEARS: Final = "packed-linears"
 SIBLING_LINEARS: Final = "sibling-linears"
+PRODUCT_EDGES: Final = "product-edges"
+ROTARY_CACHE: Final = "rotary-cache"
 LAST_TOKEN_LOGITS: Final = "last-token-logits"  # noqa: S105  no password
 DEVICE_SAMPLING: Final = "device-sampling"
 REPEAT_LAYER: Final = "repeat-layer"
@@ -27,10 +29,12 @@ PASSES: Final[dict[str, str]] = {
     CONTEXT_BUCKETS: "a function for each of some context lengths, so that short sequences do not pay for long ones",
     FUSED_ATTENTION: "attention as the one operator that IREE has for it",
     GROUPED_ATTENTION: "attention as two matmuls and a softmax, query heads grouped on their KV head",
-    SLOT_ATTENTION: "attention straight over the cache, up to the rows that are written",
+    SLOT_ATTENTION: "attention straight over a cache in f16, up to the rows that are written",
     FLAT_LINEAR: "[B, T, D] as [B·T, D] before each linear layer",
     PACKED_LINEARS: "linear weights in 4 or 8 bits, read packed by kernels",
     SIBLING_LINEARS: "packed layers that read the same rows (Q, K, V; gate, up) as one product",
+    PRODUCT_EDGES: "norms, gates and residual sums inside the packed products",
+    ROTARY_CACHE: "split, rotation and cache writes as one kernel",
     LAST_TOKEN_LOGITS: "a prompt chunk's logits of its last token only",
     DEVICE_SAMPLING: "the likeliest tokens are found on the device, so that the host reads tens of numbers",
     REPEAT_LAYER: "one layer is traced and repeated, which shortens the export",

@@ -19,14 +19,23 @@ from services.compiler.export.shapes import WEIGHTS_SCOPE, Shapes
 from services.compiler.kernels.lowering import lower_kernels
 from services.compiler.passes import last_token
 from services.compiler.passes import slot_attention as slots_of_call
-from services.compiler.passes.cache_in_place import FirstSlotsCache, KvCache, OneSlotCache, SlotCache, start_caches
+from services.compiler.passes.cache_in_place import (
+    FirstSlotsCache,
+    KvCache,
+    OneSlotCache,
+    SlotCache,
+    by_rows,
+    start_caches,
+)
 from services.compiler.passes.device_sampling import with_picks
 from services.compiler.passes.flat_linear import flatten_linears
 from services.compiler.passes.form import ATTENTIONS, PLAIN, Form
 from services.compiler.passes.fused_attention import fused_attention
 from services.compiler.passes.grouped_attention import grouped_attention
 from services.compiler.passes.packed_linears import pack_linears
+from services.compiler.passes.product_edges import join_edges
 from services.compiler.passes.repeat_layer import only_first_layer, repeat_layer
+from services.compiler.passes.rotary_cache import join_rotary_cache
 from services.compiler.passes.sibling_linears import find_siblings, join_siblings
 from tradewind.domain.errors import InvalidField, UnsupportedModel
 from tradewind.domain.manifest import Function
@@ -47,7 +56,7 @@ class Generator(torch.nn.Module):
         Args:
             model: a causal LM; changed in place.
             shapes: sizes of the functions and the cache.
-            dtype: what it computes in, and keeps its cache in.
+            dtype: what it computes in, and keeps its cache in unless the form says otherwise.
             form: what the passes make of it.
         """
         super().__init__()
@@ -59,7 +68,9 @@ class Generator(torch.nn.Module):
         self.shapes = shapes
         # Rows past the context hold padding only; learned position tables end with the context.
         self._last_position = int(model.config.max_position_embeddings) - 1
-        self.cache = KvCache(cache_rows_of(model), (shapes.slots, shapes.cache_tokens), dtype)
+        places = (shapes.slots, shapes.cache_tokens)
+        make = slots_of_call.by_heads(*places) if form.attention == SLOT_ATTENTION else by_rows(*places, dtype)
+        self.cache = KvCache(cache_rows_of(model), make)
         if form.packed:
             siblings = find_siblings(model, lambda: cache_rows_of(model)) if form.siblings else []
             pack_linears(model, form.packed)
@@ -91,7 +102,8 @@ class Generator(torch.nn.Module):
         self, tokens: torch.Tensor, rows: torch.Tensor, cache: Any, context: int, kept: torch.Tensor | int
     ) -> torch.Tensor:
         """Logits [B, V] of the one token kept: the last, or the one at an index [1]."""
-        mask = torch.arange(context)[None, None, None, :] <= rows[:, None, :, None]
+        # In 32 bits: what IREE's SPIR-V makes of 64 does not compile for every device.
+        mask = torch.arange(context, dtype=torch.int32)[None, None, None, :] <= rows.int()[:, None, :, None]
         output = self.model(
             input_ids=tokens,
             position_ids=rows.clamp(max=self._last_position),
@@ -125,7 +137,7 @@ def wrap(model: Any, shapes: Shapes, dtype: torch.dtype, form: Form = PLAIN) -> 
             raise UnsupportedModel(
                 "a graph with a past takes no kernels yet; build it with a recipe such as f32-grouped"
             )
-        cache = KvCache(model.cache_rows, (shapes.slots, shapes.cache_tokens), dtype)
+        cache = KvCache(model.cache_rows, by_rows(shapes.slots, shapes.cache_tokens, dtype))
         return CachedGraph(model, cache, shapes, form)
     if not form.attention:
         raise InvalidField("passes", f"a model of layers needs an attention: {', '.join(ATTENTIONS)}")
@@ -183,6 +195,10 @@ def export_function(generator: Any, function: Function) -> Any:
     with torch.no_grad(), only_first_layer(layers, generator.cache) if layers and repeated else nullcontext():
         program = torch.export.export(call, arguments, strict=False)
         program = program.run_decompositions(current_aot_decompositions() or {})
+    if generator.form.edges:
+        join_edges(program)
+    if generator.form.rotary_cache:
+        join_rotary_cache(program)
     return repeat_layer(program, call, len(generator.cache.layers)) if repeated else program
 
 

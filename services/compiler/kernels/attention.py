@@ -1,5 +1,6 @@
 """Attention over the rows of a cache that are written, and no others. Text only.
 
+Keys and values lie in f16, the rows of a head one behind the other: a call of a few tokens waits for memory.
 Softmax is taken as rows pass by (Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867), so that scratch does
 not grow with the context, and what a call costs follows what is in the cache, not what would fit.
 """
@@ -17,11 +18,14 @@ _ROWS: Final = 32
 # Lanes of values that are summed in one pass: with 3 query heads on a KV head, 12 of 16 registers.
 _CHUNK: Final = 32
 _ABSENT: Final = -1e30
+# Rows of a block that are multiplied together: each vector of queries serves both.
+_PAIR: Final = 2
+_EIGHT: Final = "vector<8xf32>"
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Shape: queries f32 [tokens, heads, width], caches f32 [slots, rows, kv_heads, width]."""
+    """Shape: queries f32 [tokens, heads, width], caches f16 [slots, kv_heads, rows, width]."""
 
     tokens: int
     heads: int
@@ -34,7 +38,7 @@ class Attention:
     @property
     def name(self) -> str:
         """Of its function."""
-        shape = f"{self.tokens}x{self.heads}x{self.width}_{self.slots}x{self.rows}x{self.kv_heads}"
+        shape = f"{self.tokens}x{self.heads}x{self.width}_{self.slots}x{self.kv_heads}x{self.rows}"
         return f"tradewind_attend_{shape}_{self.scale.hex().replace('.', '_').replace('-', 'm')}".replace("+", "")
 
     @property
@@ -49,7 +53,7 @@ def attention_kernel(shape: Attention) -> str:
     Token t sees rows up to and with positions[t] of slots[t].
     """
     queries = f"tensor<{shape.tokens}x{shape.heads}x{shape.width}xf32>"
-    cache = f"tensor<{shape.slots}x{shape.rows}x{shape.kv_heads}x{shape.width}xf32>"
+    cache = f"tensor<{shape.slots}x{shape.kv_heads}x{shape.rows}x{shape.width}xf16>"
     whole = f"tensor<{shape.tokens}xi64>"
     inputs = {"q": queries, "k": cache, "v": cache, "slots": whole, "positions": whole}
     body = _Attend(shape, queries, cache, whole)
@@ -63,7 +67,7 @@ class _Attend:
         self._shape, self._text = shape, Text()
         self._queries, self._cache, self._numbers = queries, cache, numbers
         self._mine = f"tensor<{shape.group}x{shape.width}xf32>"
-        self._rows_type = f"tensor<{shape.rows}x{shape.width}xf32>"
+        self._rows_type = f"tensor<{shape.rows}x{shape.width}xf16>"
         self._scores_type = f"tensor<{shape.group}x{_ROWS}xf32>"
 
     def write(self) -> Text:
@@ -73,9 +77,9 @@ class _Attend:
         part = (1, group, shape.width)
         queries = text.load("%q", self._queries, ("%wg0", head, zero), part, self._mine)
         slot, position = self._number("slots"), self._number("positions")
-        rows = (1, shape.rows, 1, shape.width)
+        rows = (1, 1, shape.rows, shape.width)
         keys, values = (
-            text.load(f"%{key}", self._cache, (slot, zero, "%wg1", zero), rows, self._rows_type) for key in "kv"
+            text.load(f"%{key}", self._cache, (slot, "%wg1", zero, zero), rows, self._rows_type) for key in "kv"
         )
         count = text.value(f"arith.addi {position}, {text.index(1)} : index")
         out = self._divide(*self._blocks(queries, keys, values, count))
@@ -111,37 +115,49 @@ class _Attend:
 
     def _zeros(self) -> str:
         text = self._text
-        out, zero = text.value(f"tensor.empty() : {self._mine}"), text.constant(0.0, "vector<8xf32>")
+        out, zero = text.value(f"tensor.empty() : {self._mine}"), text.constant(0.0, _EIGHT)
         for head in range(self._shape.group):
             for at in range(0, self._shape.width, LANES):
-                out = text.write(zero, "vector<8xf32>", out, self._mine, (text.index(head), text.index(at)))
+                out = text.write(zero, _EIGHT, out, self._mine, (text.index(head), text.index(at)))
         return out
 
     def _scores(self, queries: str, keys: str, length: str) -> str:
-        """Scaled products of queries and a block of keys: [group, rows of a block]."""
+        """Scaled products of queries and a block of keys: [group, rows of a block], some behind its length too."""
         text, shape = self._text, self._shape
-        zero, one = text.index(0), text.index(1)
-        text.line(f"%s = scf.for %j = {zero} to {length} step {one} iter_args(%s0=%sc) -> ({self._scores_type}) {{")
-        row = text.value("arith.addi %r, %j : index")
-        lanes = range(0, shape.width, LANES)
-        key = [text.read(keys, self._rows_type, (row, text.index(at)), "vector<8xf32>") for at in lanes]
+        zero, step = text.index(0), text.index(_PAIR)
+        text.line(f"%s = scf.for %j = {zero} to {length} step {step} iter_args(%s0=%sc) -> ({self._scores_type}) {{")
+        places = self._pair()
+        sums = [["" for _ in places] for _ in range(shape.group)]
+        for at in range(0, shape.width, LANES):
+            key = [self._cached(keys, row, at) for _, row in places]
+            for head in range(shape.group):
+                query = text.read(queries, self._mine, (text.index(head), text.index(at)), _EIGHT)
+                for i, vector in enumerate(key):
+                    known = sums[head][i]
+                    made = f"math.fma {query}, {vector}, {known}" if known else f"arith.mulf {query}, {vector}"
+                    sums[head][i] = text.value(f"{made} : {_EIGHT}")
         out, scale = "%s0", text.constant(shape.scale, "f32")
         for head in range(shape.group):
-            at_head = text.index(head)
-            query = [text.read(queries, self._mine, (at_head, text.index(at)), "vector<8xf32>") for at in lanes]
-            score = text.value(f"arith.mulf {self._dot(query, key)}, {scale} : f32")
-            out = text.value(f"tensor.insert {score} into {out}[{at_head},%j] : {self._scores_type}")
+            for i, (column, _) in enumerate(places):
+                whole = text.value(f"vector.reduction <add>, {sums[head][i]} : {_EIGHT} into f32")
+                score = text.value(f"arith.mulf {whole}, {scale} : f32")
+                out = text.value(f"tensor.insert {score} into {out}[{text.index(head)},{column}] : {self._scores_type}")
         text.line(f"scf.yield {out} : {self._scores_type}\n}}")
         return "%s"
 
-    def _dot(self, one: list[str], other: list[str]) -> str:
-        text, sums = self._text, ["", ""]
-        for index, (a, b) in enumerate(zip(one, other, strict=True)):
-            known = sums[index % 2]
-            made = f"math.fma {a}, {b}, {known}" if known else f"arith.mulf {a}, {b}"
-            sums[index % 2] = text.value(f"{made} : vector<8xf32>")
-        total = text.value(f"arith.addf {sums[0]}, {sums[1]} : vector<8xf32>") if sums[1] else sums[0]
-        return text.value(f"vector.reduction <add>, {total} : vector<8xf32> into f32")
+    def _pair(self) -> list[tuple[str, str]]:
+        """Columns of the block and rows of the cache at %j and behind it; the last row stands for those past it."""
+        text, places = self._text, []
+        last = text.index(self._shape.rows - 1)
+        for i in range(_PAIR):
+            column = text.value(f"arith.addi %j, {text.index(i)} : index")
+            row = text.value(f"arith.addi %r, {column} : index")
+            places.append((column, text.value(f"arith.minui {row}, {last} : index")))
+        return places
+
+    def _cached(self, rows: str, row: str, at: int) -> str:
+        half = self._text.read(rows, self._rows_type, (row, self._text.index(at)), "vector<8xf16>")
+        return self._text.value(f"arith.extf {half} : vector<8xf16> to {_EIGHT}")
 
     def _weights(self, scores: str, length: str) -> tuple[str, list[str], list[str], list[str]]:
         """Exponentials in place of scores; new maxima, sums, and by what older sums fade."""
@@ -170,7 +186,7 @@ class _Attend:
     def _values(self, values: str, scores: str, length: str, fades: list[str]) -> str:
         """Weighted values of a block added to the faded sums."""
         text, shape, out = self._text, self._shape, "%acc"
-        spread = [text.value(f"vector.broadcast {fade} : f32 to vector<8xf32>") for fade in fades]
+        spread = [text.value(f"vector.broadcast {fade} : f32 to {_EIGHT}") for fade in fades]
         for start in range(0, shape.width, _CHUNK):
             places = [
                 (text.index(head), text.index(at))
@@ -178,34 +194,33 @@ class _Attend:
                 for at in range(start, min(start + _CHUNK, shape.width), LANES)
             ]
             per_head = len(places) // shape.group
-            old = [text.read(out, self._mine, place, "vector<8xf32>") for place in places]
-            faded = [text.value(f"arith.mulf {v}, {spread[i // per_head]} : vector<8xf32>") for i, v in enumerate(old)]
+            old = [text.read(out, self._mine, place, _EIGHT) for place in places]
+            faded = [text.value(f"arith.mulf {v}, {spread[i // per_head]} : {_EIGHT}") for i, v in enumerate(old)]
             summed = self._sum_rows(values, scores, length, start, per_head, faded)
             for total, place in zip(summed, places, strict=True):
-                out = text.write(total, "vector<8xf32>", out, self._mine, place)
+                out = text.write(total, _EIGHT, out, self._mine, place)
         return out
 
     def _sum_rows(
         self, values: str, scores: str, length: str, start: int, per_head: int, begun: list[str]
     ) -> list[str]:
         text, shape = self._text, self._shape
-        kinds = ",".join(["vector<8xf32>"] * len(begun))
+        kinds = ",".join([_EIGHT] * len(begun))
         names = [f"%a{start}_{i}" for i in range(len(begun))]
-        zero, one, made = text.index(0), text.index(1), f"%w{start}"
+        zero, step, made = text.index(0), text.index(_PAIR), f"%w{start}"
         begins = ",".join(f"{name}={value}" for name, value in zip(names, begun, strict=True))
         head = made if len(begun) == 1 else f"{made}:{len(begun)}"
-        text.line(f"{head} = scf.for %j = {zero} to {length} step {one} iter_args({begins}) -> ({kinds}) {{")
-        row = text.value("arith.addi %r, %j : index")
-        value = [
-            text.read(values, self._rows_type, (row, text.index(start + LANES * i)), "vector<8xf32>")
-            for i in range(per_head)
-        ]
-        ends = []
-        for query in range(shape.group):
-            weight = text.value(f"tensor.extract {scores}[{text.index(query)},%j] : {self._scores_type}")
-            wide = text.value(f"vector.broadcast {weight} : f32 to vector<8xf32>")
-            for i in range(per_head):
-                ends.append(text.value(f"math.fma {wide}, {value[i]}, {names[query * per_head + i]} : vector<8xf32>"))
+        text.line(f"{head} = scf.for %j = {zero} to {length} step {step} iter_args({begins}) -> ({kinds}) {{")
+        ends = list(names)
+        # Weights behind the block's length are 0.
+        for column, row in self._pair():
+            value = [self._cached(values, row, start + LANES * i) for i in range(per_head)]
+            for query in range(shape.group):
+                weight = text.value(f"tensor.extract {scores}[{text.index(query)},{column}] : {self._scores_type}")
+                wide = text.value(f"vector.broadcast {weight} : f32 to {_EIGHT}")
+                for i in range(per_head):
+                    at = query * per_head + i
+                    ends[at] = text.value(f"math.fma {wide}, {value[i]}, {ends[at]} : {_EIGHT}")
         text.line(f"scf.yield {','.join(ends)} : {kinds}\n}}")
         return [made] if len(begun) == 1 else [f"{made}#{i}" for i in range(len(begun))]
 
@@ -214,10 +229,10 @@ class _Attend:
         one = text.constant(1.0, "f32")
         for head, total in enumerate(sums):
             inverse = text.value(f"arith.divf {one}, {total} : f32")
-            spread = text.value(f"vector.broadcast {inverse} : f32 to vector<8xf32>")
+            spread = text.value(f"vector.broadcast {inverse} : f32 to {_EIGHT}")
             for at in range(0, self._shape.width, LANES):
                 place = (text.index(head), text.index(at))
-                value = text.read(out, self._mine, place, "vector<8xf32>")
-                scaled = text.value(f"arith.mulf {value}, {spread} : vector<8xf32>")
-                out = text.write(scaled, "vector<8xf32>", out, self._mine, place)
+                value = text.read(out, self._mine, place, _EIGHT)
+                scaled = text.value(f"arith.mulf {value}, {spread} : {_EIGHT}")
+                out = text.write(scaled, _EIGHT, out, self._mine, place)
         return out

@@ -7,7 +7,6 @@ products of 8 outputs, and nothing is ever added across lanes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +16,7 @@ from services.compiler.kernels.text import Text
 BLOCK: Final = 8
 # Inputs that share a scale; the group of llama.cpp's formats, so that weights from GGUF stay what they were.
 GROUP: Final = 32
+_REGISTER_BYTES: Final = 32
 _MADD_BYTES: Final = '"llvm.x86.avx2.pmadd.ub.sw"'
 _MADD_WORDS: Final = '"llvm.x86.avx2.pmadd.wd"'
 _BYTES: Final = "(vector<32xi8>, vector<32xi8>) -> vector<16xi16>"
@@ -49,16 +49,43 @@ class Format:
         """The vectors of one group, ready to multiply."""
         return (_unpack_w4 if self.has_offset else _unpack_w8)(text, weights, weights_type, block, group)
 
-    def products(self, text: Text, weights: list[str], activation: Callable[[int, int], str], rows: int) -> list[str]:
-        """Sums of products of one group for each row: vector<8xi32>.
+    @property
+    def step_shape(self) -> str:
+        """Shape and element of one step's weights as the instructions take them."""
+        return "32xi8" if self.has_offset else "16xi16"
 
-        Args:
-            text: to write to.
-            weights: vectors of `unpack`.
-            activation: writes the vector<8xi32> of a row and a step.
-            rows: how many.
-        """
-        return (_products_w4 if self.has_offset else _products_w8)(text, weights, activation, rows)
+    @property
+    def step(self) -> str:
+        """A vector of one step's weights."""
+        return f"vector<{self.step_shape}>"
+
+    @property
+    def step_bytes(self) -> int:
+        """Of such a vector: a register."""
+        return _REGISTER_BYTES
+
+    @property
+    def sums(self) -> str:
+        """The vector that sums of products of one group are kept in."""
+        return "vector<16xi16>" if self.has_offset else "vector<8xi32>"
+
+    def widened(self, text: Text, weights: str) -> str:
+        """A vector of `unpack` as the instructions take it."""
+        return weights if self.has_offset else text.value(f"arith.extsi {weights} : vector<16xi8> to {self.step}")
+
+    def add_products(self, text: Text, weights: str, activations: str, total: str) -> str:
+        """Products of one step's weights and vector<8xi32> of activations, added to those before ("" for none)."""
+        numbers = text.value(f"vector.bitcast {activations} : vector<8xi32> to {self.step}")
+        name, kinds = (_MADD_BYTES, _BYTES) if self.has_offset else (_MADD_WORDS, _WORDS)
+        pair = text.value(f"llvm.call_intrinsic {name}({weights}, {numbers}) : {kinds}")
+        return text.value(f"arith.addi {total}, {pair} : {self.sums}") if total else pair
+
+    def group_sum(self, text: Text, total: str) -> str:
+        """What `add_products` gave for a whole group, as vector<8xi32>."""
+        if not self.has_offset:
+            return total
+        ones = text.value("arith.constant dense<1> : vector<16xi16>")
+        return text.value(f"llvm.call_intrinsic {_MADD_WORDS}({total}, {ones}) : {_WORDS}")
 
 
 # Four bits and an offset, activations in 8 bits. Products of a pair are at most 2 · 15 · 127, and eight of these stay
@@ -82,49 +109,8 @@ def _unpack_w4(text: Text, weights: str, weights_type: str, block: str, group: s
     return steps
 
 
-def _products_w4(text: Text, weights: list[str], activation: Callable[[int, int], str], rows: int) -> list[str]:
-    """Row by row: the eight vectors of a group stay in registers."""
-    ones = text.value("arith.constant dense<1> : vector<16xi16>")
-    sums = []
-    for row in range(rows):
-        total = ""
-        for step, weight in enumerate(weights):
-            numbers = text.value(f"vector.bitcast {activation(row, step)} : vector<8xi32> to vector<32xi8>")
-            pair = text.value(f"llvm.call_intrinsic {_MADD_BYTES}({weight}, {numbers}) : {_BYTES}")
-            total = text.value(f"arith.addi {total}, {pair} : vector<16xi16>") if total else pair
-        sums.append(text.value(f"llvm.call_intrinsic {_MADD_WORDS}({total}, {ones}) : {_WORDS}"))
-    return sums
-
-
-def add_products_w4(text: Text, weights: str, activations: str, total: str) -> str:
-    """Products of two vector<8xi32> of four numbers each, added to those of the group before ("" for none)."""
-    unsigned, signed = (
-        text.value(f"vector.bitcast {v} : vector<8xi32> to vector<32xi8>") for v in (weights, activations)
-    )
-    pair = text.value(f"llvm.call_intrinsic {_MADD_BYTES}({unsigned}, {signed}) : {_BYTES}")
-    return text.value(f"arith.addi {total}, {pair} : vector<16xi16>") if total else pair
-
-
-def group_sum_w4(text: Text, total: str) -> str:
-    """What `add_products_w4` gave for a whole group, as vector<8xi32>."""
-    ones = text.value("arith.constant dense<1> : vector<16xi16>")
-    return text.value(f"llvm.call_intrinsic {_MADD_WORDS}({total}, {ones}) : {_WORDS}")
-
-
 def _unpack_w8(text: Text, weights: str, weights_type: str, block: str, group: str) -> list[str]:
     return [
         text.read(weights, weights_type, (block, group, text.index(16 * vector)), "vector<16xi8>")
         for vector in range(GROUP // W8.step_inputs)
     ]
-
-
-def _products_w8(text: Text, weights: list[str], activation: Callable[[int, int], str], rows: int) -> list[str]:
-    """Step by step: sixteen vectors of a group do not fit in registers, sums of a few rows do."""
-    sums = [""] * rows
-    for step, narrow in enumerate(weights):
-        weight = text.value(f"arith.extsi {narrow} : vector<16xi8> to vector<16xi16>")
-        for row in range(rows):
-            numbers = text.value(f"vector.bitcast {activation(row, step)} : vector<8xi32> to vector<16xi16>")
-            pair = text.value(f"llvm.call_intrinsic {_MADD_WORDS}({weight}, {numbers}) : {_WORDS}")
-            sums[row] = text.value(f"arith.addi {sums[row]}, {pair} : vector<8xi32>") if sums[row] else pair
-    return sums

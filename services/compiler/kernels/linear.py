@@ -1,18 +1,16 @@
-"""Linear layers over packed weights. Text only."""
+"""Linear layers over packed weights, with what is done to their rows and what their result is added to. Text only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from services.compiler.kernels.formats import BLOCK, GROUP, Format
-from services.compiler.kernels.many_rows import ManyRows, takes, tiled_rounding_kernel, tiled_types
 from services.compiler.kernels.rounding import round_rows, rounded_types, rounding_kernel
+from services.compiler.kernels.rows import GATED, NORMED, RowReader, Rows
+from services.compiler.kernels.several_rows import SeveralRows, spread_step
 from services.compiler.kernels.text import Text, dispatch
 
-# Rows whose sums stay in registers together; with 8 bits only one weight is held beside them.
-_ROW_TILES: Final = {"w4": (4, 2, 1), "w8": (8, 4, 2, 1)}
 # Inputs that a workgroup rounds again for itself. One row's cost less than another dispatch; with 4 rows of 1536 the
 # dispatch that multiplies took 184 us so, and 65 us with the rounding in one of its own.
 _ROUNDED_INSIDE: Final = 2_048
@@ -20,26 +18,40 @@ _ROUNDED_INSIDE: Final = 2_048
 _WORKGROUPS: Final = 16
 # A workgroup with fewer blocks than this is not worth its start.
 _LEAST_BLOCKS: Final = 6
+_EIGHT: Final = "vector<8xf32>"
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """Shape of a layer: f32 [rows, inputs] → f32 [rows, outputs]."""
+    """Shape of a layer: what is made of f32 rows [rows, inputs] → f32 [rows, outputs].
+
+    Attributes:
+        form: of the weights.
+        read: the rows.
+        outputs: of the layer.
+        added: whether the result is added to f32 [rows, outputs].
+    """
 
     form: Format
-    rows: int
-    inputs: int
+    read: Rows
     outputs: int
+    added: bool = False
 
     @property
     def name(self) -> str:
         """Of its function."""
-        return f"tradewind_linear_{self.form.name}_{self.rows}x{self.inputs}x{self.outputs}"
+        shape = f"{self.read.count}x{self.read.inputs}x{self.outputs}{self.read.suffix}"
+        return f"tradewind_linear_{self.form.name}_{shape}{'_added' if self.added else ''}"
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return self.read.count
 
     @property
     def groups(self) -> int:
         """Of inputs."""
-        return self.inputs // GROUP
+        return self.read.inputs // GROUP
 
     @property
     def blocks(self) -> int:
@@ -48,13 +60,8 @@ class Linear:
 
     @property
     def rounds_inside(self) -> bool:
-        """Whether each workgroup rounds the activations for itself."""
-        return self.rows * self.inputs <= _ROUNDED_INSIDE
-
-    @property
-    def many_rows(self) -> bool:
-        """Whether lanes are rows, see `many_rows`."""
-        return not self.rounds_inside and takes(self.rows, self.inputs, self.form)
+        """Whether each workgroup makes and rounds the rows for itself; a gate's exponentials cost too much for that."""
+        return self.read.made != GATED and self.rows * self.read.inputs <= _ROUNDED_INSIDE
 
     @property
     def workgroups(self) -> int:
@@ -63,45 +70,51 @@ class Linear:
         return next(n for n in range(most, 0, -1) if self.blocks % n == 0)
 
     @property
-    def row_tile(self) -> int:
-        """Rows that are computed together."""
-        return next(n for n in _ROW_TILES[self.form.name] if self.rows % n == 0)
+    def rounded(self) -> tuple[str, str, str]:
+        """Types of the rounded rows."""
+        return rounded_types(self.form, self.rows, self.read.inputs)
+
+    @property
+    def weights(self) -> tuple[str, str]:
+        """Types of the weights and their scales."""
+        part = f"tensor<{self.blocks}x{self.groups}"
+        return f"{part}x{self.form.group_bytes}xi8>", f"{part}x{self.form.scales}xf16>"
+
+    @property
+    def result(self) -> str:
+        """Type of the result, and of what it is added to."""
+        return f"tensor<{self.rows}x{self.outputs}xf32>"
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """Types of what its function takes, in order; it has a gain only of a norm, and `added` only to add to it."""
+        weights, scales = self.weights
+        gain = {"gain": self.read.gain_kind} if self.read.made == NORMED else {}
+        added = {"added": self.result} if self.added else {}
+        return {"x": self.read.kind(), "w": weights, "s": scales} | gain | added
 
 
 def linear_kernels(shape: Linear) -> str:
-    """Functions `shape.name`(x, weights, scales) → y, and what it calls."""
-    inner = shape.name if shape.rounds_inside else f"{shape.name}_product"
-    product = _product(shape, inner)
+    """Function `shape.name` of `shape.arguments` → f32 [rows, outputs], and what it calls."""
     if shape.rounds_inside:
-        return product
-    rounding = f"tradewind_round_{shape.form.name}_{shape.rows}x{shape.inputs}"
-    kinds = ", ".join(_rounded(shape))
-    x, weights, scales, y = _types(shape)
-    write = tiled_rounding_kernel if shape.many_rows else rounding_kernel
-    return f"""{write(rounding, shape.form, shape.rows, shape.inputs)}
-{product}
-util.func private @{shape.name}(%x: {x}, %w: {weights}, %s: {scales}) -> {y} {{
-%q:3 = util.call @{rounding}(%x) : ({x}) -> ({kinds})
-%y = util.call @{inner}(%q#0, %q#1, %q#2, %w, %s) : ({kinds}, {weights}, {scales}) -> {y}
-util.return %y : {y}
+        return _Product(shape).kernel(shape.name, shape.arguments)
+    rounding = f"tradewind_round_{shape.form.name}_{shape.rows}x{shape.read.inputs}{shape.read.suffix}"
+    inner, kinds = f"{shape.name}_product", ", ".join(shape.rounded)
+    source = {key: kind for key, kind in shape.arguments.items() if key in ("x", "gain")}
+    others = {key: kind for key, kind in shape.arguments.items() if key not in source}
+    listed = ", ".join(f"%{key}: {kind}" for key, kind in shape.arguments.items())
+    return f"""{rounding_kernel(rounding, shape.form, shape.read)}
+{_Product(shape).kernel(inner, dict(zip("qab", shape.rounded, strict=True)) | others)}
+util.func private @{shape.name}({listed}) -> {shape.result} {{
+%q:3 = util.call @{rounding}({_names(source)}) : ({", ".join(source.values())}) -> ({kinds})
+%y = util.call @{inner}(%q#0, %q#1, %q#2, {_names(others)})
+ : ({kinds}, {", ".join(others.values())}) -> {shape.result}
+util.return %y : {shape.result}
 }}"""
 
 
-def _rounded(shape: Linear) -> tuple[str, str, str]:
-    return (tiled_types if shape.many_rows else rounded_types)(shape.form, shape.rows, shape.inputs)
-
-
-def _types(shape: Linear) -> tuple[str, str, str, str]:
-    return (
-        f"tensor<{shape.rows}x{shape.inputs}xf32>",
-        f"tensor<{shape.blocks}x{shape.groups}x{shape.form.group_bytes}xi8>",
-        f"tensor<{shape.blocks}x{shape.groups}x{shape.form.scales}xf16>",
-        f"tensor<{shape.rows}x{shape.outputs}xf32>",
-    )
-
-
-def _product(shape: Linear, name: str) -> str:
-    return _Product(shape).kernel(name)
+def _names(arguments: dict[str, str]) -> str:
+    return ", ".join(f"%{key}" for key in arguments)
 
 
 class _Product:
@@ -114,112 +127,93 @@ class _Product:
         self._weights_type = f"tensor<{self._share}x{shape.groups}x{form.group_bytes}xi8>"
         self._scales_type = f"tensor<{self._share}x{shape.groups}x{form.scales}xf16>"
         self._out_type = f"tensor<{shape.rows}x{self._share * BLOCK}xf32>"
-        self._rounded = _rounded(shape)
+        self._added = ""
 
-    def kernel(self, name: str) -> str:
+    def kernel(self, name: str, inputs: dict[str, str]) -> str:
         shape, text = self._shape, self._text
-        x, weights, scales, y = _types(shape)
-        inputs = {"x": x} if shape.rounds_inside else dict(zip("qab", self._rounded, strict=True))
         activations = self._activations()
         first = text.value(f"arith.muli %wg0, {text.index(self._share)} : index")
-        zero = text.index(0)
-        part = (self._share, shape.groups)
-        w = text.load("%w", weights, (first, zero, zero), (*part, shape.form.group_bytes), self._weights_type)
-        s = text.load("%s", scales, (first, zero, zero), (*part, shape.form.scales), self._scales_type)
-        out = self._blocks(w, s, activations)
+        zero, part = text.index(0), (self._share, shape.groups)
+        w, s = (
+            text.load(f"%{key}", whole, (first, zero, zero), (*part, last), kind)
+            for key, whole, last, kind in zip(
+                "ws",
+                shape.weights,
+                (shape.form.group_bytes, shape.form.scales),
+                (self._weights_type, self._scales_type),
+                strict=True,
+            )
+        )
         column = text.value(f"arith.muli {first}, {text.index(BLOCK)} : index")
-        text.store(out, self._out_type, "%y", y, (zero, column), (shape.rows, self._share * BLOCK))
-        return dispatch(name, {**inputs, "w": weights, "s": scales}, {"y": y}, (shape.workgroups,), text)
+        place, size = (zero, column), (shape.rows, self._share * BLOCK)
+        if shape.added:
+            self._added = text.load("%added", shape.result, place, size, self._out_type)
+        out = self._blocks(w, s, activations)
+        text.store(out, self._out_type, "%y", shape.result, place, size)
+        return dispatch(name, inputs, {"y": shape.result}, (shape.workgroups,), text)
 
     def _activations(self) -> tuple[str, str, str]:
-        shape, text = self._shape, self._text
+        shape, text, read = self._shape, self._text, self._shape.read
         zero = text.index(0)
         if shape.rounds_inside:
-            x = _types(shape)[0]
-            whole = text.load("%x", x, (zero, zero), (shape.rows, shape.inputs), x)
-            return round_rows(text, shape.form, whole, shape.rows, shape.inputs)
-        sizes = [[int(size) for size in kind[7:-1].split("x")[:-1]] for kind in self._rounded]
+            whole = text.load("%x", read.kind(), (zero, zero), (read.count, read.columns), read.kind())
+            gain = ""
+            if read.made == NORMED:
+                gain = text.load("%gain", read.gain_kind, (zero,), (read.inputs,), read.gain_kind)
+            return round_rows(text, shape.form, RowReader(text, read, whole, read.count, gain), read.count, read.inputs)
+        sizes = [[int(size) for size in kind[7:-1].split("x")[:-1]] for kind in shape.rounded]
         q, a, b = (
             text.load(f"%{key}", kind, [zero] * len(size), size, kind)
-            for key, kind, size in zip("qab", self._rounded, sizes, strict=True)
+            for key, kind, size in zip("qab", shape.rounded, sizes, strict=True)
         )
         return q, a, b
 
     def _blocks(self, weights: str, scales: str, activations: tuple[str, str, str]) -> str:
-        """Loops over blocks of outputs and tiles of rows; the workgroup's part of the result."""
-        shape, text, tile = self._shape, self._text, self._shape.row_tile
-        if shape.many_rows:
-            sizes = (shape.rows, shape.inputs, self._share)
+        """Loops over blocks of outputs; the workgroup's part of the result."""
+        shape, text = self._shape, self._text
+        if shape.rows > 1:
+            sizes = (shape.rows, shape.read.inputs, self._share)
             kinds = (self._weights_type, self._scales_type, self._out_type)
-            return ManyRows(text, shape.form, sizes, kinds).write(weights, scales, activations)
-        zero, one = text.index(0), text.index(1)
+            return SeveralRows(text, shape.form, sizes, kinds).write(weights, scales, activations, self._added)
+        zero, one, blocks = text.index(0), text.index(1), text.index(self._share)
         start = text.value(f"tensor.empty() : {self._out_type}")
-        rows, step, blocks = text.index(shape.rows), text.index(tile), text.index(self._share)
         text.line(f"%o = scf.for %n = {zero} to {blocks} step {one} iter_args(%o0={start}) -> ({self._out_type}) {{")
-        text.line(f"%p = scf.for %m = {zero} to {rows} step {step} iter_args(%p0=%o0) -> ({self._out_type}) {{")
-        sums = self._groups(weights, scales, activations)
         column = text.value(f"arith.muli %n, {text.index(BLOCK)} : index")
-        out = "%p0"
-        for row, total in enumerate(sums):
-            out = text.write(total, "vector<8xf32>", out, self._out_type, (self._row(row), column))
-        text.line(f"scf.yield {out} : {self._out_type}\n}}\nscf.yield %p : {self._out_type}\n}}")
+        total = self._sum(weights, scales, activations, column)
+        out = text.write(total, _EIGHT, "%o0", self._out_type, (zero, column))
+        text.line(f"scf.yield {out} : {self._out_type}\n}}")
         return "%o"
 
-    def _groups(self, weights: str, scales: str, activations: tuple[str, str, str]) -> list[str]:
-        """Loops over groups of inputs; a sum for each row of the tile."""
-        shape, text, tile = self._shape, self._text, self._shape.row_tile
-        kinds = ",".join(["vector<8xf32>"] * tile)
+    def _sum(self, weights: str, scales: str, activations: tuple[str, str, str], column: str) -> str:
+        """Loops over groups of inputs; a block's products of the one row, on top of what they are added to."""
+        shape, text, form = self._shape, self._text, self._shape.form
         zero, one, groups = text.index(0), text.index(1), text.index(shape.groups)
-        start = text.constant(0.0, "vector<8xf32>")
-        sums = [f"%t{row}" for row in range(tile)]
-        started = ",".join(f"{name}={start}" for name in sums)
-        head = "%u" if tile == 1 else f"%u:{tile}"
-        text.line(f"{head} = scf.for %g = {zero} to {groups} step {one} iter_args({started}) -> ({kinds}) {{")
-        vectors = shape.form.unpack(text, weights, self._weights_type, "%n", "%g")
-        factors = self._factors(scales)
-        products = shape.form.products(text, vectors, self._broadcaster(activations[0]), tile)
-        ends = [self._scaled(products[row], factors, activations, row, total) for row, total in enumerate(sums)]
-        text.line(f"scf.yield {','.join(ends)} : {kinds}\n}}")
-        return ["%u"] if tile == 1 else [f"%u#{row}" for row in range(tile)]
+        start = text.constant(0.0, _EIGHT)
+        if shape.added:
+            start = text.read(self._added, self._out_type, (zero, column), _EIGHT)
+        text.line(f"%u = scf.for %g = {zero} to {groups} step {one} iter_args(%t={start}) -> ({_EIGHT}) {{")
+        first, products = text.value(f"arith.muli %g, {text.index(GROUP)} : index"), ""
+        for step, vector in enumerate(form.unpack(text, weights, self._weights_type, "%n", "%g")):
+            at = text.value(f"arith.addi {first}, {text.index(step * form.step_inputs)} : index")
+            spread = spread_step(text, form, activations[0], shape.rounded[0], (zero, at))
+            products = form.add_products(text, form.widened(text, vector), spread, products)
+        real = text.value(f"arith.sitofp {form.group_sum(text, products)} : vector<8xi32> to {_EIGHT}")
+        scale, *offset = self._factors(scales)
+        both = text.value(f"arith.mulf {scale}, {self._spread(activations[1])} : {_EIGHT}")
+        total = text.value(f"math.fma {real}, {both}, %t : {_EIGHT}")
+        if offset:
+            total = text.value(f"math.fma {offset[0]}, {self._spread(activations[2])}, {total} : {_EIGHT}")
+        text.line(f"scf.yield {total} : {_EIGHT}\n}}")
+        return "%u"
 
     def _factors(self, scales: str) -> list[str]:
         """The group's scales and, where the format has them, offsets."""
         text, made = self._text, []
         for at in range(0, self._shape.form.scales, BLOCK):
             half = text.read(scales, self._scales_type, ("%n", "%g", text.index(at)), "vector<8xf16>")
-            made.append(text.value(f"arith.extf {half} : vector<8xf16> to vector<8xf32>"))
+            made.append(text.value(f"arith.extf {half} : vector<8xf16> to {_EIGHT}"))
         return made
 
-    def _scaled(
-        self, products: str, factors: list[str], activations: tuple[str, str, str], row: int, total: str
-    ) -> str:
-        text, at = self._text, self._row(row)
-        _, scales, sums = activations
-        real = text.value(f"arith.sitofp {products} : vector<8xi32> to vector<8xf32>")
-        both = text.value(f"arith.mulf {factors[0]}, {self._spread(scales, at)} : vector<8xf32>")
-        total = text.value(f"math.fma {real}, {both}, {total} : vector<8xf32>")
-        if self._shape.form.has_offset:
-            total = text.value(f"math.fma {factors[1]}, {self._spread(sums, at)}, {total} : vector<8xf32>")
-        return total
-
-    def _broadcaster(self, numbers: str) -> Callable[[int, int], str]:
-        """Writes what a row's activations of a step are, repeated for every output: vector<8xi32>."""
-        text, form = self._text, self._shape.form
-        group = text.value(f"arith.muli %g, {text.index(GROUP)} : index")
-        kind = f"vector<{form.step_inputs}x{form.activation}>"
-
-        def write(row: int, step: int) -> str:
-            at = text.value(f"arith.addi {group}, {text.index(step * form.step_inputs)} : index")
-            some = text.read(numbers, self._rounded[0], (self._row(row), at), kind)
-            word = text.value(f"vector.bitcast {some} : {kind} to vector<1xi32>")
-            word = text.value(f"vector.extract {word}[0] : i32 from vector<1xi32>")
-            return text.value(f"vector.broadcast {word} : i32 to vector<8xi32>")
-
-        return write
-
-    def _spread(self, tensor: str, row: str) -> str:
-        one = self._text.value(f"tensor.extract {tensor}[{row},%g] : {self._rounded[1]}")
-        return self._text.value(f"vector.broadcast {one} : f32 to vector<8xf32>")
-
-    def _row(self, row: int) -> str:
-        return self._text.value(f"arith.addi %m, {self._text.index(row)} : index")
+    def _spread(self, tensor: str) -> str:
+        one = self._text.value(f"tensor.extract {tensor}[{self._text.index(0)},%g] : {self._shape.rounded[1]}")
+        return self._text.value(f"vector.broadcast {one} : f32 to {_EIGHT}")

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from iree.compiler import ir
 
 from services.compiler.kernels.attention import Attention, attention_kernel
-from services.compiler.kernels.formats import BLOCK, FORMATS
+from services.compiler.kernels.formats import BLOCK, FORMATS, GROUP
 from services.compiler.kernels.linear import Linear, linear_kernels
+from services.compiler.kernels.rotary_cache import RotaryCache, rotary_cache_kernel
+from services.compiler.kernels.rows import GATED, NORMED, PLAIN, Rows
 
-# Function name and text of the kernel for an operation with these operand shapes.
+# Function name and text of the kernel for an operation.
 Made = tuple[str, str]
 _TORCH: Final = "torch.operator"
 _FLOAT: Final = "torch.constant.float"
+_BOOL: Final = "torch.constant.bool"
+
+
+@dataclass(frozen=True, slots=True)
+class _Operands:
+    """What a kernel depends on: shapes of tensors in order, None for one left out, and constants."""
+
+    shapes: tuple[list[int] | None, ...]
+    numbers: tuple[float, ...]
+    flags: tuple[bool, ...]
 
 
 def lower_kernels(module: Any) -> int:
@@ -36,13 +49,8 @@ def lower_kernels(module: Any) -> int:
 
 def _lower(module: Any, operation: Any, known: set[str]) -> None:
     tensors = [value for value in operation.operands if "vtensor" in str(value.type)]
-    numbers = [
-        ir.FloatAttr(value.owner.attributes["value"]).value
-        for value in operation.operands
-        if getattr(value.owner, "name", "") == _FLOAT
-    ]
     natives = [_native(value.type) for value in tensors]
-    name, text = _KERNELS[ir.StringAttr(operation.attributes["name"]).value]([t.shape for t in natives], numbers)
+    name, text = _KERNELS[ir.StringAttr(operation.attributes["name"]).value](_operands(operation))
     if name not in known:
         known.add(name)
         _append(module, text)
@@ -51,14 +59,33 @@ def _lower(module: Any, operation: Any, known: set[str]) -> None:
         ir.Operation.create("torch_c.to_builtin_tensor", results=[kind], operands=[value], ip=place).result
         for value, kind in zip(tensors, natives, strict=True)
     ]
-    (result,) = operation.results
     callee = {"callee": ir.FlatSymbolRefAttr.get(name)}
     call = ir.Operation.create(
-        "util.call", results=[_native(result.type)], operands=arguments, attributes=callee, ip=place
+        "util.call",
+        results=[_native(result.type) for result in operation.results],
+        operands=arguments,
+        attributes=callee,
+        ip=place,
     )
-    back = ir.Operation.create("torch_c.from_builtin_tensor", results=[result.type], operands=[call.result], ip=place)
-    result.replace_all_uses_with(back.result)
+    for result, made in zip(operation.results, call.results, strict=True):
+        back = ir.Operation.create("torch_c.from_builtin_tensor", results=[result.type], operands=[made], ip=place)
+        result.replace_all_uses_with(back.result)
     operation.erase()
+
+
+def _operands(operation: Any) -> _Operands:
+    def constants(kind: str, attribute: Any) -> Iterator[Any]:
+        for value in operation.operands:
+            if getattr(value.owner, "name", "") == kind:
+                yield attribute(value.owner.attributes["value"]).value
+
+    shapes = tuple(
+        list(_native(value.type).shape) if "vtensor" in str(value.type) else None
+        for value in operation.operands
+        if "vtensor" in str(value.type) or "none" in str(value.type)
+    )
+    flags = tuple(bool(flag) for flag in constants(_BOOL, ir.IntegerAttr))
+    return _Operands(shapes, tuple(constants(_FLOAT, ir.FloatAttr)), flags)
 
 
 def _append(module: Any, text: str) -> None:
@@ -84,20 +111,38 @@ def _native(kind: Any) -> Any:
     return ir.RankedTensorType(ir.Type.parse(f"tensor<{sizes}x{element.removeprefix('s')}>"))
 
 
-def _linear(shapes: list[list[int]], _numbers: list[float]) -> Made:
-    (rows, inputs), (blocks, _, group_bytes), _ = shapes
-    form = next(form for form in FORMATS.values() if form.group_bytes == group_bytes)
-    shape = Linear(form, rows, inputs, blocks * BLOCK)
+def _linear(operands: _Operands) -> Made:
+    rows, weights, _, gain, added = operands.shapes
+    assert rows is not None
+    assert weights is not None
+    (gated,), (epsilon,) = operands.flags, operands.numbers
+    form = next(form for form in FORMATS.values() if form.group_bytes == weights[2])
+    made = NORMED if gain is not None else GATED if gated else PLAIN
+    read = Rows(rows[0], weights[1] * GROUP, made, epsilon)
+    shape = Linear(form, read, weights[0] * BLOCK, added is not None)
     return shape.name, linear_kernels(shape)
 
 
-def _attention(shapes: list[list[int]], numbers: list[float]) -> Made:
-    (tokens, heads, width), (slots, rows, kv_heads, _), *_rest = shapes
-    shape = Attention(tokens, heads, width, slots, rows, kv_heads, numbers[0])
+def _attention(operands: _Operands) -> Made:
+    queries, cache, *_rest = operands.shapes
+    assert queries is not None
+    assert cache is not None
+    (tokens, heads, width), (slots, kv_heads, rows, _) = queries, cache
+    shape = Attention(tokens, heads, width, slots, rows, kv_heads, operands.numbers[0])
     return shape.name, attention_kernel(shape)
 
 
-_KERNELS: Final[dict[str, Callable[[list[list[int]], list[float]], Made]]] = {
+def _rotary_cache(operands: _Operands) -> Made:
+    rows, cache = operands.shapes[0], operands.shapes[5]
+    assert rows is not None
+    assert cache is not None
+    slots, kv_heads, cached, width = cache
+    shape = RotaryCache(rows[0], rows[1] // width - 2 * kv_heads, width, slots, kv_heads, cached)
+    return shape.name, rotary_cache_kernel(shape)
+
+
+_KERNELS: Final[dict[str, Callable[[_Operands], Made]]] = {
     "torch.tradewind.packed_linear": _linear,
     "torch.tradewind.attend": _attention,
+    "torch.tradewind.rotary_cache": _rotary_cache,
 }

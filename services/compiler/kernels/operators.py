@@ -7,19 +7,41 @@ They have shapes only: nothing here computes.
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 
 from services.compiler.kernels.formats import BLOCK
 
 
 @torch.library.custom_op("tradewind::packed_linear", mutates_args=())
-def packed_linear(rows: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """f32 [rows, inputs] and weights of `packing.pack` → f32 [rows, outputs]."""
+def packed_linear(
+    rows: torch.Tensor,
+    weights: torch.Tensor,
+    scales: torch.Tensor,
+    gain: torch.Tensor | None = None,
+    added: torch.Tensor | None = None,
+    gated: bool = False,
+    epsilon: float = 0.0,
+) -> torch.Tensor:
+    """f32 [rows, inputs] and weights of `packing.pack` → f32 [rows, outputs].
+
+    With a gain f32 [inputs] rows are normalised first (RMSNorm with epsilon); gated ones are f32 [rows, 2 · inputs],
+    silu(first half) · second half. The result is added to `added`, f32 [rows, outputs].
+    """
     raise NotImplementedError("packed_linear is traced and compiled, not run")
 
 
 @packed_linear.register_fake
-def _packed_linear_shape(rows: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+def _packed_linear_shape(
+    rows: torch.Tensor,
+    weights: torch.Tensor,
+    scales: torch.Tensor,
+    gain: torch.Tensor | None = None,
+    added: torch.Tensor | None = None,
+    gated: bool = False,
+    epsilon: float = 0.0,
+) -> torch.Tensor:
     return rows.new_empty((rows.shape[0], weights.shape[0] * BLOCK))
 
 
@@ -32,7 +54,7 @@ def attend(
     positions: torch.Tensor,
     scale: float,
 ) -> torch.Tensor:
-    """Attention of f32 queries [tokens, heads, width] over caches f32 [slots, rows, kv_heads, width].
+    """Attention of f32 queries [tokens, heads, width] over caches f16 [slots, kv_heads, rows, width].
 
     Token t sees rows up to and with positions[t] of slots[t]; both are i64 [tokens].
     """
@@ -49,3 +71,42 @@ def _attend_shape(
     scale: float,
 ) -> torch.Tensor:
     return torch.empty_like(queries)
+
+
+@torch.library.custom_op("tradewind::rotary_cache", mutates_args=())
+def rotary_cache(
+    rows: torch.Tensor,
+    cosines: torch.Tensor,
+    sines: torch.Tensor,
+    slots: torch.Tensor,
+    positions: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries f32 [tokens, heads, width], turned by their positions, and the caches with this call's keys and values.
+
+    Rows are f32 [tokens, (heads + 2 · kv_heads) · width]: queries, keys and values of a token, one behind the other.
+    Cosines and sines are f32 [tokens, width], slots and positions i64 [tokens], caches as `attend` has them.
+    """
+    raise NotImplementedError("rotary_cache is traced and compiled, not run")
+
+
+@rotary_cache.register_fake
+def _rotary_cache_shape(
+    rows: torch.Tensor,
+    cosines: torch.Tensor,
+    sines: torch.Tensor,
+    slots: torch.Tensor,
+    positions: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    width = keys.shape[3]
+    heads = rows.shape[1] // width - 2 * keys.shape[1]
+    return rows.new_empty((rows.shape[0], heads, width)), torch.empty_like(keys), torch.empty_like(values)
+
+
+# As nodes of traced graphs name them.
+PACKED_LINEAR: Final = torch.ops.tradewind.packed_linear.default
+ATTEND: Final = torch.ops.tradewind.attend.default
+ROTARY_CACHE: Final = torch.ops.tradewind.rotary_cache.default

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.compiler.kernels.formats import GROUP, Format
+from services.compiler.kernels.rows import NORMED, RowReader, Rows
 from services.compiler.kernels.text import Text, dispatch
 
 
@@ -16,8 +17,8 @@ def rounded_types(form: Format, rows: int, inputs: int) -> tuple[str, str, str]:
     )
 
 
-def round_rows(text: Text, form: Format, source: str, rows: int, inputs: int) -> tuple[str, str, str]:
-    """Rounds f32 [rows, inputs]; the tensors of `rounded_types`."""
+def round_rows(text: Text, form: Format, reader: RowReader, rows: int, inputs: int) -> tuple[str, str, str]:
+    """Rounds what the reader gives, f32 [rows, inputs]; the tensors of `rounded_types`."""
     kinds = rounded_types(form, rows, inputs)
     starts = [text.value(f"tensor.empty() : {kind}") for kind in kinds]
     listed = ",".join(kinds)
@@ -25,12 +26,12 @@ def round_rows(text: Text, form: Format, source: str, rows: int, inputs: int) ->
     last_row, last_group, group = text.index(rows), text.index(inputs // GROUP), text.index(GROUP)
     text.line(f"%rq:3 = scf.for %rm = {zero} to {last_row} step {one} iter_args(%ra={starts[0]},%rb={starts[1]},")
     text.line(f"%rc={starts[2]}) -> ({listed}) {{")
+    reader.begin("%rm")
     text.line(
         f"%rr:3 = scf.for %rg = {zero} to {last_group} step {one} iter_args(%rd=%ra,%re=%rb,%rf=%rc) -> ({listed}) {{"
     )
     at = text.value(f"arith.muli %rg, {group} : index")
-    row = text.read(source, f"tensor<{rows}x{inputs}xf32>", ("%rm", at), "vector<32xf32>")
-    numbers, scale, total = round_group(text, form, row)
+    numbers, scale, total = round_group(text, form, reader.group("%rm", at))
     wide = f"vector<32x{form.activation}>"
     ends = (
         text.write(numbers, wide, "%rd", kinds[0], ("%rm", at)),
@@ -60,14 +61,21 @@ def round_group(text: Text, form: Format, row: str) -> tuple[str, str, str]:
     return numbers, scale, text.value(f"arith.mulf {count}, {scale} : f32")
 
 
-def rounding_kernel(name: str, form: Format, rows: int, inputs: int) -> str:
-    """f32 [rows, inputs] → the tensors of `rounded_types`, a workgroup for each row."""
-    text = Text()
-    whole, row = f"tensor<{rows}x{inputs}xf32>", f"tensor<1x{inputs}xf32>"
+def rounding_kernel(name: str, form: Format, rows: Rows) -> str:
+    """Function of rows, and of the norm's gains where there is one: the tensors of `rounded_types`.
+
+    A workgroup for each row.
+    """
+    text, inputs = Text(), {"x": rows.kind()}
     zero = text.index(0)
-    source = text.load("%x", whole, ("%wg0", zero), (1, inputs), row)
-    kinds, parts = rounded_types(form, rows, inputs), rounded_types(form, 1, inputs)
-    made = round_rows(text, form, source, 1, inputs)
+    source = text.load("%x", rows.kind(), ("%wg0", zero), (1, rows.columns), rows.kind(1))
+    gain = ""
+    if rows.made == NORMED:
+        inputs["gain"] = rows.gain_kind
+        gain = text.load("%gain", rows.gain_kind, (zero,), (rows.inputs,), rows.gain_kind)
+    kinds, parts = rounded_types(form, rows.count, rows.inputs), rounded_types(form, 1, rows.inputs)
+    made = round_rows(text, form, RowReader(text, rows, source, 1, gain), 1, rows.inputs)
     for key, value, kind, part in zip("qab", made, kinds, parts, strict=True):
-        text.store(value, part, f"%{key}", kind, ("%wg0", zero), (1, inputs if key == "q" else inputs // GROUP))
-    return dispatch(name, {"x": whole}, dict(zip("qab", kinds, strict=True)), (rows,), text)
+        width = rows.inputs if key == "q" else rows.inputs // GROUP
+        text.store(value, part, f"%{key}", kind, ("%wg0", zero), (1, width))
+    return dispatch(name, inputs, dict(zip("qab", kinds, strict=True)), (rows.count,), text)

@@ -60,12 +60,19 @@ class Text:
         )
 
     def store(
-        self, part: str, part_type: str, target: str, whole: str, offsets: Sequence[str], sizes: Sequence[int]
+        self,
+        part: str,
+        part_type: str,
+        target: str,
+        whole: str,
+        offsets: Sequence[str],
+        sizes: Sequence[int],
+        access: str = "writeonly",
     ) -> None:
-        """Puts a part of a dispatch's output."""
+        """Puts a part of a dispatch's output; access is "readwrite" for what it keeps."""
         self.line(
             f"iree_tensor_ext.dispatch.tensor.store {part}, {target}, offsets=[{','.join(offsets)}], "
-            f"sizes={list(sizes)}, strides={[1] * len(sizes)} : {part_type} -> {_DISPATCH}<writeonly:{whole}>"
+            f"sizes={list(sizes)}, strides={[1] * len(sizes)} : {part_type} -> {_DISPATCH}<{access}:{whole}>"
         )
 
     def __str__(self) -> str:
@@ -73,7 +80,14 @@ class Text:
         return "\n".join(self._lines)
 
 
-def dispatch(name: str, inputs: dict[str, str], outputs: dict[str, str], workgroups: Sequence[int], body: Text) -> str:
+def dispatch(
+    name: str,
+    inputs: dict[str, str],
+    outputs: dict[str, str],
+    workgroups: Sequence[int],
+    body: Text,
+    kept: dict[str, str] | None = None,
+) -> str:
     """A function that runs one dispatch.
 
     Args:
@@ -82,18 +96,22 @@ def dispatch(name: str, inputs: dict[str, str], outputs: dict[str, str], workgro
         outputs: the same.
         workgroups: how many, in up to three dimensions; the body sees %wg0, %wg1 …
         body: operations between its inputs and outputs.
+        kept: tensors that come in behind the inputs, are changed in place and go out behind the outputs.
     """
-    arguments = ", ".join(f"%{key}_all: {kind}" for key, kind in inputs.items())
-    names = ", ".join(f"%{key}_all" for key in inputs)
-    results = ", ".join(outputs.values())
+    taken = inputs | (kept or {})
+    arguments = ", ".join(f"%{key}_all: {kind}" for key, kind in taken.items())
+    names = ", ".join(f"%{key}_all" for key in taken)
+    made = [*outputs.values(), *(kept or {}).values()]
+    results = ", ".join([*outputs.values(), *(f"%{key}_all" for key in kept or {})])
     seen = [f"%{key}: {_DISPATCH}<readonly:{kind}>" for key, kind in inputs.items()]
+    seen += [f"%{key}: {_DISPATCH}<readwrite:{kind}>" for key, kind in (kept or {}).items()]
     seen += [f"%{key}: {_DISPATCH}<writeonly:{kind}>" for key, kind in outputs.items()]
     ids = "\n".join(f"%wg{d} = flow.dispatch.workgroup.id[{d}] : index" for d in range(len(workgroups)))
     counts = "\n".join(f"%n{d} = arith.constant {(*workgroups, 1, 1)[d]} : index" for d in range(3))
-    made = ", ".join(f"%r#{i}" for i in range(len(outputs))) if len(outputs) > 1 else "%r"
-    head = f"%r:{len(outputs)}" if len(outputs) > 1 else "%r"
-    return f"""util.func private @{name}({arguments}) -> ({results}) {{
-{head} = flow.dispatch.workgroups({names}) : ({", ".join(inputs.values())}) -> ({results}) =
+    given = ", ".join(f"%r#{i}" for i in range(len(made))) if len(made) > 1 else "%r"
+    head = f"%r:{len(made)}" if len(made) > 1 else "%r"
+    return f"""util.func private @{name}({arguments}) -> ({", ".join(made)}) {{
+{head} = flow.dispatch.workgroups({names}) : ({", ".join(taken.values())}) -> ({results}) =
  ({", ".join(seen)}) {{
 {ids}
 {body}
@@ -102,5 +120,5 @@ flow.return
 {counts}
 flow.return %n0, %n1, %n2 : index, index, index
 }}
-util.return {made} : {results}
+util.return {given} : {", ".join(made)}
 }}"""

@@ -7,7 +7,7 @@ in one module (docs/adr/0003-variant-abi.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -18,23 +18,32 @@ from services.compiler.export.decoder import CacheRows
 _MOST_CACHES: Final = 512
 
 
+# Makes the buffer of keys or values of one layer for (KV heads, width) of a token.
+MakeBuffer = Callable[[tuple[int, int]], torch.Tensor]
+
+
+def by_rows(slots: int, rows: int, dtype: torch.dtype) -> MakeBuffer:
+    """Makes zeroed buffers [slots, rows, KV, d]."""
+    return lambda head: torch.zeros((slots, rows, *head), dtype=dtype)
+
+
 class LayerCache(torch.nn.Module):
     """K and V of one layer for every slot."""
 
-    def __init__(self, places: tuple[int, int], rows: CacheRows, dtype: torch.dtype) -> None:
-        """Zeroed buffers [slots, rows, KV, d]."""
+    def __init__(self, rows: CacheRows, make: MakeBuffer) -> None:
+        """Made for what a token has there."""
         super().__init__()
-        self.register_buffer("k", torch.zeros((*places, *rows.key), dtype=dtype))
-        self.register_buffer("v", torch.zeros((*places, *rows.value), dtype=dtype))
+        self.register_buffer("k", make(rows.key))
+        self.register_buffer("v", make(rows.value))
 
 
 class KvCache(torch.nn.Module):
     """The cache of every layer."""
 
-    def __init__(self, layers: Sequence[CacheRows], places: tuple[int, int], dtype: torch.dtype) -> None:
-        """Zeroed buffers for each layer: `places` are slots and rows of a slot."""
+    def __init__(self, layers: Sequence[CacheRows], make: MakeBuffer) -> None:
+        """Made for each layer."""
         super().__init__()
-        self.layers = torch.nn.ModuleList(LayerCache(places, rows, dtype) for rows in layers)
+        self.layers = torch.nn.ModuleList(LayerCache(rows, make) for rows in layers)
 
 
 class SlotCache:

@@ -17,7 +17,9 @@ from tradewind.domain.passes import (
     NARROW_WEIGHTS,
     PACKED_LINEARS,
     PASSES,
+    PRODUCT_EDGES,
     REPEAT_LAYER,
+    ROTARY_CACHE,
     SIBLING_LINEARS,
     SLOT_ATTENTION,
 )
@@ -40,6 +42,8 @@ class Form:
         flat: whether linear layers see flat rows.
         packed: precision that linear layers are packed to; empty for layers as they are.
         siblings: whether packed layers that read the same rows become one.
+        edges: whether norms, gates and sums around packed layers become part of them.
+        rotary_cache: whether one kernel turns queries and keys and writes the cache.
         last_token: whether a prefill computes the logits of its last token only.
         sampling: whether functions give the likeliest tokens beside the logits.
         repeated: whether one layer is traced for all that are alike.
@@ -49,6 +53,8 @@ class Form:
     flat: bool = True
     packed: str = ""
     siblings: bool = False
+    edges: bool = False
+    rotary_cache: bool = False
     last_token: bool = True
     sampling: bool = False
     repeated: bool = True
@@ -87,6 +93,8 @@ def form_of(passes: Sequence[str], precision: str) -> Form:
         packed=precision if PACKED_LINEARS in passes else "",
         siblings=SIBLING_LINEARS in passes,
         last_token=LAST_TOKEN_LOGITS in passes,
+        edges=PRODUCT_EDGES in passes,
+        rotary_cache=ROTARY_CACHE in passes,
         sampling=DEVICE_SAMPLING in passes,
         repeated=REPEAT_LAYER in passes,
     )

@@ -13,11 +13,18 @@ from tradewind.domain.errors import UnsupportedModel
 
 
 class WholeCache(SlotCache):
-    """The cache as `attend` sees it: all slots and rows."""
+    """The cache as `attend` sees it: all slots and rows, f16 [slots, KV, rows, d]."""
 
     def _write(self, buffer: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        buffer.index_put_((self._slots, self._rows), new.transpose(1, 2))
-        return buffer.transpose(1, 2)
+        heads = torch.arange(buffer.shape[1])
+        places = (self._slots[..., None], heads, self._rows[..., None])
+        buffer.index_put_(places, new.transpose(1, 2).to(buffer.dtype))
+        return buffer
+
+
+def by_heads(slots: int, rows: int) -> Callable[[tuple[int, int]], torch.Tensor]:
+    """Makes zeroed buffers for `WholeCache` from (KV, d) of a token."""
+    return lambda head: torch.zeros((slots, head[0], rows, head[1]), dtype=torch.float16)
 
 
 def slot_attention(slots: torch.Tensor, rows: torch.Tensor) -> Callable[..., tuple[torch.Tensor, None]]:
@@ -40,7 +47,7 @@ def slot_attention(slots: torch.Tensor, rows: torch.Tensor) -> Callable[..., tup
         sliding_window: int | None = None,
         **_: Any,
     ) -> tuple[torch.Tensor, None]:
-        """Query [B, H, T, d]; key and value are the whole cache [slots, KV, rows, d]; gives [B, T, H, d]."""
+        """Query [B, H, T, d]; key and value are the whole cache, f16 [slots, KV, rows, d]; gives [B, T, H, d]."""
         if softcap is not None or sliding_window is not None or query.shape[-1] != value.shape[-1]:
             raise UnsupportedModel(
                 "slot-attention has no soft-cap, no sliding window and one head width; use a recipe with "
@@ -49,7 +56,7 @@ def slot_attention(slots: torch.Tensor, rows: torch.Tensor) -> Callable[..., tup
         batch, heads, tokens, width = query.shape
         flat = query.transpose(1, 2).reshape(batch * tokens, heads, width)
         scale = width**-0.5 if scaling is None else scaling
-        out = attend(flat, key.transpose(1, 2), value.transpose(1, 2), of_token, rows.reshape(-1), scale)
+        out = attend(flat, key, value, of_token, rows.reshape(-1), scale)
         return out.reshape(batch, tokens, heads, width), None
 
     return attention

@@ -57,6 +57,7 @@ def try_candidate(job: Job, say: Say) -> Job:
     costs = time_functions(session)
     answer: Job = {"costs": [asdict(cost) for cost in costs], "figures": None, "kl_by_function": {}}
     if job["reference"]:
+        session.check_picks()
         evaluation = Evaluator(session, Reference.load(Path(job["reference"])), shapes.slots).run(
             lambda share: say("comparing answers", 0.5 + share / 2)
         )

@@ -19,6 +19,8 @@ from services.compiler.kernels.attention import Attention, attention_kernel
 from services.compiler.kernels.formats import W4, W8, Format
 from services.compiler.kernels.linear import Linear, linear_kernels
 from services.compiler.kernels.packing import pack, unpack_rows
+from services.compiler.kernels.rotary_cache import RotaryCache, rotary_cache_kernel
+from services.compiler.kernels.rows import GATED, NORMED, Rows
 from services.compiler.order import Order
 from services.compiler.recipes import find_recipe
 from services.compiler.targets import find_target
@@ -34,16 +36,20 @@ FLAGS = (
     "--iree-hal-local-target-device-backends=llvm-cpu",
     "--iree-llvmcpu-target-cpu=host",
 )
-# A row rounded inside the dispatch, rows that need tiles, rows rounded in a dispatch of their own, and many rows.
+# A row rounded inside the dispatch, rows rounded in one of their own, odd rows, inputs taken in chunks; then what is
+# made of rows before they are multiplied, and sums.
 LINEARS = (
-    Linear(W4, 1, 64, 80),
-    Linear(W4, 8, 96, 16),
-    Linear(W8, 6, 64, 48),
-    Linear(W8, 8, 288, 48),
-    Linear(W4, 132, 96, 24),
-    Linear(W8, 132, 96, 24),
-    Linear(W4, 64, 1280, 24),
+    Linear(W4, Rows(1, 64), 80),
+    Linear(W8, Rows(6, 64), 48),
+    Linear(W8, Rows(132, 96), 24),
+    Linear(W4, Rows(3, 1536), 16),
+    Linear(W4, Rows(64, 3072), 16),
+    Linear(W4, Rows(1, 576, NORMED, 1e-5), 24, added=True),
+    Linear(W8, Rows(8, 576, NORMED, 1e-6), 16),
+    Linear(W4, Rows(1, 96, GATED), 16),
+    Linear(W4, Rows(8, 1536, GATED), 16, added=True),
 )
+ROTARY = RotaryCache(tokens=5, heads=6, width=48, slots=3, kv_heads=2, rows=71)
 ATTENTION = Attention(tokens=5, heads=6, width=40, slots=3, rows=71, kv_heads=2, scale=0.2)
 
 
@@ -51,7 +57,7 @@ ATTENTION = Attention(tokens=5, heads=6, width=40, slots=3, rows=71, kv_heads=2,
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """All kernels of this file in one module, under their names."""
     folder = tmp_path_factory.mktemp("kernels")
-    texts = [linear_kernels(shape) for shape in LINEARS] + [attention_kernel(ATTENTION)]
+    texts = [linear_kernels(shape) for shape in LINEARS] + [attention_kernel(ATTENTION), rotary_cache_kernel(ROTARY)]
     source = "module {\n" + "\n".join(texts).replace("util.func private", "util.func public") + "\n}"
     (folder / "k.mlir").write_text(_called_from_outside(source))
     subprocess.run([find_iree_compile(), *FLAGS, "k.mlir", "-o", "k.vmfb"], cwd=folder, check=True)
@@ -71,30 +77,65 @@ def _called_from_outside(source: str) -> str:
 @pytest.mark.parametrize("shape", LINEARS, ids=lambda shape: shape.name)
 def test_linear_is_the_product_with_the_rounded_weights(kernels: Any, shape: Linear) -> None:
     generator = torch.Generator().manual_seed(0)
-    weight = _exact(torch.randn(shape.outputs, shape.inputs, generator=generator), shape.form)
-    rows = torch.randn(shape.rows, shape.inputs, generator=generator)
-    wanted = (rows @ weight.T).numpy()
-    packed, scales = pack(weight, shape.form)
-    got = np.asarray(kernels[shape.name](rows.numpy(), packed.numpy(), scales.numpy()))
+    weight = _exact(torch.randn(shape.outputs, shape.read.inputs, generator=generator), shape.form)
+    rows = torch.randn(shape.rows, shape.read.columns, generator=generator)
+    gain, added = (torch.rand(size, generator=generator) for size in (shape.read.inputs, (shape.rows, shape.outputs)))
+    wanted = (_made(shape.read, rows, gain) @ weight.T + (added if shape.added else 0)).numpy()
+    gains = [gain] if shape.read.made == NORMED else []
+    arguments = [rows, *pack(weight, shape.form), *gains, *([added] if shape.added else [])]
+    got = np.asarray(kernels[shape.name](*(argument.numpy() for argument in arguments)))
     # What is left is the rounding of activations: 1 part in 254 and in 16,382 of the largest of 32.
     limit = 0.02 if shape.form is W4 else 0.001
     assert np.sqrt(((got - wanted) ** 2).mean()) < limit * wanted.std()
 
 
+def _made(rows: Rows, read: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+    """What is multiplied, in PyTorch's words."""
+    if rows.made == NORMED:
+        return torch.nn.functional.rms_norm(read, (rows.inputs,), gain, rows.epsilon)
+    if rows.made == GATED:
+        gate, up = read.split(rows.inputs, -1)
+        return torch.nn.functional.silu(gate) * up
+    return read
+
+
 def test_attention_sees_written_rows_of_its_slot_only(kernels: Any) -> None:
     shape, random = ATTENTION, np.random.default_rng(0)
     query = random.standard_normal((shape.tokens, shape.heads, shape.width), np.float32)
-    cache = (shape.slots, shape.rows, shape.kv_heads, shape.width)
-    keys, values = (random.standard_normal(cache, np.float32) for _ in range(2))
+    cache = (shape.slots, shape.kv_heads, shape.rows, shape.width)
+    keys, values = (random.standard_normal(cache, np.float32).astype(np.float16) for _ in range(2))
     slots, positions = np.array([0, 2, 1, 1, 2]), np.array([0, 70, 31, 32, 5])
     got = np.asarray(kernels[shape.name](query, keys, values, slots, positions))
     for token, (slot, last) in enumerate(zip(slots, positions, strict=True)):
         for head in range(shape.heads):
-            kv = head // shape.group
-            scores = keys[slot, : last + 1, kv] @ query[token, head] * shape.scale
+            key, value = (part[slot, head // shape.group, : last + 1].astype(np.float32) for part in (keys, values))
+            scores = key @ query[token, head] * shape.scale
             weights = np.exp(scores - scores.max())
-            wanted = weights / weights.sum() @ values[slot, : last + 1, kv]
-            np.testing.assert_allclose(got[token, head], wanted, atol=2e-6)
+            np.testing.assert_allclose(got[token, head], weights / weights.sum() @ value, atol=2e-6)
+
+
+def test_queries_and_keys_are_turned_and_the_cache_keeps_its_other_rows(kernels: Any) -> None:
+    shape, random = ROTARY, np.random.default_rng(0)
+    rows = random.standard_normal((shape.tokens, shape.columns), np.float32)
+    cos, sin = (random.standard_normal((shape.tokens, shape.width), np.float32) for _ in range(2))
+    cache = np.ones((shape.slots, shape.kv_heads, shape.rows, shape.width), np.float16)
+    slots, positions = np.array([0, 2, 1, 1, 2]), np.array([0, 70, 31, 32, 5])
+    results = kernels[shape.name](rows, cos, sin, slots, positions, cache, cache.copy())
+    query, keys, values = (np.asarray(result) for result in results)
+    heads = rows.reshape(shape.tokens, -1, shape.width)
+    first, second = np.split(heads, 2, -1)
+    turned = heads * cos[:, None] + np.concatenate([-second, first], -1) * sin[:, None]
+    np.testing.assert_allclose(query, turned[:, : shape.heads], atol=1e-5)
+    kept = {"keys": turned[:, shape.heads : -shape.kv_heads], "values": heads[:, -shape.kv_heads :]}
+    for got, wanted in zip((keys, values), kept.values(), strict=True):
+        np.testing.assert_allclose(got[slots, :, positions], wanted, rtol=1e-3, atol=1e-4)
+        assert (got == 1).sum() >= cache.size - wanted.size
+
+
+def test_eight_bits_lose_less_of_weights_that_lie_on_a_grid() -> None:
+    weight = _exact(torch.randn(64, 96, generator=torch.Generator().manual_seed(0)), W4)
+    kept = unpack_rows(torch.arange(64), *pack(weight, W8))
+    assert (kept - weight).square().mean() < 0.5 * (_exact(weight, W8) - weight).square().mean()
 
 
 def test_rows_of_packed_weights_come_back() -> None:

@@ -209,6 +209,8 @@ def _plan(
     if findings:
         return replace(state, planned=situation, deferred_s=None), [Broken(findings)]
     notes = _lessened(situation, planned)
+    if plan.timed_out:
+        notes.append(Note(f"the clock ended the search for a plan, {plan.gap:.2%} from the bound; a replay may differ"))
     if state.policy.adaptive and not is_urgent(state.acted, situation):
         places = changed_places(seen.blueprint, plan.blueprint)
         cool_s = cool_at_s(state.touches, places, now_s)

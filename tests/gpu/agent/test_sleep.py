@@ -12,19 +12,19 @@ from tests.gpu.agent.test_planned_layouts import SLICE, one_node
 from tests.gpu.power.test_power import World
 from tests.node_agent.agent_process import NODE_ID
 from tests.orchestrator.stand import Stand, until
+from tradewind.v1 import node_pb2
 
 
 async def test_a_board_without_work_sleeps_and_wakes_for_a_deployment(
     database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     async with one_node(database_url, redis_url, tmp_path) as (stand, helper):
-        reader = helper.client
-        uuid = reader.boards()[0].uuid
+        lowest = helper.client.boards()[0].sm_clocks_mhz[0]
 
         async def sleeps(*, wanted: bool) -> bool:
             board = await board_of(stand)
-            lowest = reader.boards()[0].sm_clocks_mhz[0]
-            locked = reader.read(uuid).sm_clock_mhz == lowest
+            (state,) = (await stand.nodes())[NODE_ID].report.power_states or [node_pb2.PowerStatus()]
+            locked = state.admitted.sm_clock_mhz == lowest
             return board is not None and board.asleep is wanted and locked is wanted
 
         await until(lambda: sleeps(wanted=True), "the board to sleep")

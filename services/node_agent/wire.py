@@ -8,7 +8,7 @@ from typing import Any
 from services.node_agent.core.board_wish import MIG_PREFIX, WantedPartition
 from services.node_agent.core.fallback import Link
 from services.node_agent.core.mig.model import DeviceTable
-from services.node_agent.core.power import Setting
+from services.node_agent.core.power import WAKE_S, Setting, Sleep
 from services.node_agent.core.target import INTENT_DRAIN, INTENT_SERVE, ReplicaSpec, Target
 from services.node_agent.devices.port import BoardDetail, DeviceFacts, Partition, Reading, SliceDetail
 from services.node_agent.replica.latencies import Stats
@@ -32,6 +32,7 @@ def target_of(message: node_pb2.NodeTarget) -> Target:
         replicas=tuple(_spec_of(replica) for replica in message.replicas),
         partitions=tuple(WantedPartition(p.partition_id, p.device_id, p.kind) for p in message.partitions),
         power=tuple((device_id, setting_of(setting)) for device_id, setting in sorted(message.power_settings.items())),
+        asleep=frozenset(message.asleep),
         content=hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest(),
     )
 
@@ -94,8 +95,8 @@ def stats_message(stats: Stats) -> profiler_pb2.LatencyStats:
     )
 
 
-def device_message(facts: DeviceFacts) -> node_pb2.Device:
-    """A device."""
+def device_message(facts: DeviceFacts, sleep: Sleep | None = None) -> node_pb2.Device:
+    """A device; `sleep` when it can."""
     return node_pb2.Device(
         device_id=facts.device_id,
         kind=node_pb2.DeviceKind.ValueType(facts.kind),
@@ -112,7 +113,13 @@ def device_message(facts: DeviceFacts) -> node_pb2.Device:
         idle_power_mw=facts.idle_power_mw,
         slice_kinds=_slice_kinds(facts.table) if facts.table is not None and facts.can_partition else (),
         power_settings=[setting_message(setting) for setting in facts.power_settings],
+        **(_sleep_fields(facts, sleep) if sleep else {}),
     )
+
+
+def _sleep_fields(facts: DeviceFacts, sleep: Sleep) -> dict[str, Any]:
+    least_mw = facts.idle_power_mw if sleep.power_mw is None else min(sleep.power_mw, facts.idle_power_mw)
+    return {"sleep_power_mw": least_mw, "asleep": sleep.asleep, "wake_s": WAKE_S}
 
 
 def _slice_kinds(table: DeviceTable) -> list[node_pb2.SliceKind]:

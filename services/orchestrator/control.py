@@ -19,6 +19,7 @@ from services.orchestrator.catalogue import Catalogue
 from services.orchestrator.core.adaptation.adapt import Memory
 from services.orchestrator.core.adaptation.provision import inherited
 from services.orchestrator.core.checking.check import check
+from services.orchestrator.core.effects import Broken, Commit, Note, Publish, Push
 from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.fleet import Budget, Node, NodeState
 from services.orchestrator.core.facts.policy import ENERGY, Policy
@@ -28,21 +29,8 @@ from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.plan import Plan, make_plan
 from services.orchestrator.core.planning.report import differences
 from services.orchestrator.core.replay import Asked, Inputs, Look
-from services.orchestrator.core.step import (
-    Broken,
-    Commit,
-    Note,
-    Observation,
-    Publish,
-    Push,
-    State,
-    again,
-    can_plan,
-    nodes_now,
-    situation_of,
-    step,
-    watch,
-)
+from services.orchestrator.core.state import Observation, State
+from services.orchestrator.core.step import again, can_plan, nodes_now, situation_of, step, watch
 from services.orchestrator.gauges import Gauges
 from services.orchestrator.journal import kept_inputs
 from services.orchestrator.links import Links
@@ -225,11 +213,15 @@ class Control:
                 await asyncio.sleep(GATHER_S)
             self._wake.clear()
             try:
-                async with self._lock:
-                    await self._look()
-                await self._tell_watchers()
+                await self.look()
             except TradewindError as error:
                 self._log.warning("a look was cut short, the next one goes on", error=error.message)
+
+    async def look(self) -> None:
+        """Looks once at everything and acts."""
+        async with self._lock:
+            await self._look()
+        await self._tell_watchers()
 
     # --- for writers -----------------------------------------------------------------------------------------------
 

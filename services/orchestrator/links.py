@@ -11,7 +11,7 @@ import structlog
 
 from services.orchestrator.core.facts.fleet import Node
 from services.orchestrator.core.rollout.rollout import Target
-from services.orchestrator.core.step import NodeSight
+from services.orchestrator.core.state import NodeSight
 from services.orchestrator.translate.blueprints import target_message
 from services.orchestrator.translate.nodes import node_of
 from tradewind.domain.errors import InvalidField, Overloaded, StaleGeneration

@@ -72,7 +72,7 @@ class Publisher:
                     await self._news.wait()
             self._news.clear()
             try:
-                await self._write()
+                await self.write()
             except LiveStateUnavailable as error:
                 if not self._away:
                     self._log.warning("live state is away; planning and pushing go on", error=error.message)
@@ -80,7 +80,12 @@ class Publisher:
                 # A bounded pause: reports would otherwise wake us at once, again and again.
                 await asyncio.sleep(CHECK_S)
 
-    async def _write(self) -> None:
+    async def write(self) -> None:
+        """Writes what is new, once.
+
+        Raises:
+            LiveStateUnavailable: Redis does not answer.
+        """
         while self._reports:
             name = next(iter(self._reports))
             report = self._reports[name]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from services.orchestrator.core.effects import Publish
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.wish import Deployment, Metric
 from services.orchestrator.core.rollout.fills import EVENLY
-from services.orchestrator.core.step import Publish
 from tradewind.domain.routes import DeploymentRoute, ReplicaRoute
 
 

@@ -10,24 +10,15 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
+from services.orchestrator.core.effects import Broken, Commit, Effect, Note, Publish, Push
 from services.orchestrator.core.facts.blueprint import Replica
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.fleet import ReplicaReport, ReplicaState
 from services.orchestrator.core.facts.policy import ENERGY, Policy
 from services.orchestrator.core.facts.traffic import MOST_WINDOWS, WINDOW_S, DeploymentTraffic, Window
 from services.orchestrator.core.rollout.rollout import Intent
-from services.orchestrator.core.step import (
-    Broken,
-    Commit,
-    Effect,
-    NodeSight,
-    Note,
-    Observation,
-    Publish,
-    Push,
-    State,
-    step,
-)
+from services.orchestrator.core.state import NodeSight, Observation, State
+from services.orchestrator.core.step import step
 from tests.orchestrator.worlds import node, profile, ready, variant, wish
 
 PATIENCE_S = 1.0

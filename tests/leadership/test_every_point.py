@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from services.orchestrator.core.effects import Broken, Commit, Effect, Push
 from services.orchestrator.core.facts.fleet import ReplicaReport, ReplicaState
 from services.orchestrator.core.rollout.rollout import Intent, Target
-from services.orchestrator.core.step import Broken, Commit, Effect, NodeSight, Observation, Push, State, step
+from services.orchestrator.core.state import NodeSight, Observation, State
+from services.orchestrator.core.step import step
 from tests.orchestrator.worlds import node, slo, two_variants, wish
 
 # A second a look: so long a replica loads and drains, and so long nobody leads after a death.

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from services.orchestrator.core.checking.check import check
+from services.orchestrator.core.effects import Commit
 from services.orchestrator.core.facts.blueprint import Blueprint, NodeLayout
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.explanation import Refusal
@@ -19,7 +20,8 @@ from services.orchestrator.core.rollout.bars import (
     watch_layouts,
     without_barred,
 )
-from services.orchestrator.core.step import Commit, NodeSight, Observation, State, step
+from services.orchestrator.core.state import NodeSight, Observation, State
+from services.orchestrator.core.step import step
 from tests.orchestrator.test_plan_boards import catalog, gpus
 from tests.orchestrator.worlds import wish, world
 

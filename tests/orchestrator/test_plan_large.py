@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.planning.demands import Wanted, add_demands
 from services.orchestrator.core.planning.fold import add_folds, folds_of
 from services.orchestrator.core.planning.ground import base_of, ground_of
-from services.orchestrator.core.planning.offer import offer_of
+from services.orchestrator.core.planning.offer import Known, offer_of
 from services.orchestrator.core.planning.parcel import Rules, add_parcel
 from services.orchestrator.core.planning.plan import make_plan
 from services.orchestrator.core.planning.points import points_of
@@ -20,15 +21,17 @@ from services.orchestrator.core.planning.scores import Item, items_of
 from services.orchestrator.core.planning.solver import Program
 from services.orchestrator.core.planning.weigh import Option, weigh_all
 
-FIRST = situation(60, 10)
-PLAN = make_plan(FIRST)
+FIRST, KNOWN = situation(60, 10), Known()
+PLAN = make_plan(FIRST, KNOWN)
 RUNNING = ready(FIRST, PLAN.blueprint)
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.3, 0.6])
 def test_a_fleet_that_runs_is_planned_again_within_the_gap(factor: float) -> None:
     world = RUNNING if factor == 1.0 else busier(RUNNING, factor)
-    plan = make_plan(world)
+    plan = make_plan(world, KNOWN)
+    assert plan == make_plan(world), "what earlier plans worked out changes nothing"
+    assert not plan.timed_out
     assert check(world, plan.blueprint, plan.explanations) == ()
     assert all(explanation.feasible for explanation in plan.explanations)
     # Few deployments with whole replicas: what the prices of the relaxed program cannot tell is a few per cent.
@@ -36,6 +39,23 @@ def test_a_fleet_that_runs_is_planned_again_within_the_gap(factor: float) -> Non
     if factor == 1.0:
         running = {replica.replica_id for replica in PLAN.blueprint.replicas}
         assert {replica.replica_id for replica in plan.blueprint.replicas} <= running, "nothing starts for nothing"
+
+
+def test_boards_that_idle_at_nearly_the_same_power_are_one_kind() -> None:
+    def drawing(share: float) -> Situation:
+        nodes = tuple(
+            replace(
+                node, devices=tuple(replace(d, idle_power_mw=d.idle_power_mw * (1.0 + share * n)) for d in node.devices)
+            )
+            for n, node in enumerate(FIRST.nodes)
+        )
+        return replace(FIRST, nodes=nodes)
+
+    kinds = len(ground_of(FIRST).groups)
+    assert len(ground_of(drawing(1e-6)).groups) == kinds
+    assert len(ground_of(drawing(0.2)).groups) > kinds
+    plan = make_plan(drawing(1e-6))
+    assert check(drawing(1e-6), plan.blueprint, plan.explanations) == ()
 
 
 def test_no_plan_is_cheaper_than_the_folded_groups() -> None:

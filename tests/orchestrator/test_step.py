@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from services.orchestrator.core.effects import Commit, Effect, Publish, Push
 from services.orchestrator.core.facts.blueprint import Blueprint, Replica
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.fleet import NodeState, ReplicaReport, ReplicaState
 from services.orchestrator.core.quarantine import QUARANTINE_S
-from services.orchestrator.core.step import (
-    COOL_DOWN_S,
-    Commit,
-    Effect,
-    NodeSight,
-    Observation,
-    Publish,
-    Push,
-    State,
-    again,
-    can_plan,
-    step,
-)
+from services.orchestrator.core.state import NodeSight, Observation, State
+from services.orchestrator.core.step import COOL_DOWN_S, again, can_plan, step
 from tests.orchestrator.worlds import node, profile, ready, slo, two_variants, variant, wish
 
 

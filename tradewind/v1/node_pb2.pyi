@@ -302,7 +302,9 @@ class Device(_message.Message):
     idle_power_mw: _builtins.float
     """Power drawn when idle, in milliwatts, with the source above."""
     sleep_power_mw: _builtins.float
-    """Power drawn when nothing is on it and it sleeps, in milliwatts; unset means that it cannot."""
+    """Power drawn when nothing is on it and it sleeps, in milliwatts: the least seen so, before that its idle power; unset
+    means that it cannot sleep.
+    """
     asleep: _builtins.bool
     """Whether it sleeps now."""
     wake_s: _builtins.float
@@ -1023,6 +1025,7 @@ class NodeTarget(_message.Message):
     PARTITIONS_FIELD_NUMBER: _builtins.int
     POWER_SETTINGS_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    ASLEEP_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node meant; an agent refuses another's."""
     generation: _builtins.int
@@ -1045,6 +1048,12 @@ class NodeTarget(_message.Message):
     def power_settings(self) -> _containers.MessageMap[_builtins.str, _common_pb2.PowerSetting]:
         """Power setting of devices, by device id; one that is not here gets its default."""
 
+    @_builtins.property
+    def asleep(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Devices with nothing on them that may sleep; one that is not here shall be awake. A device on which something runs
+        or is measured stays awake.
+        """
+
     def __init__(
         self,
         *,
@@ -1055,10 +1064,11 @@ class NodeTarget(_message.Message):
         partitions: _abc.Iterable[_common_pb2.Partition] | None = ...,
         power_settings: _abc.Mapping[_builtins.str, _common_pb2.PowerSetting] | None = ...,
         step: _builtins.int = ...,
+        asleep: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing", b"fencing", "generation", b"generation", "node_id", b"node_id", "partitions", b"partitions", "power_settings", b"power_settings", "replicas", b"replicas", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asleep", b"asleep", "fencing", b"fencing", "generation", b"generation", "node_id", b"node_id", "partitions", b"partitions", "power_settings", b"power_settings", "replicas", b"replicas", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -79,6 +79,23 @@ class PowerState:
     slices: int = 0
 
 
+# A sleeping board is looked at this often, so that work finds it awake: it is still loading by then.
+WAKE_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Of a board that can sleep: whether it does, and the least power seen so; None before that."""
+
+    asleep: bool
+    power_mw: int | None
+
+
+def sleeping(bounds: Bounds) -> Setting | None:
+    """The setting of a board that sleeps: its lowest clock. None where clocks cannot be locked: it cannot sleep."""
+    return Setting(None, bounds.clocks_mhz[0]) if bounds.clocks_mhz else None
+
+
 def offered(bounds: Bounds) -> tuple[Setting, ...]:
     """Settings worth planning with, besides the default: few, since each has to be profiled."""
     if not bounds.clocks_mhz:

@@ -59,6 +59,7 @@ class Target:
         content: digest of everything in it, to tell a repeat from another content under the same numbers.
         partitions: every partition of each device whose layout is managed.
         power: settings by device id; a device that is not named gets its default.
+        asleep: devices that may sleep while nothing is on them.
     """
 
     node_id: str
@@ -69,6 +70,7 @@ class Target:
     content: str
     partitions: tuple[WantedPartition, ...] = ()
     power: tuple[tuple[str, Setting], ...] = ()
+    asleep: frozenset[str] = frozenset()
 
     @property
     def order(self) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 import structlog
 
 from services.node_agent.core.mig.goal import Order
+from services.node_agent.core.power import WAKE_S, Sleep
 from services.node_agent.core.target import Target
 from services.node_agent.devices.port import Partition
 from services.node_agent.gpu.executor.board import AT_ONCE_S, Access, Planners
@@ -71,6 +72,7 @@ class Surroundings:
         folder: for journals; is made when missing.
         boot_id: of the machine.
         held: replicas by the partition they have.
+        measuring: whether something is measured on this node.
         changed: called when there is something new to report.
         adopt: whether slices that nobody knows become ours.
         budget_mw: of all boards together; None for none.
@@ -79,6 +81,7 @@ class Surroundings:
     folder: Path
     boot_id: str
     held: Held
+    measuring: Callable[[], bool]
     changed: Callable[[], None]
     adopt: bool
     budget_mw: int | None
@@ -123,7 +126,7 @@ class ManagedBoards:
             self._tell(board, target)
             self._news[uuid].set()
         if self._power is not None:
-            self._power.want(dict(target.power))
+            self._power.want(dict(target.power), target.asleep)
             self._news[""].set()
 
     @property
@@ -152,6 +155,10 @@ class ManagedBoards:
         """Power of each board."""
         return [power_status(uuid, state) for uuid, state in self._power.states.items()] if self._power else []
 
+    def sleeps(self) -> dict[str, Sleep]:
+        """Boards that can sleep."""
+        return self._power.sleeps if self._power else {}
+
     async def _run(self) -> None:
         await self._discover()
         async with asyncio.TaskGroup() as group:
@@ -175,7 +182,7 @@ class ManagedBoards:
         access = Access(reach.reader, reach.admin, around.held, around.boot_id, planners, around.adopt)
         self._boards = {facts.uuid: ManagedBoard(facts, access, around.folder) for facts in found}
         self._news = {uuid: asyncio.Event() for uuid in ("", *self._boards)}
-        kept = [kept_board(board.facts, _count_of(board)) for board in self._boards.values()]
+        kept = [kept_board(b.facts, _count_of(b), self._busy_of(b.facts.uuid)) for b in self._boards.values()]
         self._power = PowerKeeper(reach.reader, reach.holder, kept, around.budget_mw)
         self._log.info("boards", uuids=list(self._boards))
         if self._target is not None:
@@ -194,11 +201,11 @@ class ManagedBoards:
         power = self._power
         assert power is not None, "boards are discovered before they are kept"
         while True:
-            before = dict(power.states)
+            before = dict(power.states), power.sleeps
             await self._in_thread(power.look)
-            if power.states != before:
+            if (power.states, power.sleeps) != before:
                 self._around.changed()
-            await self._wait("", PERIOD_S)
+            await self._wait("", WAKE_S if any(one.asleep for one in power.sleeps.values()) else PERIOD_S)
 
     async def _wait(self, name: str, pause_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -208,6 +215,11 @@ class ManagedBoards:
 
     async def _in_thread(self, work: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _busy_of(self, uuid: str) -> Callable[[], bool]:
+        """Whether a replica has a part of the board; while something is measured no board of the node sleeps."""
+        around = self._around
+        return lambda: around.measuring() or any(name.startswith(f"{uuid}:") for name in around.held())
 
     def _tell(self, board: ManagedBoard, target: Target) -> None:
         mine = [one for one in target.partitions if one.device_id == board.facts.uuid]

@@ -12,7 +12,17 @@ from typing import Final, Protocol
 
 import structlog
 
-from services.node_agent.core.power import Bounds, Observed, OutOfBounds, PowerState, Setting, admit, not_in_force
+from services.node_agent.core.power import (
+    Bounds,
+    Observed,
+    OutOfBounds,
+    PowerState,
+    Setting,
+    Sleep,
+    admit,
+    not_in_force,
+    sleeping,
+)
 from services.node_agent.core.power_budget import Budget, grant, share
 from services.node_agent.core.power_lease import LEASE_S
 from services.node_agent.gpu.bounds import bounds_of
@@ -25,11 +35,17 @@ PERIOD_S: Final = LEASE_S / 3
 
 @dataclass(frozen=True, slots=True)
 class KeptBoard:
-    """A board and what it takes."""
+    """A board and what it takes.
+
+    Attributes:
+        slices: counts those that stand.
+        busy: whether something runs or is measured on it, so that it does not sleep whatever the target says.
+    """
 
     uuid: str
     bounds: Bounds
     slices: Callable[[], int]
+    busy: Callable[[], bool]
 
 
 class Holder(Protocol):
@@ -72,13 +88,26 @@ class PowerKeeper:
         self._reader, self._holder = reader, holder
         self._boards, self._budget_mw = tuple(boards), budget_mw
         self._wanted: Mapping[str, Setting] = {}
+        self._may_sleep: frozenset[str] = frozenset()
+        self._asleep: set[str] = set()
+        self._least_mw: dict[str, int] = {}
         self._held: set[str] = set()
         self.states: dict[str, PowerState] = {board.uuid: PowerState() for board in boards}
         self._log = structlog.get_logger("power")
 
-    def want(self, settings: Mapping[str, Setting]) -> None:
-        """Settings by board from now on; a board that is not named gets its default."""
-        self._wanted = settings
+    def want(self, settings: Mapping[str, Setting], may_sleep: frozenset[str] = frozenset()) -> None:
+        """Settings by board from now on; a board that is not named gets its default.
+
+        Args:
+            may_sleep: boards that sleep while nothing is on them.
+        """
+        self._wanted, self._may_sleep = settings, may_sleep
+
+    @property
+    def sleeps(self) -> dict[str, Sleep]:
+        """Boards that can sleep."""
+        able = (board.uuid for board in self._boards if sleeping(board.bounds) is not None)
+        return {uuid: Sleep(uuid in self._asleep, self._least_mw.get(uuid)) for uuid in able}
 
     def look(self) -> None:
         """Reads, asks, and compares, once for each board. A board that does not answer holds up no other."""
@@ -88,6 +117,24 @@ class PowerKeeper:
         for board in self._boards:
             self._ask(board, admitted[board.uuid], now.get(board.uuid))
             self._compare(board)
+        self._note_sleep()
+
+    def _note_sleep(self) -> None:
+        """Which boards sleep, and what they draw: only those that slept at the look before tell, the others settle."""
+        now = {
+            board.uuid
+            for board in self._boards
+            if self._sleeps(board) and not self.states[board.uuid].refusal and not self.states[board.uuid].not_in_force
+        }
+        for uuid in now & self._asleep:
+            if (power_mw := self.states[uuid].observed.power_mw) is not None:
+                self._least_mw[uuid] = min(self._least_mw.get(uuid, power_mw), power_mw)
+        if now != self._asleep:
+            self._log.info("boards that sleep", boards=sorted(now))
+        self._asleep = now
+
+    def _sleeps(self, board: KeptBoard) -> bool:
+        return board.uuid in self._may_sleep and sleeping(board.bounds) is not None and not board.busy()
 
     def _read(self, board: KeptBoard) -> Observed:
         try:
@@ -99,7 +146,8 @@ class PowerKeeper:
 
     def _admit(self, board: KeptBoard) -> Setting:
         """The request within the board's own limits; a refused one leaves the board at its default."""
-        requested = self._wanted.get(board.uuid, Setting())
+        sleep = sleeping(board.bounds) if self._sleeps(board) else None
+        requested = sleep or self._wanted.get(board.uuid, Setting())
         answer = admit(requested, board.bounds)
         refusal, admitted = (answer.words, Setting()) if isinstance(answer, OutOfBounds) else ("", answer)
         before = self.states[board.uuid]
@@ -145,6 +193,6 @@ class PowerKeeper:
         self.states[board.uuid] = replace(state, observed=observed, not_in_force=words)
 
 
-def kept_board(facts: BoardFacts, slices: Callable[[], int]) -> KeptBoard:
-    """A board out of its facts; `slices` counts those that stand."""
-    return KeptBoard(facts.uuid, bounds_of(facts), slices)
+def kept_board(facts: BoardFacts, slices: Callable[[], int], busy: Callable[[], bool] = lambda: False) -> KeptBoard:
+    """A board out of its facts."""
+    return KeptBoard(facts.uuid, bounds_of(facts), slices, busy)

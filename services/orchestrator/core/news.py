@@ -32,7 +32,7 @@ def _lasting(device: Device) -> object:
     """The device but for what follows the blueprint in force by itself and is told again at each look."""
     return (
         *(device.device_id, device.device_class, device.memory_bytes, device.cpu_ids, device.partitions),
-        *(device.idle_power_mw, device.power_settings, device.table, device.sleep_power_mw, device.price_per_hour),
+        *(device.idle_power_mw, device.power_settings, device.table, device.can_sleep, device.price_per_hour),
         *(device.barred, device.kept, device.layout_trouble),
     )
 

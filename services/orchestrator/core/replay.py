@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from services.orchestrator.core.effects import Commit
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.memo import from_text, to_text
 from services.orchestrator.core.planning.plan import Plan, make_plan
-from services.orchestrator.core.step import Commit, Observation, State, step
+from services.orchestrator.core.state import Observation, State
+from services.orchestrator.core.step import step
 
 
 @dataclass(frozen=True, slots=True)

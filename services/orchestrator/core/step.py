@@ -7,166 +7,35 @@ does no harm.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from services.orchestrator.core.adaptation.adapt import Memory, Sense, learn, planned_wishes, watch_swaps
-from services.orchestrator.core.adaptation.pace import Touch, changed_places, cool_at_s, is_asked, is_urgent, touched
+from services.orchestrator.core.adaptation.pace import changed_places, cool_at_s, is_asked, is_urgent, touched
 from services.orchestrator.core.adaptation.provision import AS_WISHED
 from services.orchestrator.core.adaptation.relief import NO_RELIEF, relief_for
 from services.orchestrator.core.checking.check import check
-from services.orchestrator.core.facts.blueprint import EMPTY, Blueprint, Replica
-from services.orchestrator.core.facts.catalog import EMPTY_CATALOG, Catalog, Quarantine
-from services.orchestrator.core.facts.explanation import Explanation
-from services.orchestrator.core.facts.fleet import Budget, Node, NodeState
-from services.orchestrator.core.facts.policy import ENERGY, Policy
+from services.orchestrator.core.effects import Broken, Commit, Effect, Note, Publish, Push
+from services.orchestrator.core.facts.blueprint import Blueprint
+from services.orchestrator.core.facts.fleet import Node, NodeState
 from services.orchestrator.core.facts.situation import Situation
-from services.orchestrator.core.facts.traffic import DeploymentTraffic, PowerReading, Speed
-from services.orchestrator.core.facts.wish import Demand, Deployment
-from services.orchestrator.core.liveness import Patience, next_state
+from services.orchestrator.core.liveness import next_state
 from services.orchestrator.core.news import alike, verdicts
 from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.plan import Plan, make_plan
 from services.orchestrator.core.planning.scores import key_of
 from services.orchestrator.core.quarantine import quarantined_after
-from services.orchestrator.core.rollout.bars import LayoutMemory, watch_layouts, without_barred
-from services.orchestrator.core.rollout.fills import Fill, fills_of
-from services.orchestrator.core.rollout.rollout import Rollout, RolloutMemory, Target, roll_out
+from services.orchestrator.core.rollout.bars import watch_layouts, without_barred
+from services.orchestrator.core.rollout.fills import fills_of
+from services.orchestrator.core.rollout.rollout import Rollout, roll_out
 from services.orchestrator.core.rollout.weights import weights_of
+from services.orchestrator.core.state import Observation, State, Swap
 from services.orchestrator.core.trigger import trigger_words
 
 # After a swap that nobody asked for, the next one for savings comes no sooner.
 COOL_DOWN_S: Final = 600.0
 # Of the greatest demand that is possible, which is found to about a hundredth, so much is planned for.
 POSSIBLE_SHARE: Final = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSight:
-    """A node as last heard. The state inside `node` is ignored; liveness decides it."""
-
-    node: Node
-    last_seen_s: float
-    connected: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """Everything that can be seen at one moment.
-
-    Attributes:
-        catalog_known: False until the catalog was read once; nothing is planned before that.
-        traffic: newest windows of each deployment; none means that no gateway tells, and demand stays as wished.
-        power: of each device; only shown and judged, never needed.
-        speeds: of replicas.
-        foreseen: what is to come, by deployment id; only a policy that foresees looks at it.
-    """
-
-    deployments: tuple[Deployment, ...] = ()
-    nodes: tuple[NodeSight, ...] = ()
-    catalog: Catalog = EMPTY_CATALOG
-    blueprint: Blueprint = EMPTY
-    budgets: tuple[Budget, ...] = ()
-    draining: tuple[str, ...] = ()
-    catalog_known: bool = True
-    traffic: tuple[DeploymentTraffic, ...] = ()
-    power: tuple[PowerReading, ...] = ()
-    speeds: tuple[Speed, ...] = ()
-    foreseen: tuple[tuple[str, Demand], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Swap:
-    """When a deployment's variant or partition was last changed, for which generation of the wish."""
-
-    deployment_id: str
-    generation: int
-    at_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What the orchestrator remembers.
-
-    Attributes:
-        learnt: from traffic, speed and power; empty with a policy that does not adapt.
-        blueprint: in force at the last look.
-        planned: the situation that was planned last; `acted` the last one whose plan was not put off.
-        deferred_s: when a plan that only saves may be made, because devices it would change are cool again.
-        asked: whether the last plan was asked for by people, nodes or faults; what is, starts no cool-down.
-        touches: when devices were changed last without being asked for.
-        layouts: those that boards would not take.
-    """
-
-    started_s: float
-    patience: Patience = field(default_factory=Patience)
-    policy: Policy = ENERGY
-    nodes: tuple[tuple[str, NodeState], ...] = ()
-    rollout: RolloutMemory = field(default_factory=RolloutMemory)
-    quarantined: tuple[Quarantine, ...] = ()
-    swaps: tuple[Swap, ...] = ()
-    blueprint: Blueprint = EMPTY
-    planned: Situation | None = None
-    acted: Situation | None = None
-    explanations: tuple[Explanation, ...] = ()
-    learnt: Memory = field(default_factory=Memory)
-    deferred_s: float | None = None
-    asked: bool = True
-    touches: tuple[Touch, ...] = ()
-    layouts: LayoutMemory = field(default_factory=LayoutMemory)
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """A checked plan to be committed by compare-and-set. Its blueprint is the parent when only reports changed."""
-
-    plan: Plan
-    parent: Blueprint
-    trigger: str
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A plan that the independent check refused; a fault of ours, never committed."""
-
-    findings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Push:
-    """Whole targets of all nodes, from this generation."""
-
-    generation: int
-    targets: tuple[Target, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """The whole routing table.
-
-    Attributes:
-        routes: ready replicas by deployment id.
-        weights: share of requests for its size that a replica is given, where that is not 1, by replica id.
-        limits: sequences together that a replica is given, where that is less than its batch limit, by replica id.
-        asleep: deployments that run nothing until a request comes; gateways hold requests for them.
-        fills: how far each replica is filled before the next one works, by replica id.
-    """
-
-    routes: tuple[tuple[str, tuple[Replica, ...]], ...]
-    weights: tuple[tuple[str, float], ...] = ()
-    limits: tuple[tuple[str, int], ...] = ()
-    asleep: tuple[str, ...] = ()
-    fills: tuple[tuple[str, Fill], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something learnt, in words with figures; for the log. Nothing follows from it but what other effects say."""
-
-    words: str
-
-
-Effect = Commit | Broken | Push | Publish | Note
 
 
 def step(state: State, seen: Observation, now_s: float, known: Known | None = None) -> tuple[State, tuple[Effect, ...]]:
@@ -206,6 +75,8 @@ def _plan(
     if findings:
         return replace(state, planned=situation, deferred_s=None), [Broken(findings)]
     notes = _lessened(situation, planned)
+    if plan.timed_out:
+        notes.append(Note(f"the clock ended the search for a plan, {plan.gap:.2%} from the bound; a replay may differ"))
     if state.policy.adaptive and not is_urgent(state.acted, situation):
         places = changed_places(seen.blueprint, plan.blueprint)
         cool_s = cool_at_s(state.touches, places, now_s)

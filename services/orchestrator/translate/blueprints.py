@@ -55,6 +55,7 @@ def target_message(target: Target, generation: int, fencing: int, step: int) -> 
         replicas=[_spec(replica, intent) for replica, intent in target.replicas],
         partitions=[partition_message(partition) for partition in target.partitions],
         power_settings={device_id: power_message(setting) for device_id, setting in target.power_settings},
+        asleep=target.asleep,
     )
 
 

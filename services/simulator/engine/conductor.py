@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from services.node_agent.core.target import ReplicaSpec
 from services.node_agent.core.target import Target as AgentTarget
+from services.orchestrator.core.effects import Broken, Commit, Publish, Push
 from services.orchestrator.core.facts.blueprint import EMPTY, Blueprint, Replica
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.policy import Policy
@@ -15,7 +16,8 @@ from services.orchestrator.core.facts.traffic import DeploymentTraffic
 from services.orchestrator.core.facts.wish import Demand, Deployment
 from services.orchestrator.core.planning.report import differences
 from services.orchestrator.core.rollout.rollout import Intent, Target
-from services.orchestrator.core.step import Broken, Commit, NodeSight, Observation, Publish, Push, State, step
+from services.orchestrator.core.state import NodeSight, Observation, State
+from services.orchestrator.core.step import step
 from services.simulator.engine.node import SimNode
 from tradewind.domain.manifest import FileRef
 

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from services.gateway.core.choice import LEAST_WEIGHT
 from services.node_agent.core.target import Target as AgentTarget
+from services.orchestrator.core.effects import Publish
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.fleet import Node
 from services.orchestrator.core.facts.policy import Policy
 from services.orchestrator.core.facts.wish import Demand, Deployment
 from services.orchestrator.core.rollout.fills import EVENLY
-from services.orchestrator.core.step import Publish
 from services.simulator.checks import Checks
 from services.simulator.devices.boards import Board
 from services.simulator.engine.conductor import Conductor, Sight

@@ -103,7 +103,7 @@ def _row(node: orchestrator_pb2.Node, device: node_pb2.Device) -> list[Cell]:
         report.node_id,
         _state(node),
         device.device_id or "–",
-        f"{reading.utilization:.0%}",
+        "asleep" if device.asleep else f"{reading.utilization:.0%}",
         show_mw(reading.power_mw) if reading.power_mw else "–",
         f"{show_bytes(reading.memory_used_bytes)} of {show_bytes(device.memory_bytes)}",
         words.age(node.last_seen_time, time.time()),

@@ -154,8 +154,8 @@ class Device:
 
     @property
     def can_sleep(self) -> bool:
-        """Whether it draws less when nothing is on it."""
-        return self.least_power_mw < self.idle_power_mw
+        """Whether it may be put to sleep; how much that saves is known once it slept."""
+        return self.sleep_power_mw is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,9 +84,10 @@ def _limit(program: Program, parcels: list[Parcel], budget: Budget, rules: Rules
         if budget.scope != "site" and budget.scope not in like.budgets:
             continue
         awake = bool(like.content) or not rules.consolidation
-        limit -= (like.idle_power_mw if awake else like.least_power_mw) * parcel.group.size
+        devices = [spot.device for spot in parcel.group.spots]
+        limit -= sum(device.idle_power_mw if awake else device.least_power_mw for device in devices)
         if not awake:
-            opened = like.idle_power_mw - like.least_power_mw
+            opened = max(device.idle_power_mw - device.least_power_mw for device in devices)
             terms += [(column, opened / MW_PER_UNIT) for column in parcel.opened.values()]
         terms += [(column, item.option.shown.active_mw / MW_PER_UNIT) for item, column in parcel.placed.items()]
     if terms:

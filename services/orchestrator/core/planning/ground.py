@@ -6,8 +6,9 @@ nodes. Built once for each plan. Decides nothing.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.facts.blueprint import Replica
@@ -19,6 +20,7 @@ from services.orchestrator.core.planning.boards import Board, Boards
 # Failure domains told apart; with more of them, several count as one, which spreads wider than asked and never less.
 MOST_DOMAINS: Final = 32
 NODE_LABEL: Final = "node"
+_TENTH: Final = math.log(1.1)
 # States in which a leaving replica can be taken back, or still answers for its deployment.
 _ALIVE: Final = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.DRAINED)
 
@@ -47,7 +49,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """What devices of one group share. `labels` are those that some wish looks at."""
+    """What devices of one group share; power is that of one of them. `labels` are those that some wish looks at."""
 
     device_class: str
     kind: DeviceKind
@@ -182,7 +184,7 @@ def _groups(
     labels = _Labels(situation)
     scopes = {budget.scope for budget in situation.budgets}
     kinds: list[Board] = []
-    found: dict[Likeness, list[Spot]] = {}
+    found: dict[Likeness, tuple[Likeness, list[Spot]]] = {}
     for node in sorted(situation.nodes, key=lambda n: n.node_id):
         if not node.keeps_work:
             continue
@@ -192,11 +194,19 @@ def _groups(
             if board is not None and board not in kinds:
                 kinds.append(board)
             likeness = _likeness(node, device, board, here, labels, scopes, kinds)
-            found.setdefault(likeness, []).append(Spot(node, device, tuple(replica for _, replica in here)))
+            if likeness not in found:
+                idle_mw, least_mw = device.idle_power_mw, device.least_power_mw
+                found[likeness] = (replace(likeness, idle_power_mw=idle_mw, least_power_mw=least_mw), [])
+            found[likeness][1].append(Spot(node, device, tuple(replica for _, replica in here)))
     return tuple(
         Group(number, likeness, kinds[likeness.board] if likeness.board >= 0 else None, tuple(spots))
-        for number, (likeness, spots) in enumerate(found.items())
+        for number, (likeness, spots) in enumerate(found.values())
     )
+
+
+def step_of(power_mw: float) -> float:
+    """Power in steps of a tenth, as devices are told apart: no two boards draw the same to the milliwatt."""
+    return float(round(math.log(power_mw) / _TENTH)) if power_mw > 0.0 else -1.0
 
 
 def _likeness(
@@ -216,8 +226,8 @@ def _likeness(
         kind=device.kind,
         memory_bytes=device.memory_bytes,
         cores=len(device.cpu_ids),
-        idle_power_mw=device.idle_power_mw,
-        least_power_mw=device.least_power_mw,
+        idle_power_mw=step_of(device.idle_power_mw),
+        least_power_mw=step_of(device.least_power_mw),
         wake_s=device.wake_s,
         price_per_hour=device.price_per_hour,
         power_settings=device.power_settings,

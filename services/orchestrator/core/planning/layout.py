@@ -9,10 +9,10 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from services.orchestrator.core.facts.blueprint import NodeLayout, Replica
-from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Partition
+from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Partition, PowerSetting
 from services.orchestrator.core.planning.choice import Mix, Share
 from services.orchestrator.core.planning.lot import Lot
-from services.orchestrator.core.planning.parcel import Opening, Rules
+from services.orchestrator.core.planning.parcel import Rules
 from services.orchestrator.core.planning.scores import Item
 
 
@@ -114,8 +114,12 @@ def _fill(share: Share, lots: list[Lot], rules: Rules) -> set[str]:
                 left[found] -= 1
     missing: set[str] = set()
     turn = 0
+    ways = defaultdict[tuple[PowerSetting, str], list[Lot]](list)
+    for lot in lots:
+        if lot.opening is not None:
+            ways[lot.opening.power, lot.opening.trust].append(lot)
     for item in sorted((i for i, count in left.items() if count), key=lambda i: _hardest(i, rules)):
-        fitting = [lot for lot in lots if lot.opening is not None and _suits(lot.opening, item, rules)]
+        fitting = ways[item.power, rules.trust.get(item.deployment_id, "")]
         placed, turn = _deal(fitting, item, left[item], turn, mover=item.deployment_id in rules.movers)
         if placed < left[item]:
             missing.add(item.deployment_id)
@@ -125,21 +129,19 @@ def _fill(share: Share, lots: list[Lot], rules: Rules) -> set[str]:
 def _deal(lots: list[Lot], item: Item, count: int, turn: int, *, mover: bool) -> tuple[int, int]:
     """Deals replicas out, a device each, first to those without one of their deployment; how many, and whose turn."""
     numbers = [(turn + step) % len(lots) for step in range(len(lots))]
-    own = [number for number in numbers if lots[number].serves(item.deployment_id)]
+    own = [number for number in numbers if item.deployment_id in lots[number].served]
     queue = [number for number in numbers if number not in set(own)] if own else numbers
     placed, waiting = 0, own
     while (queue or waiting) and placed < count:
         left = []
         for number in queue:
-            if placed < count and lots[number].place(item, mover=mover):
+            if placed == count:
+                break
+            if lots[number].place(item, mover=mover):
                 placed, turn = placed + 1, number + 1
                 left.append(number)
         queue, waiting = left + waiting, []
     return placed, turn
-
-
-def _suits(opening: Opening, item: Item, rules: Rules) -> bool:
-    return opening.power == item.power and opening.trust == rules.trust.get(item.deployment_id, "")
 
 
 def _hardest(item: Item, rules: Rules) -> tuple[object, ...]:

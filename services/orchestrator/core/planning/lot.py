@@ -19,7 +19,12 @@ from services.orchestrator.core.planning.scores import Item
 
 @dataclass(slots=True)
 class Lot:
-    """A device with its opening; `slots` are partitions left by kind, None when only cores count."""
+    """A device with its opening.
+
+    Attributes:
+        slots: partitions left by kind, None when only cores count.
+        served: deployments of which replicas stand here when all is done.
+    """
 
     group: Group
     spot: Spot
@@ -31,6 +36,7 @@ class Lot:
     fresh: Counter[str] = field(default_factory=Counter)
     kept: list[Replica] = field(default_factory=list)
     new: list[tuple[Item, tuple[int, ...]]] = field(default_factory=list)
+    served: set[str] = field(default_factory=set)
 
     def open(self, opening: Opening) -> None:
         """Sets how it is cut and powered; done before anything is kept or placed."""
@@ -56,6 +62,7 @@ class Lot:
         self.claimed |= units
         self.held[replica.deployment_id] -= units
         self.kept.append(replica)
+        self.served.add(replica.deployment_id)
         if self.slots is not None:
             self.slots[replica.partition.kind] -= 1
         return True
@@ -73,6 +80,7 @@ class Lot:
         self.claimed.update(units)
         self.memory_bytes += item.memory_bytes
         self.new.append((item, units))
+        self.served.add(item.deployment_id)
         if self.slots is not None:
             self.slots[item.kind] -= 1
         return True
@@ -83,12 +91,6 @@ class Lot:
             return set(replica.partition.cpu_ids)
         mask = self.group.board.mask_of(self.spot.device.device_id, (replica.partition.partition_id,))
         return {index for index in range(mask.bit_length()) if mask >> index & 1}
-
-    def serves(self, deployment_id: str) -> int:
-        """Replicas of a deployment that stand here when all is done."""
-        return sum(r.deployment_id == deployment_id for r in self.kept) + sum(
-            item.deployment_id == deployment_id for item, _ in self.new
-        )
 
     def layout(self) -> int | None:
         """The mask of a board's slices: everything occupied or new, and what stands and does no harm."""

@@ -14,11 +14,12 @@ from typing import Final
 
 import numpy
 
+from services.orchestrator.core.facts.loads import Sheaf
 from services.orchestrator.core.facts.wish import Demand, Deployment, LatencyLimit, Slo
 from services.orchestrator.core.planning.capacity import broken_limits, capacities_per_s, percentiles_ms
 from services.orchestrator.core.planning.figures import figures_of
 from services.orchestrator.core.planning.points import Point
-from services.orchestrator.core.planning.stations import Stations, station_of
+from services.orchestrator.core.planning.stations import Stations, stations_of
 from services.orchestrator.core.planning.weigh import (
     SINGLE_AVAILABILITY,
     Option,
@@ -53,58 +54,99 @@ class Nearest:
 
 
 def nearest(
-    deployment: Deployment, points: tuple[Point, ...], fits: Callable[[Deployment, Option], bool], tries: int = TRIES
+    deployment: Deployment,
+    points: tuple[Point, ...],
+    sheaves: tuple[Sheaf, ...],
+    fits: Callable[[Deployment, Option], bool],
+    tries: int = TRIES,
 ) -> Nearest | None:
     """The nearest feasible wish; None when there is no point at all, or none has room.
 
     Args:
         points: what the deployment could use.
+        sheaves: in which all profiles of the points are.
         fits: whether an option has room beside everything else.
         tries: how many relaxed wishes are tried.
     """
-    relaxed = [r for point in points for count in _counts(deployment, point) if (r := _relax(deployment, point, count))]
-    for stretch, binding, slo, point in sorted(relaxed, key=lambda r: (r[0], r[3].variant.name, r[1]))[:tries]:
+    if not points:
+        return None
+    batches = [point.batch_limit for point in points]
+    stations = stations_of([point.profile for point in points], batches, deployment.demand, sheaves)
+    for stretch, binding, slo, point in _relaxed(deployment, points, stations)[:tries]:
         wish = replace(deployment, slo=slo)
         option = weigh(wish, point)
         if isinstance(option, Option) and not option.short and fits(wish, option):
             return Nearest(binding, slo, stretch, option)
-    return _nearest_demand(deployment, points, fits, tries)
+    return _nearest_demand(deployment, points, stations, fits, tries)
 
 
 _Relaxed = tuple[float, str, Slo, Point]
 
 
-def _relax(deployment: Deployment, point: Point, count: int) -> _Relaxed | None:
-    station = station_of(point.profile, deployment.demand, point.batch_limit)
-    each = deployment.demand.requests_per_s / count
-    if each > float(station.most_per_s[0]) or count < deployment.min_replicas:
-        return None
+def _relaxed(deployment: Deployment, points: tuple[Point, ...], stations: Stations) -> list[_Relaxed]:
+    """Each point with each number of replicas and the limits lifted to what it reaches, least stretched first."""
+    tried = [(row, count) for row, point in enumerate(points) for count in _counts(deployment, point)]
+    rows, counts = (numpy.array(column) for column in zip(*tried, strict=True))
+    each, limits = deployment.demand.requests_per_s / counts, deployment.slo.latency
+    able = numpy.flatnonzero((each <= stations.most_per_s[rows]) & (counts >= deployment.min_replicas))
+    if not able.size:
+        return []
+    some, each = stations.take(rows[able]), each[able]
+    broken = broken_limits(some, limits, each) >= 0
+    reached = percentiles_ms(some, [(limit.metric, limit.percentile) for limit in limits], each) if limits else ()
+    found = []
+    for number, place in enumerate(able.tolist()):
+        row, count = tried[place]
+        lifts = tuple(float(column[number]) for column in reached) if broken[number] else ()
+        if one := _relax(deployment, points[row], some.take(numpy.array([number])), count, lifts):
+            found.append(one)
+    return sorted(found, key=lambda one: (one[0], one[3].variant.name, one[1]))
+
+
+def _relax(
+    deployment: Deployment, point: Point, station: Stations, count: int, reached_ms: tuple[float, ...]
+) -> _Relaxed | None:
     stretches: list[tuple[float, str]] = []
     slo = _relax_quality(deployment.slo, point, stretches)
     if slo is None:
         return None
-    if broken_limits(station, slo.latency, numpy.array([each]))[0] >= 0:
-        slo = replace(slo, latency=tuple(_lift(limit, station, each, stretches) for limit in slo.latency))
+    if reached_ms:
+        lifted = zip(slo.latency, reached_ms, strict=True)
+        slo = replace(slo, latency=tuple(_lift(limit, reached, stretches) for limit, reached in lifted))
     wish = replace(deployment, slo=slo)
     if slo.availability is not None and replicas_wanted(replace(wish, demand=_silent(wish)), 1.0) > count:
         lowered = 1.0 - (1.0 - SINGLE_AVAILABILITY) ** count
         stretches.append((slo.availability - lowered, "AVAILABILITY"))
         slo = replace(slo, availability=lowered)
         wish = replace(wish, slo=slo)
-    capacity = float(capacities_per_s(station, slo.latency)[0])
-    if capacity <= 0.0 or (wanted := replicas_wanted(wish, capacity)) > most_replicas(wish, point):
-        return None
-    shown = figures_of(wish, (point,), station, numpy.array([float(wanted)]), numpy.array([capacity]))[0]
+    if slo.energy_per_token_mj is not None or slo.power_mw is not None:
+        capacity = float(capacities_per_s(station, slo.latency)[0])
+        if capacity <= 0.0 or (wanted := replicas_wanted(wish, capacity)) > most_replicas(wish, point):
+            return None
+        slo = _relax_power(wish, point, station, (wanted, capacity), stretches)
+    if not stretches:
+        # It meets everything alone: what binds is the room that others leave.
+        return (0.0, "CAPACITY", slo, point)
+    return (sum(s for s, _ in stretches), max(stretches)[1], slo, point)
+
+
+def _relax_power(
+    wish: Deployment,
+    point: Point,
+    station: Stations,
+    share: tuple[int, float],
+    stretches: list[tuple[float, str]],
+) -> Slo:
+    """Limits of energy and power lifted to what so many replicas of such a capacity draw."""
+    slo, (replicas, capacity) = wish.slo, share
+    shown = figures_of(wish, (point,), station, numpy.array([float(replicas)]), numpy.array([capacity]))[0]
     if slo.energy_per_token_mj is not None and shown.energy_per_token_mj > slo.energy_per_token_mj:
         stretches.append((math.log(shown.energy_per_token_mj / slo.energy_per_token_mj), "ENERGY_LIMIT"))
         slo = replace(slo, energy_per_token_mj=_up(shown.energy_per_token_mj))
     if slo.power_mw is not None and shown.power_mw > slo.power_mw:
         stretches.append((math.log(shown.power_mw / slo.power_mw), "POWER_LIMIT"))
         slo = replace(slo, power_mw=_up(shown.power_mw))
-    if not stretches:
-        # It meets everything alone: what binds is the room that others leave.
-        return (0.0, "CAPACITY", slo, point)
-    return (sum(s for s, _ in stretches), max(stretches)[1], slo, point)
+    return slo
 
 
 def _relax_quality(slo: Slo, point: Point, stretches: list[tuple[float, str]]) -> Slo | None:
@@ -123,22 +165,24 @@ def _relax_quality(slo: Slo, point: Point, stretches: list[tuple[float, str]]) -
     return slo
 
 
-def _lift(limit: LatencyLimit, station: Stations, each: float, stretches: list[tuple[float, str]]) -> LatencyLimit:
-    reached = float(percentiles_ms(station, [(limit.metric, limit.percentile)], numpy.array([each]))[0][0])
-    if reached <= limit.limit_ms:
+def _lift(limit: LatencyLimit, reached_ms: float, stretches: list[tuple[float, str]]) -> LatencyLimit:
+    if reached_ms <= limit.limit_ms:
         return limit
-    stretches.append((math.log(reached / limit.limit_ms), f"{limit.metric}_LIMIT"))
-    return replace(limit, limit_ms=_up(reached))
+    stretches.append((math.log(reached_ms / limit.limit_ms), f"{limit.metric}_LIMIT"))
+    return replace(limit, limit_ms=_up(reached_ms))
 
 
 def _nearest_demand(
-    deployment: Deployment, points: tuple[Point, ...], fits: Callable[[Deployment, Option], bool], tries: int
+    deployment: Deployment,
+    points: tuple[Point, ...],
+    stations: Stations,
+    fits: Callable[[Deployment, Option], bool],
+    tries: int,
 ) -> Nearest | None:
     """The greatest demand that fits with the SLO as it is, or any demand at all that shows what binds."""
     offers: list[tuple[float, Point]] = []
-    for point in points:
-        station = station_of(point.profile, deployment.demand, point.batch_limit)
-        capacity = float(capacities_per_s(station, deployment.slo.latency)[0])
+    capacities = capacities_per_s(stations, deployment.slo.latency).tolist()
+    for point, capacity in zip(points, capacities, strict=True):
         for count in _counts(deployment, point) if capacity > 0.0 else ():
             rate = _down(min(capacity * count, deployment.demand.requests_per_s))
             if rate > 0.0:

@@ -17,7 +17,7 @@ from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.variant import Variant
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.boards import Board, Boards
-from services.orchestrator.core.planning.ground import Ground, Group
+from services.orchestrator.core.planning.ground import Ground, Group, step_of
 
 if TYPE_CHECKING:
     from services.orchestrator.core.planning.points import Point, Setting
@@ -182,7 +182,7 @@ def _shapes(groups: tuple[Group, ...]) -> dict[str, tuple[Shape, ...]]:
     merged: dict[_Alike, list[Group]] = defaultdict(list)
     for group in groups:
         like = group.likeness
-        power = (like.idle_power_mw, like.power_settings)
+        power = (step_of(like.idle_power_mw), like.power_settings)
         merged[like.device_class, like.memory_bytes, like.cores, *power, like.board, like.labels].append(group)
     shapes: dict[str, list[Shape]] = defaultdict(list)
     for (device_class, *_), alike in merged.items():
@@ -193,6 +193,7 @@ def _shapes(groups: tuple[Group, ...]) -> dict[str, tuple[Shape, ...]]:
 
 
 def _bare(alike: list[Group]) -> Device:
-    """One of the devices as if it had just been switched on, the same one whatever runs."""
-    first = min((group.device for group in alike), key=lambda device: device.device_id)
-    return replace(first, partitions=(), setting=DEFAULT_POWER, asleep=False)
+    """One of the devices as if it had just been switched on, the same one whatever runs: what idles at most."""
+    devices = (spot.device for group in alike for spot in group.spots)
+    first = min(devices, key=lambda device: (-device.idle_power_mw, device.device_id))
+    return replace(first, partitions=(), setting=DEFAULT_POWER, asleep=False, sleep_power_mw=None)

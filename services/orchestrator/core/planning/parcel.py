@@ -202,6 +202,17 @@ def _keep(program: Program, parcel: Parcel, offered: list[Item], rules: Rules) -
         for key, items in by_base.items():
             new = [(parcel.placed[item], 1.0) for item in items]
             program.row([*new, *((column, -1.0) for column, _ in columns.get(key, []))], most=0.0)
+            _stay(program, parcel, items, rules)
+
+
+def _stay(program: Program, parcel: Parcel, items: list[Item], rules: Rules) -> None:
+    """Rows of a group where nothing starts: what counts as an item at a power setting stands on devices set so."""
+    base = (items[0].deployment_id, items[0].base)
+    here = sum((t.deployment_id, t.base) == base and t.keepable for t in parcel.group.likeness.content)
+    for item in items:
+        way = (item.power, rules.trust.get(item.deployment_id, ""))
+        opened = [(column, -float(here)) for o, column in parcel.opened.items() if (o.power, o.trust) == way]
+        program.row([(parcel.placed[item], 1.0), *opened], most=0.0)
 
 
 def _fill(program: Program, parcel: Parcel, rules: Rules) -> None:

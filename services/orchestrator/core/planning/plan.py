@@ -34,11 +34,13 @@ class Plan:
 
     Attributes:
         gap: how far the plan's cost may be from the least, as a share.
+        timed_out: the solver's safety net ended the search: made again, the plan may be another one.
     """
 
     blueprint: Blueprint
     explanations: tuple[Explanation, ...]
     gap: float = 0.0
+    timed_out: bool = False
 
     def explanation_of(self, deployment_id: str) -> Explanation:
         """The report on one deployment."""
@@ -72,7 +74,7 @@ def make_plan(situation: Situation, known: Known | None = None) -> Plan:
     accepted = desk.accept(tuple(w.wanted for w in weighed))
     blueprint = blueprint_of_layout(situation, ground, accepted)
     drafts = [_explain(situation, desk, known, w, weighed, accepted, blueprint) for w in weighed]
-    return Plan(blueprint, write_all(drafts), accepted.mix.gap)
+    return Plan(blueprint, write_all(drafts), accepted.mix.gap, accepted.mix.timed_out)
 
 
 def _desk(situation: Situation, ground: Ground) -> Desk:
@@ -114,6 +116,7 @@ def _explain(
             accepted.mix.of(deployment.deployment_id),
             settled=deployment.deployment_id in situation.settled,
             gap=accepted.mix.gap,
+            timed_out=accepted.mix.timed_out,
         )
         return explain_chosen(deployment, verdict, mine.options, mine.refused, blueprint, mine.sheaves)
     others = tuple(w.wanted for w in weighed if w.deployment.deployment_id in accepted.deployments)
@@ -124,7 +127,7 @@ def _explain(
 
     over_budget = bool(situation.budgets and mine.options) and fits(deployment, mine.options, budgets=False)
     tries = TRIES if desk.is_small else TRIES_OF_MANY
-    near = nearest(deployment, mine.points, lambda wish, option: fits(wish, (option,)), tries)
+    near = nearest(deployment, mine.points, mine.sheaves, lambda wish, option: fits(wish, (option,)), tries)
     hardware = () if over_budget else hardware_that_would_do(situation, deployment, others, known, along=desk.is_small)
     draft = explain_infeasible(deployment, mine.options, mine.refused, near, mine.sheaves, over_budget=over_budget)
     return replace(

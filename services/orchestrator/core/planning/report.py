@@ -37,6 +37,7 @@ class Verdict:
     chosen: tuple[tuple[Item, int], ...]
     settled: bool
     gap: float
+    timed_out: bool
 
 
 def explain_chosen(
@@ -59,6 +60,8 @@ def explain_chosen(
     short = [_line(o.point, Refusal.CAPACITY, partial(_crowded, o, Refusal.CAPACITY)) for o in others if o.short]
     held = " It was swapped lately and is kept for now." if verdict.settled else ""
     apart = f" The plan is within {verdict.gap:.2%} of the least cost." if verdict.gap > _SHOWN_GAP else ""
+    if verdict.timed_out:
+        apart += " The search was ended by the clock: made again, the plan may be another one."
     placed = as_placed(deployment, verdict.chosen, sheaves)
     lines = grouped([*dearer, *short, *(_refusal(r) for r in refused)])
     refusals = [*(line.refusal for line in short), *(r.refusal for r in refused)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from services.simulator.engine.meter import Energy, Sample
+from services.simulator.engine.meter import Sample
 from services.simulator.engine.request import Request
+from services.simulator.engine.spent import Energy
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,6 @@ class Outcome:
     digest: str
     samples: tuple[Sample, ...] = ()
     journal: tuple[dict[str, Any], ...] = ()
-    energy_by_device_j: dict[str, float] = field(default_factory=dict)
 
     @property
     def energy_per_token_mj(self) -> float:

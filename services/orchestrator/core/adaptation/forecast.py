@@ -27,6 +27,7 @@ LEAD_S: Final = 120.0
 BURST_Z: Final = 2.5
 # Standard deviations of the fast mean that are noise; what is beyond them is a rise.
 RISE_Z: Final = 1.5
+CREST_RANK = 0
 # The rhythm of yesterday moves today's level by this factor at most, so that a holiday does no harm.
 MOST_SEASON: Final = 2.0
 # A trend is not followed beyond doubling.
@@ -62,7 +63,11 @@ def forecast(history: History, now_s: float) -> Forecast:
     season = _season(history, now_s)
     rise = _rise(fast, slow)
     level = (slow + rise) * season + min(rise, MOST_TREND * slow)
-    burst = max(level + BURST_Z * excess_per_s, history.peaks.mean)
+    burst = (
+        max(level, history.crests.high(CREST_RANK) * season)
+        if CREST_RANK >= 0
+        else max(level + BURST_Z * excess_per_s, history.peaks.mean)
+    )
     return Forecast(
         mean_per_s=max(slow * season, 0.0),
         upper_per_s=burst if history.age_s > 0.0 else 0.0,

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from services.orchestrator.core.adaptation.crests import NO_CRESTS, Crests
 from services.orchestrator.core.adaptation.fading import NOTHING, Faded
 from services.orchestrator.core.facts.traffic import Window, p95_of
 
@@ -120,6 +121,7 @@ class History:
     slow: Faded = NOTHING
     spread: Faded = NOTHING
     peaks: Faded = NOTHING
+    crests: Crests = NO_CRESTS
     prompts: Lengths = NO_LENGTHS
     outputs: Lengths = NO_LENGTHS
     season: Season = NO_SEASON
@@ -161,6 +163,7 @@ def _after(history: History, window: Window) -> History:
         slow=slow,
         spread=history.spread.after((window.arrivals - middle.mean * length_s) ** 2, length_s, BURST_S),
         peaks=history.peaks.plus(rate, float(window.arrivals), keep),
+        crests=history.crests.after(window, history.prompts.mean),
         prompts=history.prompts.after(window.prompt_tokens, window.prompt_squares, window.arrivals, length_s),
         outputs=history.outputs.after(window.output_tokens, window.output_squares, window.finished, length_s),
         season=history.season.after(window.start_s, window.arrivals, length_s),

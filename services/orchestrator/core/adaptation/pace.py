@@ -12,7 +12,7 @@ from services.orchestrator.core.facts.situation import Situation
 
 # Dwell of a device between two changes for savings, as in arXiv 2508.20274: the order of time that a load holds, and
 # far above the minute that a change itself takes.
-DEVICE_COOL_DOWN_S: Final = 600.0
+DEVICE_COOL_DOWN_S: Final = 300.0
 
 Place = tuple[str, str]
 

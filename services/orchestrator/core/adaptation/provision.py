@@ -26,13 +26,13 @@ WARM_UP_S: Final = 30.0
 # A stated demand is believed for so long after traffic is first seen.
 STATED_S: Final = 600.0
 # Provisioned above the forecast, so that small rises need no plan.
-HEADROOM: Final = 0.10
+HEADROOM: Final = 0.0
 # A forecast above the provision by more than this share of it is a rise.
 RAISE_SHARE: Final = 0.02
 # One below by more than this share is a fall: less would not free a replica of most deployments.
 LOWER_SHARE: Final = 0.20
 # A fall must last so long: half the cool-down of a device, and longer than the pauses of on/off traffic.
-LOWER_AFTER_S: Final = 300.0
+LOWER_AFTER_S: Final = 150.0
 # It goes to this share of the provision at most: a calm says little of the next burst, and a rise after it is late.
 LOWER_LEAST: Final = 0.75
 # Two rises are this far apart at least, unless there is an alarm: a plan and its loading take about as long.

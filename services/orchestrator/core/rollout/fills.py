@@ -7,12 +7,12 @@ to the next. The order is that of energy per token. In danger less is let wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from services.orchestrator.core.facts.blueprint import Blueprint, Replica
+from services.orchestrator.core.facts.blueprint import Replica
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, PowerSetting
 from services.orchestrator.core.facts.loads import figures_at, longest_prompt, most_concurrency
@@ -52,16 +52,16 @@ def fills_of(
     routes: Iterable[tuple[str, tuple[Replica, ...]]],
     wishes: Iterable[Deployment],
     catalog: Catalog,
-    blueprint: Blueprint,
+    powers: Mapping[tuple[str, str], PowerSetting],
     careful: frozenset[str] = frozenset(),
 ) -> tuple[tuple[str, Fill], ...]:
     """Fills by replica id; a deployment with one replica, or with one that was never profiled, has none.
 
     Args:
+        powers: settings of devices that have another than their default, by (node id, device id).
         careful: deployments in danger.
     """
     by_id = {w.deployment_id: w for w in wishes}
-    powers = {(n.node_id, device): power for n in blueprint.layouts for device, power in n.power_settings}
     found: list[tuple[str, Fill]] = []
     for name, routed in routes:
         if name in by_id and len(routed) > 1:
@@ -84,7 +84,7 @@ def _filled(
     wish: Deployment,
     routed: tuple[Replica, ...],
     profiles: dict[Key, Profile],
-    powers: dict[tuple[str, str], PowerSetting],
+    powers: Mapping[tuple[str, str], PowerSetting],
     share: float,
 ) -> list[tuple[str, Fill]]:
     most: dict[str, tuple[int, int, float]] = {}

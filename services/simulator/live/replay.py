@@ -110,7 +110,7 @@ def replay(
     requests = tuple(Request(a.number, a.sent_s, a.prompt_tokens, max(a.output_tokens, 1)) for a in sent)
     for request in requests:
         _until(engines, request.arrival_s)
-        engine = router.choose()
+        engine = router.choose(request.prompt_tokens)
         assert engine is not None
         engine.submit(request, request.arrival_s)
     _until(engines, float("inf"))

@@ -1,7 +1,7 @@
 """The busiest ten seconds of each of the last minutes: what capacity must meet, whatever the distribution. Pure.
 
 A queue of ten seconds is beyond most limits on TTFT, one of a single window is not. Rates are of work: a window whose
-prompts are longer than usual counts as so many more requests.
+prompts are longer than usual counts as more requests: half of a request's work is taken to be its prompt.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from services.orchestrator.core.facts.traffic import Window
+from services.orchestrator.core.facts.traffic import WINDOW_S, Window
 
+# A crest is the mean of two windows.
+CREST_LENGTH_S: Final = 2.0 * WINDOW_S
 # One crest is kept for each minute, so that one crowded minute is one crest, however long its crowd stayed.
 CREST_S: Final = 60.0
-# A quarter of an hour: several of the pauses between bursts, and far more than a board takes to come back.
-CRESTS: Final = 15
+# Twenty minutes: several of the pauses between bursts, and far more than a board takes to come back.
+CRESTS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Crests:
         """With one window more."""
         work = float(window.arrivals)
         if usual_prompt_tokens > 0.0:
-            work = max(work, window.prompt_tokens / usual_prompt_tokens)
+            work = max(work, (work + window.prompt_tokens / usual_prompt_tokens) / 2.0)
         rate = work / window.length_s
         both = (rate + self.before) / 2.0
         if not self.rates or window.start_s >= self.since_s + CREST_S:
@@ -47,10 +49,10 @@ class Crests:
         """The higher of the last two minutes' crests; 0 when nothing was seen."""
         return max(self.rates[-2:], default=0.0)
 
-    def high(self, rank: int) -> float:
-        """The highest crest but `rank`; 0 when nothing was seen."""
-        ordered = sorted(self.rates, reverse=True)
-        return ordered[min(rank, len(ordered) - 1)] if ordered else 0.0
+    @property
+    def high(self) -> float:
+        """The highest crest; 0 when nothing was seen."""
+        return max(self.rates, default=0.0)
 
 
 NO_CRESTS: Final = Crests()

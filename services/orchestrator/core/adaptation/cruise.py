@@ -83,7 +83,7 @@ def _chosen(
 ) -> dict[Place, PowerSetting]:
     """The slowest gear of each board, then one step faster for one after the other until the load is met."""
     at = dict.fromkeys(free, 0)
-    wanted = max(history.crests.lately, BURST_SHARE * history.crests.high(0)) / CRUISE_SHARE
+    wanted = max(history.crests.lately, BURST_SHARE * history.crests.high) / CRUISE_SHARE
     fixed = sum(g[-1].rate_per_s for p, g in all_gears.items() if p not in free and g)
     places = sum(g[0].places for g in all_gears.values() if g)
     if seen.at_work > SURGE_SHARE * places:

@@ -109,7 +109,7 @@ class History:
         since_s: when the first window began; `seen_to_s` when the newest ended.
         fast, middle, slow: requests a second.
         spread: squared deviation of a window's arrivals from the middle mean, in requests².
-        peaks: rate of busy windows: a mean over requests, not over time, of the rate that each met.
+        crests: the busiest ten seconds of each of the last minutes.
         ttft_missed, tpot_missed: share of judged requests beyond their limit; the weights are numbers of requests.
         idle_since_s: end of the last window in which anything was asked or at work.
     """
@@ -120,7 +120,6 @@ class History:
     middle: Faded = NOTHING
     slow: Faded = NOTHING
     spread: Faded = NOTHING
-    peaks: Faded = NOTHING
     crests: Crests = NO_CRESTS
     prompts: Lengths = NO_LENGTHS
     outputs: Lengths = NO_LENGTHS
@@ -154,7 +153,6 @@ def _after(history: History, window: Window) -> History:
     length_s, rate = window.length_s, window.arrivals / window.length_s
     slow, middle = history.slow.after(rate, length_s, SLOW_S), history.middle.after(rate, length_s, MIDDLE_S)
     busy = window.arrivals > 0 or window.queued > 0 or window.at_work > 0
-    keep = math.exp(-length_s / BURST_S)
     return History(
         since_s=window.start_s if first else history.since_s,
         seen_to_s=window.end_s,
@@ -162,7 +160,6 @@ def _after(history: History, window: Window) -> History:
         middle=middle,
         slow=slow,
         spread=history.spread.after((window.arrivals - middle.mean * length_s) ** 2, length_s, BURST_S),
-        peaks=history.peaks.plus(rate, float(window.arrivals), keep),
         crests=history.crests.after(window, history.prompts.mean),
         prompts=history.prompts.after(window.prompt_tokens, window.prompt_squares, window.arrivals, length_s),
         outputs=history.outputs.after(window.output_tokens, window.output_squares, window.finished, length_s),

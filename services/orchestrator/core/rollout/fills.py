@@ -118,7 +118,11 @@ def _most(profile: Profile, wish: Deployment, batch_limit: int, share: float) ->
     if not sequences:
         return 0, 0, 0.0
     limit_ms = min((x.limit_ms for x in slo.latency if x.metric is Metric.TTFT), default=0.0)
-    # What a prompt takes while as many decode; some wait for others is in it, which errs on the safe side.
-    prompt_ms = figures_at(profile, demand.prompt_tokens, sequences).ttft.p50_ms
-    prompts = share * limit_ms / max(prompt_ms, 1e-3) if limit_ms else WAITING_WITHOUT_LIMIT
-    return sequences, max(int(prompts * demand.prompt_tokens), 1), energy_mj
+    if not limit_ms:
+        return sequences, max(WAITING_WITHOUT_LIMIT * demand.prompt_tokens, 1), energy_mj
+    # What a prompt takes while as many decode, a mean one or a long one, of which a token takes longer; some wait for
+    # others is in it, which errs on the safe side.
+    reach = int(longest_prompt(profile, sequences))
+    lengths = {demand.prompt_tokens, min(max(demand.prompt_tokens_p95, demand.prompt_tokens), reach)}
+    pace = min(n / max(figures_at(profile, n, sequences).ttft.p50_ms, 1e-3) for n in lengths if n > 0)
+    return sequences, max(int(share * limit_ms * pace), 1), energy_mj

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from services.orchestrator.core.adaptation.adapt import Memory, Sense, learn, planned_wishes, watch_swaps
-from services.orchestrator.core.adaptation.cruise import cruise
 from services.orchestrator.core.adaptation.pace import Touch, changed_places, cool_at_s, is_asked, is_urgent, touched
 from services.orchestrator.core.adaptation.provision import AS_WISHED
-from services.orchestrator.core.adaptation.relief import NO_RELIEF, Relief, relief_for
+from services.orchestrator.core.adaptation.relief import NO_RELIEF, relief_for
 from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.facts.blueprint import EMPTY, Blueprint, Replica
 from services.orchestrator.core.facts.catalog import EMPTY_CATALOG, Catalog, Quarantine
@@ -23,7 +22,7 @@ from services.orchestrator.core.facts.fleet import Budget, Node, NodeState, Repl
 from services.orchestrator.core.facts.policy import ENERGY, Policy
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.traffic import DeploymentTraffic, PowerReading, Speed
-from services.orchestrator.core.facts.wish import Demand, Deployment, Objective
+from services.orchestrator.core.facts.wish import Demand, Deployment
 from services.orchestrator.core.liveness import Patience, next_state
 from services.orchestrator.core.news import alike, verdicts
 from services.orchestrator.core.planning.offer import Known
@@ -187,25 +186,11 @@ def step(state: State, seen: Observation, now_s: float, known: Known | None = No
     if _is_due(state, seen, nodes, situation, now_s):
         state, proposed = _plan(state, seen, situation, now_s, known)
         effects += proposed
-    relief = _relief(state, seen) if state.policy.adaptive else NO_RELIEF
+    relief = relief_for(state.learnt.alarms, state.learnt.on_trial) if state.policy.adaptive else NO_RELIEF
     rollout = roll_out(seen.blueprint, nodes, state.rollout, now_s, relief)
     state = replace(state, rollout=rollout.memory)
     effects += [Push(seen.blueprint.generation, rollout.targets), _publish(state, seen, rollout)]
     return state, tuple(effects)
-
-
-def _relief(state: State, seen: Observation) -> Relief:
-    """What is done at once: for danger, and with clocks as the load of the moment lets them be."""
-    learnt, levers = state.learnt, state.policy.levers
-    relief = relief_for(learnt.alarms, learnt.on_trial)
-    # A budget was shared out among planned settings; without packing batches are not full, and slower saves nothing.
-    if not (levers.power and levers.packing) or seen.budgets or state.policy.objective is Objective.LATENCY:
-        return relief
-    wishes = planned_wishes(learnt, seen.deployments, state.policy, seen.foreseen)
-    traffic = {t.deployment_id: t for t in seen.traffic}
-    routes = tuple((w.deployment_id, seen.blueprint.of(w.deployment_id)) for w in wishes)
-    gears = cruise(wishes, routes, dict(learnt.histories), traffic, seen.catalog, seen.blueprint)
-    return replace(relief, gears=gears)
 
 
 def _is_due(state: State, seen: Observation, nodes: tuple[Node, ...], situation: Situation, now_s: float) -> bool:
@@ -285,8 +270,7 @@ def _publish(state: State, seen: Observation, rollout: Rollout) -> Publish:
     learnt, policy = state.learnt, state.policy
     wishes = planned_wishes(learnt, seen.deployments, policy, seen.foreseen)
     packed = rollout.routes if policy.levers.packing else ()
-    powers = {(t.node_id, device): power for t in rollout.targets for device, power in t.power_settings}
-    fills = fills_of(packed, wishes, seen.catalog, powers, learnt.alarmed)
+    fills = fills_of(packed, wishes, seen.catalog, seen.blueprint, learnt.alarmed)
     if not policy.adaptive:
         return Publish(rollout.routes, weights_of(rollout.routes, ()), fills=fills)
     return Publish(rollout.routes, weights_of(rollout.routes, seen.speeds), rollout.limits, learnt.asleep, fills)

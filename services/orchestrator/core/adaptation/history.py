@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from services.orchestrator.core.adaptation.crests import NO_CRESTS, Crests
 from services.orchestrator.core.adaptation.fading import NOTHING, Faded
 from services.orchestrator.core.facts.traffic import Window, p95_of
 
@@ -109,7 +108,7 @@ class History:
         since_s: when the first window began; `seen_to_s` when the newest ended.
         fast, middle, slow: requests a second.
         spread: squared deviation of a window's arrivals from the middle mean, in requests².
-        crests: the busiest ten seconds of each of the last minutes.
+        peaks: rate of busy windows: a mean over requests, not over time, of the rate that each met.
         ttft_missed, tpot_missed: share of judged requests beyond their limit; the weights are numbers of requests.
         idle_since_s: end of the last window in which anything was asked or at work.
     """
@@ -120,7 +119,7 @@ class History:
     middle: Faded = NOTHING
     slow: Faded = NOTHING
     spread: Faded = NOTHING
-    crests: Crests = NO_CRESTS
+    peaks: Faded = NOTHING
     prompts: Lengths = NO_LENGTHS
     outputs: Lengths = NO_LENGTHS
     season: Season = NO_SEASON
@@ -153,6 +152,7 @@ def _after(history: History, window: Window) -> History:
     length_s, rate = window.length_s, window.arrivals / window.length_s
     slow, middle = history.slow.after(rate, length_s, SLOW_S), history.middle.after(rate, length_s, MIDDLE_S)
     busy = window.arrivals > 0 or window.queued > 0 or window.at_work > 0
+    keep = math.exp(-length_s / BURST_S)
     return History(
         since_s=window.start_s if first else history.since_s,
         seen_to_s=window.end_s,
@@ -160,7 +160,7 @@ def _after(history: History, window: Window) -> History:
         middle=middle,
         slow=slow,
         spread=history.spread.after((window.arrivals - middle.mean * length_s) ** 2, length_s, BURST_S),
-        crests=history.crests.after(window, history.prompts.mean),
+        peaks=history.peaks.plus(rate, float(window.arrivals), keep),
         prompts=history.prompts.after(window.prompt_tokens, window.prompt_squares, window.arrivals, length_s),
         outputs=history.outputs.after(window.output_tokens, window.output_squares, window.finished, length_s),
         season=history.season.after(window.start_s, window.arrivals, length_s),

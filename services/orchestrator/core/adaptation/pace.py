@@ -10,9 +10,9 @@ from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.fleet import Device
 from services.orchestrator.core.facts.situation import Situation
 
-# Dwell of a device between two changes for savings. A board that slept and comes back costs what two minutes of idling
-# do; a dwell of more than twice that bounds the loss without keeping a fallen load's boards for ten minutes.
-DEVICE_COOL_DOWN_S: Final = 300.0
+# Dwell of a device between two changes for savings, as in arXiv 2508.20274: the order of time that a load holds, and
+# far above the minute that a change itself takes.
+DEVICE_COOL_DOWN_S: Final = 600.0
 
 Place = tuple[str, str]
 

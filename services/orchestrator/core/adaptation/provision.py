@@ -25,6 +25,8 @@ from services.orchestrator.core.facts.wish import Demand, Deployment, Metric, Sl
 WARM_UP_S: Final = 30.0
 # A stated demand is believed for so long after traffic is first seen.
 STATED_S: Final = 600.0
+# Provisioned above the forecast, so that small rises need no plan.
+HEADROOM: Final = 0.10
 # A forecast above the provision by more than this share of it is a rise.
 RAISE_SHARE: Final = 0.02
 # One below by more than this share is a fall: less would not free a replica of most deployments.
@@ -156,7 +158,7 @@ def _banded(before: Provision, wish: Deployment, history: History, alarmed: bool
     rate, planned = wanted.requests_per_s, have.requests_per_s
     if history.age_s < STATED_S and rate <= planned:
         return before
-    if rate > planned * (1.0 + RAISE_SHARE):
+    if rate / (1.0 + HEADROOM) > planned * (1.0 + RAISE_SHARE):
         raised_lately = before.words != AS_WISHED and now_s - before.since_s < RAISE_PAUSE_S
         if raised_lately and not alarmed:
             return before
@@ -198,7 +200,7 @@ def demand_of(seen: Forecast, wish: Deployment, pressure: float) -> Demand:
     """
     stated = wish.demand
     return Demand(
-        requests_per_s=_digits(seen.upper_per_s * pressure),
+        requests_per_s=_digits(seen.upper_per_s * pressure * (1.0 + HEADROOM)),
         prompt_tokens=round(seen.prompt_tokens) or stated.prompt_tokens,
         output_tokens=round(seen.output_tokens) or stated.output_tokens,
         mean_requests_per_s=_digits(seen.mean_per_s),

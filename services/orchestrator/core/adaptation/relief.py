@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from services.orchestrator.core.adaptation.alarm import Alarm, Danger
-from services.orchestrator.core.facts.fleet import PowerSetting
 
 # Share of the batch limit that a replica is given while its tokens come too slowly: a decode step gets cheaper with
 # fewer sequences, and what waits, waits at the gateway, where it can still go elsewhere.
@@ -23,14 +21,12 @@ class Relief:
         woken: their standbys serve again.
         boosted: devices they are on run at their default clocks and caps.
         small: their replicas work on fewer sequences together.
-        gears: settings that devices are given instead of the planned ones, by (node id, device id).
     """
 
     warm: frozenset[str] = frozenset()
     woken: frozenset[str] = frozenset()
     boosted: frozenset[str] = frozenset()
     small: frozenset[str] = frozenset()
-    gears: Mapping[tuple[str, str], PowerSetting] = field(default_factory=dict)
 
 
 NO_RELIEF: Final = Relief()

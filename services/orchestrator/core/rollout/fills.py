@@ -7,12 +7,12 @@ to the next. The order is that of energy per token. In danger less is let wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from services.orchestrator.core.facts.blueprint import Replica
+from services.orchestrator.core.facts.blueprint import Blueprint, Replica
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, PowerSetting
 from services.orchestrator.core.facts.loads import figures_at, longest_prompt, most_concurrency
@@ -52,16 +52,16 @@ def fills_of(
     routes: Iterable[tuple[str, tuple[Replica, ...]]],
     wishes: Iterable[Deployment],
     catalog: Catalog,
-    powers: Mapping[tuple[str, str], PowerSetting],
+    blueprint: Blueprint,
     careful: frozenset[str] = frozenset(),
 ) -> tuple[tuple[str, Fill], ...]:
     """Fills by replica id; a deployment with one replica, or with one that was never profiled, has none.
 
     Args:
-        powers: settings of devices that have another than their default, by (node id, device id).
         careful: deployments in danger.
     """
     by_id = {w.deployment_id: w for w in wishes}
+    powers = {(n.node_id, device): power for n in blueprint.layouts for device, power in n.power_settings}
     found: list[tuple[str, Fill]] = []
     for name, routed in routes:
         if name in by_id and len(routed) > 1:
@@ -84,7 +84,7 @@ def _filled(
     wish: Deployment,
     routed: tuple[Replica, ...],
     profiles: dict[Key, Profile],
-    powers: Mapping[tuple[str, str], PowerSetting],
+    powers: dict[tuple[str, str], PowerSetting],
     share: float,
 ) -> list[tuple[str, Fill]]:
     most: dict[str, tuple[int, int, float]] = {}
@@ -118,11 +118,7 @@ def _most(profile: Profile, wish: Deployment, batch_limit: int, share: float) ->
     if not sequences:
         return 0, 0, 0.0
     limit_ms = min((x.limit_ms for x in slo.latency if x.metric is Metric.TTFT), default=0.0)
-    if not limit_ms:
-        return sequences, max(WAITING_WITHOUT_LIMIT * demand.prompt_tokens, 1), energy_mj
-    # What a prompt takes while as many decode, a mean one or a long one, of which a token takes longer; some wait for
-    # others is in it, which errs on the safe side.
-    reach = int(longest_prompt(profile, sequences))
-    lengths = {demand.prompt_tokens, min(max(demand.prompt_tokens_p95, demand.prompt_tokens), reach)}
-    pace = min(n / max(figures_at(profile, n, sequences).ttft.p50_ms, 1e-3) for n in lengths if n > 0)
-    return sequences, max(int(share * limit_ms * pace), 1), energy_mj
+    # What a prompt takes while as many decode; some wait for others is in it, which errs on the safe side.
+    prompt_ms = figures_at(profile, demand.prompt_tokens, sequences).ttft.p50_ms
+    prompts = share * limit_ms / max(prompt_ms, 1e-3) if limit_ms else WAITING_WITHOUT_LIMIT
+    return sequences, max(int(prompts * demand.prompt_tokens), 1), energy_mj

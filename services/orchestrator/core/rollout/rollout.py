@@ -204,14 +204,12 @@ def _laid_out(target: Target, layout: NodeLayout | None, node: Node | None, reli
     serving = {r.partition.device_id for r, intent in target.replicas if r.hold and intent is Intent.SERVE}
     boosted = {r.partition.device_id for r, _ in target.replicas if r.deployment_id in relief.boosted}
     in_force = {d.device_id: d.setting for d in node.devices} if node else {}
-    planned = dict(layout.power_settings)
-    planned |= {name: gear for (node_id, name), gear in relief.gears.items() if node_id == target.node_id}
     settings = [
         (
             name,
             told_setting(wanted, in_force.get(name, wanted), serving=name in serving, boosted=name in boosted),
         )
-        for name, wanted in sorted(planned.items())
+        for name, wanted in layout.power_settings
     ]
     return replace(
         target,

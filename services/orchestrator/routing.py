@@ -48,7 +48,7 @@ def routing_table(
                         weight=weights.get(r.replica_id, 1.0),
                         sequences_limit=limits.get(r.replica_id, 0),
                         fill_sequences=fills.get(r.replica_id, EVENLY).sequences,
-                        fill_waiting=fills.get(r.replica_id, EVENLY).waiting,
+                        fill_tokens=fills.get(r.replica_id, EVENLY).tokens,
                         fill_rank=fills.get(r.replica_id, EVENLY).rank,
                     )
                     for r in replicas

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.orchestrator.core.facts.wish import Demand
-from services.simulator.engine.meter import Energy, Sample
+from services.simulator.engine.meter import Sample
 from services.simulator.engine.request import Request
+from services.simulator.engine.spent import Energy
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,6 @@ class Outcome:
     demand: Demand = field(default_factory=Demand)
     e2e: Percentiles = Percentiles(0.0, 0.0, 0.0)
     done_s: float = 0.0
-    energy_by_device_j: dict[str, float] = field(default_factory=dict)
 
     @property
     def energy_per_token_mj(self) -> float:

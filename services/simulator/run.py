@@ -10,7 +10,7 @@ from services.orchestrator.core.facts.wish import Demand, Deployment, LatencyLim
 from services.simulator.catalogue import catalog_of, cost_of
 from services.simulator.cluster import TYPE_LABEL, Cluster
 from services.simulator.devices.menu import Menu
-from services.simulator.engine.meter import Energy
+from services.simulator.engine.spent import Energy
 from services.simulator.engine.world import Service, Setting, World
 from services.simulator.inject import inject
 from services.simulator.outcome import Outcome, percentiles, shares

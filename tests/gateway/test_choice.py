@@ -46,8 +46,8 @@ def test_equal_replicas_take_turns() -> None:
     assert [r.replica_id for r in chosen if r] == ["a", "b", "c", "a", "b", "c"]
 
 
-def filled(name: str, rank: int, sequences: int = 4, waiting: int = 2) -> ReplicaRoute:
-    return replace(replica(name, 8), fill_sequences=sequences, fill_waiting=waiting, fill_rank=rank)
+def filled(name: str, rank: int, sequences: int = 4, tokens: int = 200) -> ReplicaRoute:
+    return replace(replica(name, 8), fill_sequences=sequences, fill_tokens=tokens, fill_rank=rank)
 
 
 def test_one_replica_is_filled_before_the_next_one_works() -> None:
@@ -60,13 +60,15 @@ def test_one_replica_is_filled_before_the_next_one_works() -> None:
         order.append(chosen.replica_id)
         at_work[chosen.replica_id] += 1
     assert order[:6] == ["b"] * 4 + ["a"] * 2, "the lowest rank first, up to its sequences"
-    chosen = choose(replicas, {"b": 2}, 0, (), {"b": 2})
-    assert chosen == replicas[0], "two wait for their first token at b already"
+    long, short = (choose(replicas, {"b": 2}, 0, (), {"b": 150}, tokens) for tokens in (51, 50))
+    assert (long, short) == (replicas[0], replicas[1]), "b takes 200 prompt tokens without an answer"
+    alone = choose(replicas, {"b": 2}, 0, (), {}, 5000)
+    assert alone == replicas[1], "one longer than any fill goes where nothing waits"
 
 
 def test_when_all_are_full_the_fewest_waiting_decide() -> None:
-    replicas = [filled("a", 0, waiting=1), filled("b", 1, waiting=1)]
-    chosen = choose(replicas, {"a": 3, "b": 9}, 0, (), {"a": 3, "b": 2})
+    replicas = [filled("a", 0, tokens=100), filled("b", 1, tokens=100)]
+    chosen = choose(replicas, {"a": 3, "b": 9}, 0, (), {"a": 300, "b": 200}, 10)
     assert chosen == replicas[1]
 
 

@@ -17,8 +17,8 @@ class ReplicaRoute:
         draining: takes nothing new; here only so that a gateway can tell.
         weight: share of requests for its size; below 1 for one that is slower than its like.
         sequences_limit: requests at once that it is given; 0 means no limit but its queue.
-        fill_sequences, fill_waiting: it is filled up to so many requests, so many of them without a first token, before
-            replicas of a higher `fill_rank` get any; 0 means that requests are shared out evenly.
+        fill_sequences, fill_tokens: it is filled up to so many requests, and so many prompt tokens of those without a
+            first token, before replicas of a higher `fill_rank` get any; 0 means that requests are shared out evenly.
     """
 
     replica_id: str
@@ -31,7 +31,7 @@ class ReplicaRoute:
     weight: float = 1.0
     sequences_limit: int = 0
     fill_sequences: int = 0
-    fill_waiting: int = 0
+    fill_tokens: int = 0
     fill_rank: int = 0
 
 

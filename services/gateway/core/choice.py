@@ -2,7 +2,7 @@
 
 Evenly: the replica with the least work for its size. With fills in the table: one replica is filled up to what the
 SLO allows before the next one works, for tokens of a large batch take less energy and a replica with nothing to do
-draws little. When all are full, the one with the fewest requests that wait for their first token.
+draws little. When all are full, the one with the fewest prompt tokens that wait.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ class Place(NamedTuple):
     Attributes:
         size: places of its batch times its weight.
         at_work: requests that it has.
-        unanswered: those of them without a first token.
-        fill_sequences, fill_waiting: what it is filled up to; 0 when requests are shared out evenly.
+        unanswered: prompt tokens of those of them that have no first token yet.
+        fill_sequences, fill_tokens: what these two are filled up to; 0 when requests are shared out evenly.
     """
 
     size: float
     at_work: int
     unanswered: int = 0
     fill_sequences: int = 0
-    fill_waiting: int = 0
+    fill_tokens: int = 0
 
 
-def pick(places: Sequence[Place], turn: int) -> int:
+def pick(places: Sequence[Place], turn: int, tokens: int = 0) -> int:
     """Number of the place that gets the next request.
 
     Args:
         places: at least one, in the order in which they are filled.
         turn: grows with each choice; spreads equal places round-robin.
+        tokens: of the request's prompt; one that is longer than any fill goes where nothing waits.
     """
     filling = False
-    for number, (_, at_work, unanswered, most, waiting) in enumerate(places):
+    for number, (_, at_work, unanswered, most, most_tokens) in enumerate(places):
         if most:
-            if at_work < most and unanswered < waiting:
+            if at_work < most and (not unanswered or unanswered + tokens <= most_tokens):
                 return number
             filling = True
     loads = [(p.unanswered if filling else 0, (p.at_work + 1) / p.size) for p in places]
@@ -59,6 +60,7 @@ def choose(
     turn: int,
     excluded: Collection[str] = (),
     unanswered: Mapping[str, int] = MappingProxyType({}),
+    tokens: int = 0,
 ) -> ReplicaRoute | None:
     """The replica that `pick` says.
 
@@ -70,7 +72,8 @@ def choose(
         outstanding: requests at work by replica id, as this gateway counts them.
         turn: grows with each choice; spreads equal replicas round-robin.
         excluded: replica ids that must not be chosen.
-        unanswered: requests at work that have no first token yet, by replica id.
+        unanswered: prompt tokens of requests at work that have no first token yet, by replica id.
+        tokens: of this request's prompt.
 
     Returns:
         The replica, or None when no one is left.
@@ -87,11 +90,11 @@ def choose(
             outstanding.get(r.replica_id, 0),
             unanswered.get(r.replica_id, 0),
             r.fill_sequences,
-            r.fill_waiting,
+            r.fill_tokens,
         )
         for r in able
     ]
-    return able[pick(places, turn)]
+    return able[pick(places, turn, tokens)]
 
 
 def capacity(replicas: Sequence[ReplicaRoute], queued_per_place: int) -> int:

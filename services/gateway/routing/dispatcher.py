@@ -76,10 +76,11 @@ class Outstanding:
         unanswered: Counter[str],
         replica_id: str,
         deployment: str,
+        tokens: int,
     ) -> None:
-        self._counts = [(by_replica, replica_id), (by_deployment, deployment), (unanswered, replica_id)]
-        for counter, key in self._counts:
-            counter[key] += 1
+        self._counts = [(by_replica, replica_id, 1), (by_deployment, deployment, 1), (unanswered, replica_id, tokens)]
+        for counter, key, count in self._counts:
+            counter[key] += count
 
     def answered(self) -> None:
         """The first token is there. Once."""
@@ -91,8 +92,8 @@ class Outstanding:
             _less(*self._counts.pop())
 
 
-def _less(counter: Counter[str], key: str) -> None:
-    counter[key] -= 1
+def _less(counter: Counter[str], key: str, count: int) -> None:
+    counter[key] -= count
     if counter[key] <= 0:
         del counter[key]
 
@@ -144,7 +145,10 @@ class Dispatcher:
             RemoteError: the replica refused the request.
         """
         return await self._attempt(
-            deployment, deadline, lambda replica: self._start(deployment, replica, prompt, sampling, deadline)
+            deployment,
+            deadline,
+            lambda replica: self._start(deployment, replica, prompt, sampling, deadline),
+            len(prompt),
         )
 
     async def infer(
@@ -159,8 +163,10 @@ class Dispatcher:
             deployment, deadline, lambda replica: self._ask(deployment, replica, inputs, deadline)
         )
 
-    async def _attempt(self, deployment: str, deadline: Deadline, start: Callable[[ReplicaRoute], Awaitable[R]]) -> R:
-        """What a replica gives, tried on several."""
+    async def _attempt(
+        self, deployment: str, deadline: Deadline, start: Callable[[ReplicaRoute], Awaitable[R]], tokens: int = 0
+    ) -> R:
+        """What a replica gives, tried on several; `tokens` are those of the prompt."""
         self._admit(self._table.find(deployment))
         began_s = time.monotonic()
         give_up_s = began_s + self._wait_ready_s
@@ -173,7 +179,7 @@ class Dispatcher:
                 # Not a fault but a wish: the cold start was declared, and this request sets it off.
                 give_up_s = max(give_up_s, began_s + WAIT_ASLEEP_S)
             unable = tried | full(route.replicas, self._by_replica)
-            replica = choose(route.replicas, self._by_replica, self._turn, unable, self._unanswered)
+            replica = choose(route.replicas, self._by_replica, self._turn, unable, self._unanswered, tokens)
             if replica is None:
                 await self._wait(deployment, give_up_s, deadline, last)
                 tried.clear()
@@ -222,8 +228,10 @@ class Dispatcher:
             if not self._waiting[deployment]:
                 del self._waiting[deployment]
 
-    def _place(self, replica: ReplicaRoute, deployment: str) -> Outstanding:
-        return Outstanding(self._by_replica, self._by_deployment, self._unanswered, replica.replica_id, deployment)
+    def _place(self, replica: ReplicaRoute, deployment: str, tokens: int = 0) -> Outstanding:
+        return Outstanding(
+            self._by_replica, self._by_deployment, self._unanswered, replica.replica_id, deployment, tokens
+        )
 
     async def _ask(
         self, deployment: str, replica: ReplicaRoute, inputs: Sequence[inference_pb2.Tensor], deadline: Deadline
@@ -250,7 +258,7 @@ class Dispatcher:
             token_ids=inference_pb2.TokenIds(ids=prompt),
             sampling=sampling,
         )
-        place = self._place(replica, deployment)
+        place = self._place(replica, deployment, len(prompt))
         call: Call | None = None
         try:
             stub = await self._channels.stub(replica.address)

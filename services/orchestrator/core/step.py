@@ -136,9 +136,9 @@ def _lessened(situation: Situation, planned: Situation) -> list[Effect]:
 
 def _publish(state: State, seen: Observation, rollout: Rollout) -> Publish:
     learnt, policy = state.learnt, state.policy
-    spread = learnt.alarmed if policy.levers.packing else frozenset(name for name, _ in rollout.routes)
     wishes = planned_wishes(learnt, seen.deployments, policy, seen.foreseen)
-    fills = fills_of(rollout.routes, wishes, seen.catalog, seen.blueprint, spread)
+    packed = rollout.routes if policy.levers.packing else ()
+    fills = fills_of(packed, wishes, seen.catalog, seen.blueprint, learnt.alarmed)
     if not policy.adaptive:
         return Publish(rollout.routes, weights_of(rollout.routes, ()), fills=fills)
     return Publish(rollout.routes, weights_of(rollout.routes, seen.speeds), rollout.limits, learnt.asleep, fills)

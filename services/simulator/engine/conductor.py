@@ -138,7 +138,8 @@ class Conductor:
                 continue
             sight.told = content
             sight.steps += 1
-            layout = self.blueprint.layout_of(target.node_id)
+            planned = self.blueprint.layout_of(target.node_id)
+            layout = replace(planned, power_settings=target.power_settings) if planned else None
             self.deliver(sight, self._message(target, effect.generation, sight.steps), layout)
 
     def _message(self, target: Target, generation: int, steps: int) -> AgentTarget:

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Device, Partition, PowerSetting
 from services.simulator.devices.boards import Board
+from services.simulator.engine.replica import Replica
+from services.simulator.engine.spent import Part
 
 
 class SimDevice:
@@ -13,14 +15,24 @@ class SimDevice:
 
     Attributes:
         seen: the device as its node reports it.
-        base_mj: energy of the base so far.
-        loaded: replicas on it, from the start of their process to its end.
+        spent_mj: energy so far by part; that of replicas at work is there once they ended.
+        loaded: replicas on it, from the start of their process to its end; `ready` those of them that serve.
     """
 
     def __init__(self, board: Board, device: Device) -> None:
         self.board, self.seen = board, device
-        self.loaded, self.base_mj, self._since_s = 0, 0.0, 0.0
-        self.waking_until_s = 0.0
+        self.spent_mj = dict.fromkeys(Part, 0.0)
+        self.loaded = self.ready = 0
+        self._since_s = self.waking_until_s = 0.0
+
+    @property
+    def part(self) -> Part:
+        """The state that its base is in, once it is awake."""
+        if self.seen.asleep:
+            return Part.ASLEEP
+        if self.ready:
+            return Part.READY
+        return Part.LOADING if self.loaded else Part.EMPTY
 
     @property
     def base_w(self) -> float:
@@ -31,7 +43,9 @@ class SimDevice:
 
     def settle(self, now_s: float) -> None:
         """Integrates the base up to now; before every change and every reading."""
-        self.base_mj += (now_s - self._since_s) * self.base_w * 1000.0
+        waking_s = min(max(self.waking_until_s - self._since_s, 0.0), now_s - self._since_s)
+        self.spent_mj[Part.WAKING] += waking_s * self.base_w * 1000.0
+        self.spent_mj[self.part] += (now_s - self._since_s - waking_s) * self.base_w * 1000.0
         self._since_s = now_s
 
     def load(self, now_s: float) -> None:
@@ -39,14 +53,24 @@ class SimDevice:
         self.settle(now_s)
         self.loaded += 1
 
-    def unload(self, now_s: float) -> None:
-        """A replica's process has ended."""
+    def serve(self, now_s: float) -> None:
+        """A replica on it is ready."""
+        self.settle(now_s)
+        self.ready += 1
+
+    def unload(self, now_s: float, engine: Replica | None) -> None:
+        """A replica's process has ended; `engine` is there when it was ready."""
         self.settle(now_s)
         self.loaded -= 1
+        if engine is not None:
+            self.ready -= 1
+            self.spent_mj[Part.PREFILL] += engine.prefill_mj
+            self.spent_mj[Part.DECODE] += engine.decode_mj
 
     def sleep(self, now_s: float) -> None:
         """Goes to sleep; nothing is on it."""
         self.settle(now_s)
+        self.waking_until_s = min(self.waking_until_s, now_s)
         self.seen = replace(self.seen, asleep=True)
 
     def wake(self, now_s: float) -> None:

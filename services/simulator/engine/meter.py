@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from services.simulator.engine.node import SimNode
+from services.simulator.engine.spent import Energy, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +25,6 @@ class Sample:
     commits: int
 
 
-@dataclass(frozen=True, slots=True)
-class Energy:
-    """Energy up to a moment, in joules: of boards without their replicas' work, and of that work."""
-
-    base_j: float = 0.0
-    active_j: float = 0.0
-
-    @property
-    def total_j(self) -> float:
-        """Both."""
-        return self.base_j + self.active_j
-
-    def since(self, earlier: Energy) -> Energy:
-        """What came after an earlier moment."""
-        return Energy(self.base_j - earlier.base_j, self.active_j - earlier.active_j)
-
-
 class Meter:
     """Reads all devices."""
 
@@ -52,16 +37,17 @@ class Meter:
 
     def energy(self, now_s: float) -> Energy:
         """Energy of all devices up to now."""
-        base = active = 0.0
+        spent_mj: defaultdict[tuple[str, Part], float] = defaultdict(float)
         for node in self._nodes.values():
-            active += node.retired_mj
             for device in node.devices.values():
                 device.settle(now_s)
-                base += device.base_mj
+                for part, millijoules in device.spent_mj.items():
+                    spent_mj[device.board.name, part] += millijoules
             for held in node.held.values():
                 if held.engine:
-                    active += held.engine.active_mj
-        return Energy(base / 1000.0, active / 1000.0)
+                    spent_mj[held.device.board.name, Part.PREFILL] += held.engine.prefill_mj
+                    spent_mj[held.device.board.name, Part.DECODE] += held.engine.decode_mj
+        return Energy({key: millijoules / 1000.0 for key, millijoules in spent_mj.items() if millijoules})
 
     def sample(self, now_s: float, commits: int) -> None:
         """Notes one moment."""

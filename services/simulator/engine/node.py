@@ -56,7 +56,6 @@ class SimNode:
         self.newest: Target | None = None
         self.layout: NodeLayout | None = None
         self.orphans: list[tuple[Replica, list[Request]]] = []
-        self.retired_mj = 0.0
         self.changed, self.clock_s, self.boots = True, 0.0, 0
         self.refused = 0
 
@@ -144,16 +143,16 @@ class SimNode:
             return
         held.state = after(held.state, Event.READY)
         held.engine = Replica(held.spec.replica_id, self._cost(held), held.spec.batch_limit)
+        held.device.serve(now_s)
         self.changed = True
         self.follow(now_s)
 
     def _remove(self, name: str, now_s: float) -> None:
         held = self.held.pop(name)
         self.changed = True
-        held.device.unload(now_s)
+        left = held.engine.stop(now_s) if held.engine else []
+        held.device.unload(now_s, held.engine)
         if held.engine:
-            left = held.engine.stop(now_s)
-            self.retired_mj += held.engine.active_mj
             self.orphans.append((held.engine, left))
 
     def _cost(self, held: Held) -> StepCost:

@@ -26,32 +26,34 @@ class Replica:
         replica_id: as the blueprint names it.
         batch_limit: sequences at work together at most.
         in_hand: requests waiting, in prefill or decoding.
+        unanswered: prompt tokens of those that have no first token yet.
         ends_at_s: end of the present run; infinite when there is nothing to do.
         version: grows whenever `ends_at_s` changes, so that queued events can be told stale.
         awaited: the version whose end is queued.
-        active_mj: energy above loaded idle so far.
+        prefill_mj, decode_mj: energy above loaded idle so far.
         busy_s: time at work so far.
     """
 
     __slots__ = (
-        *("active_mj", "awaited", "batch_limit", "busy_s", "ends_at_s", "in_hand", "replica_id", "tokens", "version"),
-        *("_cached", "_chunks", "_context", "_cost", "_decoding", "_filled", "_power_mw", "_prefill", "_reserved"),
-        *("_slots", "_start_s", "_step_s", "_steps", "_todo", "_waiting"),
+        *("awaited", "batch_limit", "busy_s", "decode_mj", "ends_at_s", "in_hand", "prefill_mj", "replica_id"),
+        *("tokens", "unanswered", "version", "_chunks", "_context", "_cost", "_decode_mw", "_decoding"),
+        *("_filled", "_prefill", "_prefill_mw", "_reserved", "_slots", "_start_s", "_step_s", "_steps", "_todo"),
+        "_waiting",
     )
 
     def __init__(self, replica_id: str, cost: StepCost, batch_limit: int) -> None:
         self.replica_id, self._cost = replica_id, cost
         self.batch_limit = max(1, min(batch_limit, cost.most_sequences))
-        self.in_hand = self.tokens = self.version = self.awaited = 0
+        self.in_hand = self.tokens = self.unanswered = self.version = self.awaited = 0
         self.ends_at_s = float("inf")
-        self.active_mj = self.busy_s = 0.0
+        self.prefill_mj = self.decode_mj = self.busy_s = 0.0
         self._waiting: deque[Request] = deque()
         self._decoding: list[tuple[int, int, Request]] = []
         self._prefill: Request | None = None
         self._slots: dict[int, int] = {}
         self._filled = self._context = self._reserved = 0
         self._steps = self._todo = self._chunks = 0
-        self._start_s = self._step_s = self._power_mw = 0.0
+        self._start_s = self._step_s = self._prefill_mw = self._decode_mw = 0.0
 
     @property
     def cost(self) -> StepCost:
@@ -59,19 +61,20 @@ class Replica:
         return self._cost
 
     @property
+    def active_mj(self) -> float:
+        """Energy above loaded idle so far."""
+        return self.prefill_mj + self.decode_mj
+
+    @property
     def waiting(self) -> int:
         """Requests that have no place yet."""
         return len(self._waiting)
-
-    @property
-    def unanswered(self) -> int:
-        """Requests without a first token."""
-        return len(self._waiting) + (self._prefill is not None)
 
     def submit(self, request: Request, now_s: float) -> None:
         """Takes one more request; it begins at the next step at the latest."""
         request.replica_id = self.replica_id
         self.in_hand += 1
+        self.unanswered += request.prompt_tokens
         self._waiting.append(request)
         if self.ends_at_s == float("inf"):
             self._begin(now_s)
@@ -119,7 +122,7 @@ class Replica:
         self._decoding, self._prefill = [], None
         self._waiting.clear()
         self._slots.clear()
-        self.in_hand = self._context = self._reserved = 0
+        self.in_hand = self.unanswered = self._context = self._reserved = 0
         self.ends_at_s = float("inf")
         self.version += 1
         return left
@@ -134,6 +137,7 @@ class Replica:
         assert request is not None
         request.first_s = now_s
         self.tokens += 1
+        self.unanswered -= request.prompt_tokens
         self._context += request.prompt_tokens
         if request.output_tokens <= 1:
             self._leave(request, now_s, prompt_only=True)
@@ -179,7 +183,8 @@ class Replica:
             self._todo = decoding[0][0] - self._steps
             reach = self._reach()
             self._step_s = cost.decode_s[reach] + cost.context_s * (self._context + 0.5 * n * (self._todo - 1))
-            self._power_mw = (cost.decode_power_w[reach] - cost.decode_power_w[0]) * 1000.0
+            self._decode_mw = (cost.decode_power_w[reach] - cost.decode_power_w[0]) * 1000.0
+            self._prefill_mw = 0.0
             self._chunks = 0
         else:
             self.ends_at_s, self._todo = float("inf"), 0
@@ -194,7 +199,7 @@ class Replica:
         if not n:
             self._todo, self._chunks = 0, left
             self._step_s = cost.prefill_s(left, self._filled)
-            self._power_mw = (cost.prefill_power_w - cost.decode_power_w[0]) * 1000.0
+            self._prefill_mw, self._decode_mw = (cost.prefill_power_w - cost.decode_power_w[0]) * 1000.0, 0.0
             return
         steps = min(ceil(left / cost.chunk_tokens), self._decoding[0][0] - self._steps)
         tokens = min(steps * cost.chunk_tokens, left)
@@ -202,8 +207,9 @@ class Replica:
         reach = self._reach()
         decode_s = cost.decode_s[reach] + cost.context_s * self._context
         self._todo, self._chunks, self._step_s = steps, tokens, take_s + decode_s
-        mixed_w = (take_s * cost.prefill_power_w + decode_s * cost.decode_power_w[reach]) / self._step_s
-        self._power_mw = (mixed_w - cost.decode_power_w[0]) * 1000.0
+        idle_w, share = cost.decode_power_w[0], take_s / self._step_s
+        self._prefill_mw = share * (cost.prefill_power_w - idle_w) * 1000.0
+        self._decode_mw = (1.0 - share) * (cost.decode_power_w[reach] - idle_w) * 1000.0
 
     def _cut(self, now_s: float) -> None:
         """Ends a run of pure decode steps at the end of the step under way."""
@@ -218,4 +224,5 @@ class Replica:
     def _account(self, now_s: float) -> None:
         took_s = now_s - self._start_s
         self.busy_s += took_s
-        self.active_mj += took_s * self._power_mw
+        self.prefill_mj += took_s * self._prefill_mw
+        self.decode_mj += took_s * self._decode_mw

@@ -27,14 +27,14 @@ class Router:
         """The whole table: replicas with their size (places of the batch times weight) and how far they are filled."""
         self._routes = sorted(routes, key=lambda route: (route[2].rank, route[0].replica_id))
 
-    def choose(self) -> Replica | None:
-        """The replica that gets the next request."""
+    def choose(self, tokens: int) -> Replica | None:
+        """The replica that gets the next request, whose prompt has so many tokens."""
         routes = self._routes
         if not routes:
             return None
         self._turn += 1
-        places = [Place(size, r.in_hand, r.unanswered, fill.sequences, fill.waiting) for r, size, fill in routes]
-        return routes[pick(places, self._turn)][0]
+        places = [Place(size, r.in_hand, r.unanswered, fill.sequences, fill.tokens) for r, size, fill in routes]
+        return routes[pick(places, self._turn, tokens)][0]
 
     def forget(self, replica: Replica) -> None:
         """One that ended is not chosen again, also before the next table."""

@@ -181,7 +181,7 @@ class World:
         self._send(line, request, request.arrival_s)
 
     def _send(self, line: _Line, request: Request, now_s: float) -> None:
-        replica = line.router.choose()
+        replica = line.router.choose(request.prompt_tokens)
         if replica is None:
             line.held.append(request)
             line.count.queued = len(line.held)

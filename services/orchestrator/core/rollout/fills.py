@@ -2,7 +2,7 @@
 
 The energy of a token falls with the batch, and a loaded replica with nothing to do draws little; so requests go to one
 replica until what waits there for its first token, or what decodes there together, comes near the SLO, and only then
-to the next. The order is that of energy per token. A deployment in danger is not filled: its requests are spread.
+to the next. The order is that of energy per token. In danger less is let wait.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from services.orchestrator.core.facts.loads import figures_at, longest_prompt, m
 from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.wish import Deployment, Metric
 
-# Share that prompts before one may take of what a long one (95th percentile) leaves of the TTFT limit.
-WAIT_SHARE: Final = 0.6
-# Without a limit on TTFT a request waits for so many others at most.
+# Share of the TTFT limit that a prompt and those before it may take at a full batch; the rest is for the step under way
+# and for gateways that do not know of each other. In danger it is the second.
+WAIT_SHARE: Final = 0.7
+CAREFUL_SHARE: Final = 0.35
+# Without a limit on TTFT so many prompts of mean length wait at most.
 WAITING_WITHOUT_LIMIT: Final = 4
 # A decode step with prefills between may take longer than profiled at a steady load.
 PACE_SHARE: Final = 0.9
@@ -34,12 +36,12 @@ class Fill:
 
     Attributes:
         sequences: requests at work together; 0 means that requests are shared out evenly.
-        waiting: requests without a first token.
+        tokens: prompt tokens of requests without a first token.
         rank: replicas of the lowest rank are filled first.
     """
 
     sequences: int = 0
-    waiting: int = 0
+    tokens: int = 0
     rank: int = 0
 
 
@@ -51,19 +53,20 @@ def fills_of(
     wishes: Iterable[Deployment],
     catalog: Catalog,
     blueprint: Blueprint,
-    spread: frozenset[str],
+    careful: frozenset[str] = frozenset(),
 ) -> tuple[tuple[str, Fill], ...]:
     """Fills by replica id; a deployment with one replica, or with one that was never profiled, has none.
 
     Args:
-        spread: deployments whose requests are to be shared out evenly.
+        careful: deployments in danger.
     """
     by_id = {w.deployment_id: w for w in wishes}
     powers = {(n.node_id, device): power for n in blueprint.layouts for device, power in n.power_settings}
     found: list[tuple[str, Fill]] = []
     for name, routed in routes:
-        if name in by_id and name not in spread and len(routed) > 1:
-            found += _filled(by_id[name], routed, _profiles(catalog, routed), powers)
+        if name in by_id and len(routed) > 1:
+            share = CAREFUL_SHARE if name in careful else WAIT_SHARE
+            found += _filled(by_id[name], routed, _profiles(catalog, routed), powers, share)
     return tuple(sorted(found, key=lambda entry: entry[0]))
 
 
@@ -82,6 +85,7 @@ def _filled(
     routed: tuple[Replica, ...],
     profiles: dict[Key, Profile],
     powers: dict[tuple[str, str], PowerSetting],
+    share: float,
 ) -> list[tuple[str, Fill]]:
     most: dict[str, tuple[int, int, float]] = {}
     for r in routed:
@@ -89,7 +93,7 @@ def _filled(
         profile = profiles.get((r.variant_id, r.device_class, r.partition.kind, power))
         if profile is None or profile.batch_limit < r.batch_limit:
             return []
-        most[r.replica_id] = _most(profile, wish, r.batch_limit)
+        most[r.replica_id] = _most(profile, wish, r.batch_limit, share)
     if min(sequences for sequences, _, _ in most.values()) < 1:
         return []
     order = sorted(most, key=lambda name: (most[name][2], name))
@@ -97,8 +101,8 @@ def _filled(
 
 
 @lru_cache(maxsize=_KEPT_FILLS)
-def _most(profile: Profile, wish: Deployment, batch_limit: int) -> tuple[int, int, float]:
-    """Sequences together, prompts waiting, and energy per token in millijoules when so full."""
+def _most(profile: Profile, wish: Deployment, batch_limit: int, share: float) -> tuple[int, int, float]:
+    """Sequences together, prompt tokens waiting, and energy per token in millijoules when so full."""
     slo, demand = wish.slo, wish.demand
     later = max(demand.output_tokens - 1, 0)
     batch = min(batch_limit, most_concurrency(profile))
@@ -115,8 +119,6 @@ def _most(profile: Profile, wish: Deployment, batch_limit: int) -> tuple[int, in
         return 0, 0, 0.0
     limit_ms = min((x.limit_ms for x in slo.latency if x.metric is Metric.TTFT), default=0.0)
     # What a prompt takes while as many decode; some wait for others is in it, which errs on the safe side.
-    long = min(max(demand.prompt_tokens_p95, demand.prompt_tokens), int(longest_prompt(profile, sequences)))
-    prompt_ms, long_ms = (figures_at(profile, n, sequences).ttft.p50_ms for n in (demand.prompt_tokens, long))
-    left_ms = WAIT_SHARE * (limit_ms - long_ms)
-    waiting = int(left_ms / max(prompt_ms, 1e-3)) if limit_ms else WAITING_WITHOUT_LIMIT
-    return sequences, max(waiting, 1), energy_mj
+    prompt_ms = figures_at(profile, demand.prompt_tokens, sequences).ttft.p50_ms
+    prompts = share * limit_ms / max(prompt_ms, 1e-3) if limit_ms else WAITING_WITHOUT_LIMIT
+    return sequences, max(int(prompts * demand.prompt_tokens), 1), energy_mj

@@ -15,6 +15,7 @@ from services.simulator.devices.slices import legal
 from services.simulator.engine.device import SimDevice
 from services.simulator.engine.node import Held, SimNode
 from services.simulator.engine.request import Request
+from services.simulator.engine.spent import ACTIVE, Part
 from services.simulator.engine.timeline import Timeline
 from services.simulator.run import run
 from services.simulator.scenario import Fault, FaultKind, Scenario
@@ -30,6 +31,8 @@ def test_equal_runs_have_equal_digests_and_lose_nothing() -> None:
     assert (one.lost, one.cut, one.requests) == (0, 0, 300)
     assert one.attainment > 0.9
     assert 0.0 < one.energy.active_j < one.energy.total_j
+    assert one.energy.active_j == pytest.approx(sum(one.energy.of(*ACTIVE, board=board) for board in one.energy.boards))
+    assert one.energy.of(Part.LOADING) > 0.0 or one.energy.of(Part.READY) > 0.0
 
 
 FAULTS = {

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from services.simulator.devices.boards import ASSUMPTIONS
 from services.simulator.devices.fits import Error
+from services.simulator.engine.spent import Part
 from services.simulator.outcome import Outcome
 from services.simulator.run import Case
 from tradewind.domain.figures import FigureSource
@@ -62,6 +63,14 @@ def outcome_document(outcome: Outcome, energy_j: Mapping[str, float], base: str)
         "energy": figure(round(total, 1), "J"),
         "energy_idle": figure(round(outcome.energy.base_j, 1), "J"),
         "energy_active": figure(round(outcome.energy.active_j, 1), "J"),
+        "energy_by_device": {
+            board: {
+                str(part): figure(round(outcome.energy.of(part, board=board), 1), "J")
+                for part in Part
+                if outcome.energy.of(part, board=board)
+            }
+            for board in outcome.energy.boards
+        },
         "energy_per_output_token": figure(round(outcome.energy_per_token_mj, 2), "mJ"),
         "mean_power": figure(round(outcome.mean_power_w, 1), "W"),
         "requests": outcome.requests,

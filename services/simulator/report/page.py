@@ -7,6 +7,7 @@ from html import escape
 from typing import Any, Final
 
 from services.simulator.engine.meter import Sample
+from services.simulator.engine.spent import Part
 from services.simulator.outcome import Outcome
 from services.simulator.report.svg import Series, bars, lines, scatter
 
@@ -70,7 +71,7 @@ def _case(document: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
         f"{document['reported_from_s']:,.0f} s on. "
         f"SLO of each request: TTFT ≤ {slo['ttft']['value']:g} ms and TPOT ≤ {slo['tpot']['value']:g} ms.</p>"
     )
-    return intro + _table(outcomes) + _plots(outcomes)
+    return intro + _table(outcomes) + _parts(outcomes) + _plots(outcomes)
 
 
 def _table(outcomes: Sequence[Outcome]) -> str:
@@ -91,6 +92,20 @@ def _table(outcomes: Sequence[Outcome]) -> str:
         "<th>TTFT p50/p99 ms</th><th>TPOT p50/p99 ms</th><th>changes</th><th>lost</th></tr>"
     )
     return f"<table>{head}{''.join(rows)}</table>"
+
+
+def _parts(outcomes: Sequence[Outcome]) -> str:
+    """What the energy was spent on: a row for each policy and device type."""
+    rows = []
+    for o in outcomes:
+        for board in o.energy.boards:
+            cells = "".join(f"<td>{o.energy.of(part, board=board) / 1e6:.3f}</td>" for part in Part)
+            rows.append(f"<tr><td>{escape(o.policy)}, {escape(board)}</td>{cells}</tr>")
+    head = "".join(f"<th>{escape(part)}</th>" for part in Part)
+    return (
+        f"<table><tr><th>MJ spent on boards that are</th>{head}</tr>{''.join(rows)}</table>"
+        '<p class="note">The first five are boards without their replicas\' work; prefill and decode come above them.</p>'
+    )
 
 
 def _plots(outcomes: Sequence[Outcome]) -> str:

@@ -104,7 +104,7 @@ def _parts(outcomes: Sequence[Outcome]) -> str:
     head = "".join(f"<th>{escape(part)}</th>" for part in Part)
     return (
         f"<table><tr><th>MJ spent on boards that are</th>{head}</tr>{''.join(rows)}</table>"
-        '<p class="note">Five are boards without their replicas\' work; prefill and decode come above them.</p>'
+        '<p class="note">The first five are boards by themselves; prefill and decode of their replicas come above.</p>'
     )
 
 

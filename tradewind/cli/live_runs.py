@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 LIVE_NAME: Final = "evaluation"
 # An agent starts and reports within this, also on a busy machine.
 AGENT_LIMIT_S: Final = 60.0
+# A replica drains, stops and is reported gone; an agent of the run before may have to be given up first.
+END_LIMIT_S: Final = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +181,18 @@ def _wait_for_nodes(client: Tradewind, count: int, since_s: float, layout: Layou
 
 
 def _end(client: Tradewind) -> None:
+    """Ends the deployment of a run and waits until its name is free again.
+
+    Raises:
+        JobTimeout: its replicas do not end.
+    """
     if existing(client.orchestrator, LIVE_NAME):
         client.orchestrator.delete(LIVE_NAME)
+    pause, deadline = threading.Event(), time.monotonic() + END_LIMIT_S
+    while LIVE_NAME in {d.name for d in client.orchestrator.deployments()}:
+        if time.monotonic() > deadline:
+            raise JobTimeout(f"the deployment {LIVE_NAME} did not end within {END_LIMIT_S:.0f} s; see its agents' logs")
+        pause.wait(0.2)
 
 
 def _check_lengths(trace: Trace, context_tokens: int) -> None:

@@ -5,12 +5,14 @@ The boards are simulated, in the helper's worker; everything else is what runs i
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.gpu.helper.process import Helper
@@ -144,11 +146,14 @@ async def test_what_cannot_be_is_refused_in_the_report(world: World) -> None:
 
 async def test_a_driver_that_hangs_does_not_stop_the_heartbeat(world: World) -> None:
     """The worker is stopped in its tracks, then killed like by a bad pointer: reports go on, and boards come back."""
-    world.helper.worker.send_signal(signal.SIGSTOP)
+    worker = world.helper.worker
+    worker.send_signal(signal.SIGSTOP)
     world.push(1, {f"{world.boards[0]}:mig:9@4": ""})
     seen = len(world.orchestrator.reports)
     await until(lambda: len(world.orchestrator.reports) > seen + 4, 6)
-    world.helper.worker.send_signal(signal.SIGSEGV)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        # On a slow machine the helper has put another in its place by now.
+        worker.send_signal(signal.SIGSEGV)
     await world.reached(1, f"{world.boards[0]}:mig:9@4")
 
 

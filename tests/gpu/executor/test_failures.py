@@ -207,6 +207,19 @@ def test_a_mode_is_believed_only_when_active(tmp_path: Path, planners: Planners,
     assert "not in force" in last.words
 
 
+@pytest.mark.parametrize(("times", "outcome"), [(1, Outcome.REACHED), (2, Outcome.RESTORED)])
+def test_a_mode_that_goes_off_under_a_call_is_set_once_more(
+    tmp_path: Path, planners: Planners, times: int, outcome: Outcome
+) -> None:
+    """A simulated board whose worker dies comes back like this; on a real one somebody else would have to do it."""
+    bench = Bench(tmp_path, planners=planners)
+    bench.machine.inject(Fault(FaultKind.FOREIGN_MODE_OFF, verb="create_gpu_instance", times=times))
+    wanted = layout(bench.table, "3g.40gb@4")
+    assert bench.reach(bench.wish(wanted)) is outcome
+    assert bench.layout == (wanted if outcome is Outcome.REACHED else Layout())
+    assert bench.orphans == []
+
+
 def test_a_board_that_changes_mode_only_by_reset_is_told_how(tmp_path: Path, planners: Planners) -> None:
     bench = Bench(tmp_path, "a100-40", planners=planners)
     calls = bench.machine.calls

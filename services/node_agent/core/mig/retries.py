@@ -44,6 +44,8 @@ _TROUBLE: Final = Patience(2, 0.5)
 _OUTSIDE: Final = Patience(None, 1.0)
 # Saying it again changes nothing.
 _FINAL: Final = Patience(1, 0.0)
+# The mode was changed under the call, so the answer was about another board than the one decided for.
+_OVERTAKEN: Final = _NO_ROOM
 
 _PATIENCE: Final = {
     Fault.IN_USE: _IN_USE,
@@ -61,9 +63,14 @@ _HIDDEN_HOLDER: Final = (
 )
 
 
-def patience(fault: Fault) -> Patience:
-    """How long to try."""
-    return _PATIENCE.get(fault, _FINAL)
+def patience(fault: Fault, *, overtaken: bool = False) -> Patience:
+    """How long to try.
+
+    Args:
+        fault: why the call was not done.
+        overtaken: whether the board's mode is another one than before the call.
+    """
+    return _PATIENCE.get(fault, _OVERTAKEN if overtaken else _FINAL)
 
 
 def verdict(fault: Fault, message: str) -> tuple[Outcome, str, str]:

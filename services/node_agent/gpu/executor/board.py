@@ -23,6 +23,7 @@ from services.node_agent.core.mig.ledger import (
     Ended,
     Failed,
     Intended,
+    ModeStep,
     Operation,
     Outcome,
     TurnedBack,
@@ -205,18 +206,19 @@ class BoardExecutor:
         if stray := misplaced(made, call, after):
             self._journal.append(Adopted((stray,)))
         if has_effect(call, before, after):
-            self._failed = None
+            # A mode that is set again and again by us and somebody else does not make a failed call the first one.
+            self._failed = self._failed if isinstance(call, ModeStep) else None
             self._journal.append(Done(call))
             return self._tell(after, Doing.CHANGING, "", AT_ONCE_S)
         self._journal.append(Failed(call))
-        return self._judge(after, call, error)
+        return self._judge(after, call, error, overtaken=after.sight.mig is not before.sight.mig)
 
-    def _judge(self, seen: Look, call: Call, error: GpuError | None) -> Turn:
+    def _judge(self, seen: Look, call: Call, error: GpuError | None, *, overtaken: bool) -> Turn:
         """A call without effect: once more, or back, or the end."""
         fault, message = _fault_without_effect(error)
         tries = self._failed[1] + 1 if self._failed and self._failed[0] == call else 1
         self._failed = (call, tries)
-        allowed = patience(fault)
+        allowed = patience(fault, overtaken=overtaken)
         self._log.warning("layout call failed", call=str(call), fault=fault, tries=tries, error=message)
         if allowed.tries is None or tries < allowed.tries:
             return self._tell(seen, Doing.CHANGING, f"try {tries}: {message}", allowed.pause_s)

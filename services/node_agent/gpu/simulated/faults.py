@@ -24,6 +24,7 @@ class FaultKind(StrEnum):
     NOT_ACTIVE = "not_active"
     FOREIGN_CREATE = "foreign_create"
     FOREIGN_DESTROY = "foreign_destroy"
+    FOREIGN_MODE_OFF = "foreign_mode_off"
     COUNTER_RESET = "counter_reset"
     COUNTER_FROZEN = "counter_frozen"
     COUNTER_ABSENT = "counter_absent"

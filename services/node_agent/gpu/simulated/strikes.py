@@ -46,6 +46,8 @@ def strike(board: SimulatedBoard, fault: Fault, now_s: float) -> bool:
             return _create(board, fault)
         case FaultKind.FOREIGN_DESTROY:
             return _destroy(board, fault)
+        case FaultKind.FOREIGN_MODE_OFF:
+            board.set_mode(False)
     return False
 
 

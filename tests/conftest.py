@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,12 @@ START_LIMIT_S = 20
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order in which workers take them: whole instances first, then many tests before few."""
+    tests_in = Counter(item.path for item in items)
+    items.sort(key=lambda item: ("e2e" not in item.path.parts, -tests_in[item.path], item.path))
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ _KEPT_PROFILES: Final = 8_192
 # z-values of the normal distribution at 95 % and 99 %.
 _Z95: Final = 1.6449
 _Z99: Final = 2.3263
+_NORMAL: Final = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Spread:
 
     def percentile_ms(self, percentile: float) -> float:
         """The latency that `percentile` per cent stay within."""
-        return self.median_ms * math.exp(self.sigma * NormalDist().inv_cdf(percentile / 100.0))
+        return self.median_ms * math.exp(self.sigma * _NORMAL.inv_cdf(percentile / 100.0))
 
 
 @dataclass(frozen=True, slots=True)

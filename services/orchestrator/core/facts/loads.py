@@ -177,6 +177,11 @@ def sheaves_of(profiles: Iterable[Profile]) -> tuple[Sheaf, ...]:
 def _bound(profiles: tuple[Profile, ...]) -> Sheaf:
     loads = profiles[0].loads
     figures = numpy.array([[_row(load) for load in profile.loads] for profile in profiles])
+    for p50, p95, p99, mean in (range(4), range(4, 8)):
+        # No percentile is below a lower one, and a mean that is not told is the median.
+        figures[..., p99] = numpy.maximum(figures[..., p99], figures[..., p95])
+        figures[..., p95] = numpy.maximum(figures[..., p95], figures[..., p50])
+        figures[..., mean] = numpy.where(figures[..., mean], figures[..., mean], figures[..., p50])
     by_prompt: dict[int, list[int]] = {}
     for number in sorted(range(len(loads)), key=lambda n: (loads[n].prompt_tokens, loads[n].concurrency)):
         by_prompt.setdefault(loads[number].prompt_tokens, []).append(number)
@@ -218,8 +223,7 @@ def _by_concurrency(concurrencies: list[int], rows: Table) -> Table:
 def _row(load: Load) -> tuple[float, ...]:
     ttft, tpot = load.ttft, load.tpot
     return (
-        *(ttft.p50_ms, max(ttft.p95_ms, ttft.p50_ms), max(ttft.p99_ms, ttft.p95_ms), ttft.mean_ms or ttft.p50_ms),
-        *(tpot.p50_ms, max(tpot.p95_ms, tpot.p50_ms), max(tpot.p99_ms, tpot.p95_ms), tpot.mean_ms or tpot.p50_ms),
+        *(ttft.p50_ms, ttft.p95_ms, ttft.p99_ms, ttft.mean_ms, tpot.p50_ms, tpot.p95_ms, tpot.p99_ms, tpot.mean_ms),
         *(load.energy_per_token_mj, load.energy_per_prefill_mj, load.power_mw, float(load.output_tokens)),
     )
 

@@ -87,7 +87,7 @@ def percentiles_ms(
     """
     count, rows = len(stations), numpy.tile(stations.rows, len(wanted))
     percents = [numpy.broadcast_to(numpy.asarray(percent, dtype=float), count) for _, percent in wanted]
-    alone = [_alone_ms(stations, metric, one) for (metric, _), one in zip(wanted, percents, strict=True)]
+    alone = [alone_ms(stations, metric, one) for (metric, _), one in zip(wanted, percents, strict=True)]
     if not (rates_per_s > 0.0).any():
         return tuple(alone)
     seen, rates = presence(stations, rates_per_s)[rows], rates_per_s[rows]
@@ -116,7 +116,9 @@ def _quantiles(share: Callable[[Vector], Vector], wanted: Vector, high: Vector) 
     return high
 
 
-def _alone_ms(stations: Stations, metric: Metric, percents: Vector) -> Vector:
+def alone_ms(stations: Stations, metric: Metric, percent: float | Vector) -> Vector:
+    """Latencies that so many per cent of requests stay within when no others are there."""
+    percents = numpy.broadcast_to(numpy.asarray(percent, dtype=float), len(stations))
     first, distinct = stations.spreads(metric), sorted(set(percents.tolist()))
     normal = numpy.array([NormalDist().inv_cdf(percent / 100.0) for percent in distinct])
     found: Vector = first.medians_ms[:, 0] * numpy.exp(

@@ -21,7 +21,7 @@ from services.orchestrator.core.facts.explanation import Candidate, Refusal
 from services.orchestrator.core.facts.loads import Sheaf, sheaves_of
 from services.orchestrator.core.facts.variant import Variant
 from services.orchestrator.core.facts.wish import Deployment, Objective, Slo
-from services.orchestrator.core.planning.capacity import broken_limits, capacities_together
+from services.orchestrator.core.planning.capacity import alone_ms, broken_limits, capacities_together
 from services.orchestrator.core.planning.figures import Figures, Latencies, figures_of, latencies_of, told
 from services.orchestrator.core.planning.ground import Base
 from services.orchestrator.core.planning.points import Point
@@ -206,14 +206,13 @@ def _too_slow(
     latencies = latencies_of(deployment.slo, stations, nothing)
     shown = figures_of(deployment, mine, stations, numpy.ones(len(slow)), nothing, latencies)
     found: dict[int, Option | Refused] = {}
-    for row, number in enumerate(numbers):
-        limit = deployment.slo.latency[broken[number]]
-        reached = stations.spreads(limit.metric).one(row, 0).percentile_ms(limit.percentile)
-        reason = (
-            f"{limit.metric} p{limit.percentile:g} is {reached:.4g} ms with a single request, "
-            f"at most {limit.limit_ms:.4g} ms is asked for"
-        )
-        found[number] = Refused(points[number], Refusal(f"{limit.metric}_LIMIT"), reason, shown[row])
+    for which, limit in enumerate(deployment.slo.latency):
+        reached_ms = alone_ms(stations, limit.metric, limit.percentile).tolist()
+        begins, refusal = f"{limit.metric} p{limit.percentile:g} is ", Refusal(f"{limit.metric}_LIMIT")
+        ends = f" ms with a single request, at most {limit.limit_ms:.4g} ms is asked for"
+        for row in numpy.flatnonzero(broken[slow] == which).tolist():
+            reason = f"{begins}{reached_ms[row]:.4g}{ends}"
+            found[numbers[row]] = Refused(mine[row], refusal, reason, shown[row])
     return found
 
 

@@ -14,7 +14,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
 from itertools import pairwise
 from statistics import NormalDist
 from typing import Final
@@ -27,8 +26,6 @@ from services.orchestrator.core.facts.profile import Latency, Load, Profile
 # Prefill work is linear in the prompt with a small quadratic part; up to twice the longest measured prompt the linear
 # continuation stays within measurement noise for the model sizes at hand, beyond it does not.
 MOST_EXTRAPOLATION: Final = 2.0
-# Profiles whose tables are kept, some kilobytes each: those of a large catalogue.
-_KEPT_PROFILES: Final = 8_192
 # z-values of the normal distribution at 95 % and 99 %.
 _Z95: Final = 1.6449
 _Z99: Final = 2.3263
@@ -121,6 +118,12 @@ def figures_at(profile: Profile, prompt_tokens: int, concurrency: int) -> Figure
     return _figures(table_at(profile, prompt_tokens, concurrency)[concurrency - 1])
 
 
+def figures_up_to(profile: Profile, prompt_tokens: int, most: int) -> list[Figures]:
+    """Interpolated figures of 1, 2, … `most` sequences, as far as the profile reaches with such prompts."""
+    reached = max((n for n in range(1, most + 1) if prompt_tokens <= longest_prompt(profile, n)), default=0)
+    return [_figures(row) for row in table_at(profile, prompt_tokens, reached)] if reached else []
+
+
 def table_at(profile: Profile, prompt_tokens: int, most: int) -> Table:
     """Interpolated figures of 1 to `most` sequences together, a row each; columns as in `COLUMNS`.
 
@@ -129,7 +132,7 @@ def table_at(profile: Profile, prompt_tokens: int, most: int) -> Table:
     """
     if prompt_tokens > longest_prompt(profile, most):
         raise ValueError(f"profile {profile.profile_id} does not reach {prompt_tokens} prompt tokens")
-    table: Table = _sheaf_of_one(profile).at(prompt_tokens, most, (0,))[0]
+    table: Table = _bound((profile,)).at(prompt_tokens, most, (0,))[0]
     return table
 
 
@@ -192,11 +195,6 @@ def _bound(profiles: tuple[Profile, ...]) -> Sheaf:
             for prompt, numbers in by_prompt.items()
         },
     )
-
-
-@lru_cache(maxsize=_KEPT_PROFILES)
-def _sheaf_of_one(profile: Profile) -> Sheaf:
-    return _bound((profile,))
 
 
 def _reach(prompt_tokens: int) -> float:

@@ -9,9 +9,10 @@ from typing import Any, Final, TypeVar
 from google.protobuf.message import Message
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.orchestrator.control import Control, Proposal
+from services.orchestrator.control import Control
 from services.orchestrator.core.facts.variant import Admission
 from services.orchestrator.core.facts.wish import Deployment
+from services.orchestrator.proposals import Proposal
 from services.orchestrator.records import (
     DeploymentRecord,
     add_deployment,
@@ -61,14 +62,14 @@ class DeploymentWrites:
                 return earlier
             self._refuse_taken(request.name)
             wish = self._wish(deployment_id, request.name, 1, spec)
-            proposal = await control.propose((*control.wishes(), wish))
+            proposal = await control.propose((*control.register.wishes(), wish))
             self._refuse_infeasible(proposal, wish, spec, allowed=request.allow_infeasible)
             async with control.records.begin() as session:
                 record = await add_deployment(session, deployment_id, request.name, spec)
-                await control.commit(session, f"deployment {request.name} created", proposal)
+                await control.proposals.write(session, f"deployment {request.name} created", proposal)
                 response = kind(**self._shown(record, proposal))
                 await self._remember(session, "CreateDeployment", request, response)
-            control.deployments[deployment_id] = record
+            control.register.deployments[deployment_id] = record
             control.adopt(proposal.plan)
         return response
 
@@ -88,18 +89,18 @@ class DeploymentWrites:
                 return earlier
             record = self._current(request)
             if record.spec == spec:
-                explanation = control.explanations.get(record.deployment_id)
-                return kind(deployment=control.show(record), explanation=explanation)
+                explanation = control.register.explanations.get(record.deployment_id)
+                return kind(deployment=control.showing.one(record), explanation=explanation)
             wish = self._wish(record.deployment_id, record.name, record.generation + 1, spec)
-            wishes = tuple(wish if w.deployment_id == record.deployment_id else w for w in control.wishes())
+            wishes = tuple(wish if w.deployment_id == record.deployment_id else w for w in control.register.wishes())
             proposal = await control.propose(wishes)
             self._refuse_infeasible(proposal, wish, spec, allowed=request.allow_infeasible)
             async with control.records.begin() as session:
                 changed = await change_deployment(session, record.deployment_id, record.generation, spec)
-                await control.commit(session, f"deployment {record.name} changed", proposal)
+                await control.proposals.write(session, f"deployment {record.name} changed", proposal)
                 response = kind(**self._shown(changed, proposal))
                 await self._remember(session, "UpdateDeployment", request, response)
-            control.deployments[record.deployment_id] = changed
+            control.register.deployments[record.deployment_id] = changed
             control.adopt(proposal.plan)
         return response
 
@@ -112,22 +113,22 @@ class DeploymentWrites:
         if earlier := await self._earlier("DeleteDeployment", request, kind):
             return earlier
         control = self._control
-        control.find(request.deployment)
+        control.register.find(request.deployment)
         await control.until_plannable(min(time_left_s, PATIENCE_S))
         async with control.exclusive():
             if earlier := await self._earlier("DeleteDeployment", request, kind):
                 return earlier
-            record = control.find(request.deployment)
+            record = control.register.find(request.deployment)
             if record.deleting:
-                return kind(deployment=control.show(record))
-            proposal = await control.propose(control.wishes(without=record.deployment_id))
+                return kind(deployment=control.showing.one(record))
+            proposal = await control.propose(control.register.wishes(without=record.deployment_id))
             gone = replace(record, deleting=True)
             async with control.records.begin() as session:
                 await mark_deleting(session, record.deployment_id)
-                await control.commit(session, f"deployment {record.name} deleted", proposal)
-                response = kind(deployment=control.show(gone))
+                await control.proposals.write(session, f"deployment {record.name} deleted", proposal)
+                response = kind(deployment=control.showing.one(gone))
                 await self._remember(session, "DeleteDeployment", request, response)
-            control.deployments[record.deployment_id] = gone
+            control.register.deployments[record.deployment_id] = gone
             control.adopt(proposal.plan)
         return response
 
@@ -139,14 +140,16 @@ class DeploymentWrites:
         spec = await self._resolved(request.spec, time_left_s)
         control = self._control
         async with control.exclusive():
-            record = next((r for r in control.deployments.values() if r.name == request.name), None)
+            record = next((r for r in control.register.deployments.values() if r.name == request.name), None)
             if record is None or record.deleting:
                 wish = self._wish("preview", request.name, 1, spec)
-                wishes = (*control.wishes(), wish)
+                wishes = (*control.register.wishes(), wish)
             else:
                 same = record.spec == spec
                 wish = self._wish(record.deployment_id, record.name, record.generation + (0 if same else 1), spec)
-                wishes = tuple(wish if w.deployment_id == record.deployment_id else w for w in control.wishes())
+                wishes = tuple(
+                    wish if w.deployment_id == record.deployment_id else w for w in control.register.wishes()
+                )
             proposal = await control.propose(wishes)
         explanation = proposal.plan.explanation_of(wish.deployment_id)
         response = orchestrator_pb2.PreviewPlanResponse(
@@ -200,7 +203,7 @@ class DeploymentWrites:
         return wish_of(deployment_id, name, generation, spec, model.model_id)
 
     def _refuse_taken(self, name: str) -> None:
-        for record in self._control.deployments.values():
+        for record in self._control.register.deployments.values():
             if name in (record.name, record.deployment_id):
                 how = "it is on its way out, retry in some seconds" if record.deleting else "update it"
                 raise AlreadyExists(f"a deployment named {name!r} exists; choose another name or {how}", {"name": name})
@@ -213,7 +216,7 @@ class DeploymentWrites:
             raise refusal
 
     def _current(self, request: orchestrator_pb2.UpdateDeploymentRequest) -> DeploymentRecord:
-        record = self._control.find(request.deployment)
+        record = self._control.register.find(request.deployment)
         if record.deleting:
             raise InvalidField("deployment", f"{record.name} is on its way out and cannot be changed")
         if request.expected_generation and request.expected_generation != record.generation:
@@ -223,7 +226,7 @@ class DeploymentWrites:
     def _shown(self, record: DeploymentRecord, proposal: Proposal) -> dict[str, Any]:
         explanation = explanation_message(proposal.plan.explanation_of(record.deployment_id))
         return {
-            "deployment": self._control.show(record, proposal.plan.blueprint, explanation),
+            "deployment": self._control.showing.one(record, proposal.plan.blueprint, explanation),
             "explanation": explanation,
         }
 

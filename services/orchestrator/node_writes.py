@@ -35,20 +35,20 @@ class NodeWrites:
         if not request.undo:
             await control.until_plannable(max(min(time_left_s - 2.0, PATIENCE_S), 0.0))
         async with control.exclusive():
-            others = tuple(name for name in control.draining if name != request.node_id)
+            others = tuple(name for name in control.register.draining if name != request.node_id)
             draining = others if request.undo else tuple(sorted((*others, request.node_id)))
-            proposal = await control.propose(control.wishes(), draining)
+            proposal = await control.propose(control.register.wishes(), draining)
             async with control.records.begin() as session:
                 earlier = await earlier_answer(session, SERVICE, "DrainNode", request.request_id, request, kind)
                 if earlier:
                     return earlier
                 await set_draining(session, request.node_id, not request.undo)
                 word = "may have work again" if request.undo else "is drained"
-                await control.commit(session, f"node {request.node_id} {word}", proposal)
+                await control.proposals.write(session, f"node {request.node_id} {word}", proposal)
                 shown = {n.node_id: n for n in control.nodes(draining)}
                 response = kind(node=node_message(shown[request.node_id], control.links.get(request.node_id)))
                 await remember_answer(session, SERVICE, "DrainNode", request.request_id, request, response)
-            control.draining = draining
+            control.register.draining = draining
             control.adopt(proposal.plan)
         return response
 
@@ -71,9 +71,9 @@ class NodeWrites:
                 await set_budget(session, request.scope, request.limit_mw)
                 response = kind(scope=request.scope, limit_mw=request.limit_mw)
                 await remember_answer(session, SERVICE, "SetPowerBudget", request.request_id, request, response)
-            control.budgets.pop(request.scope, None)
+            control.register.budgets.pop(request.scope, None)
             if request.limit_mw:
-                control.budgets[request.scope] = request.limit_mw
+                control.register.budgets[request.scope] = request.limit_mw
         return response
 
     def _known(self, node_id: str) -> tuple[str, ...]:

@@ -77,13 +77,13 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     async def GetDeployment(self, request: Any, context: Any) -> orchestrator_pb2.GetDeploymentResponse:
         """By name or id."""
-        record = self._control.find(request.deployment)
-        return orchestrator_pb2.GetDeploymentResponse(deployment=self._control.show(record))
+        record = self._control.register.find(request.deployment)
+        return orchestrator_pb2.GetDeploymentResponse(deployment=self._control.showing.one(record))
 
     async def ListDeployments(self, request: Any, context: Any) -> orchestrator_pb2.ListDeploymentsResponse:
         """By name."""
-        self._control.require_loaded()
-        shown = [d for d in self._control.show_all() if d.name > request.page_token]
+        self._control.register.require_loaded()
+        shown = [d for d in self._control.showing.all() if d.name > request.page_token]
         page, token = _page(shown, request.page_size, [d.name for d in shown])
         return orchestrator_pb2.ListDeploymentsResponse(deployments=page, next_page_token=token)
 
@@ -92,16 +92,18 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     ) -> AsyncIterator[orchestrator_pb2.WatchDeploymentsResponse]:
         """Whole states at once and at each change; a name that does not exist yet is waited for."""
         wanted, last = list(request.deployments), None
-        async for _ in self._control.changes():
-            shown = [d for d in self._control.show_all() if not wanted or d.name in wanted or d.deployment_id in wanted]
+        async for _ in self._control.showing.changes():
+            shown = [
+                d for d in self._control.showing.all() if not wanted or d.name in wanted or d.deployment_id in wanted
+            ]
             if shown != last:
                 last = shown
                 yield orchestrator_pb2.WatchDeploymentsResponse(deployments=shown)
 
     async def ExplainDeployment(self, request: Any, context: Any) -> orchestrator_pb2.ExplainDeploymentResponse:
         """The explanation kept with the newest decision."""
-        record = self._control.find(request.deployment)
-        explanation = self._control.explanations.get(record.deployment_id)
+        record = self._control.register.find(request.deployment)
+        explanation = self._control.register.explanations.get(record.deployment_id)
         if explanation is None:
             async with self._control.records.read() as session:
                 explanation = await newest_explanation(session, record.deployment_id)
@@ -130,7 +132,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     async def ListNodes(self, request: Any, context: Any) -> orchestrator_pb2.ListNodesResponse:
         """By id."""
-        self._control.require_loaded()
+        self._control.register.require_loaded()
         nodes = [n for n in self._control.nodes() if n.node_id > request.page_token]
         page, token = _page(nodes, request.page_size, [n.node_id for n in nodes])
         messages = [node_message(node, self._control.links.get(node.node_id)) for node in page]
@@ -139,7 +141,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     def _deployment_id(self, name: str) -> str:
         """Decisions outlive deployments: an id that is not known any more is searched for as it is."""
         try:
-            return self._control.find(name).deployment_id if name else ""
+            return self._control.register.find(name).deployment_id if name else ""
         except NotFound:
             return name
 

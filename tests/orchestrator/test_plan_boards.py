@@ -96,6 +96,23 @@ def test_board_is_cut_clocked_down_and_its_neighbour_sleeps() -> None:
     assert [setting for _, setting in layout.power_settings] == [LOW]
 
 
+def test_a_cap_is_planned_like_a_clock_where_it_is_offered_and_was_profiled() -> None:
+    cap = PowerSetting(power_cap_mw=300_000)
+    capped = tuple(
+        replace(p, power=cap, profile_id=f"{p.profile_id}-cap") if p.power == LOW else p for p in catalog().profiles
+    )
+    nodes = tuple(
+        replace(n, devices=tuple(replace(d, power_settings=(cap,)) for d in n.devices)) for n in gpus(boards=1)
+    )
+    situation = world(wish(rate=0.2), nodes=nodes, catalog=replace(catalog(), profiles=capped))
+    layout = planned(situation).blueprint.layout_of("g0")
+    assert layout is not None
+    assert [setting for _, setting in layout.power_settings] == [cap]
+    unoffered = planned(replace(situation, nodes=gpus(boards=1))).blueprint.layout_of("g0")
+    assert unoffered is not None
+    assert not unoffered.power_settings
+
+
 def test_each_lever_can_be_taken_away() -> None:
     situation = world(wish(rate=0.2), nodes=gpus(), catalog=catalog())
     whole = planned(replace(situation, levers=Levers(partitions=False))).blueprint

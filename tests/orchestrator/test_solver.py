@@ -5,6 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from bench.orchestrator.fleet_of import situation
+from services.orchestrator.core.planning.drafts import write_all
+from services.orchestrator.core.planning.ground import ground_of
+from services.orchestrator.core.planning.offer import offer_of
+from services.orchestrator.core.planning.plan import make_plan
+from services.orchestrator.core.planning.points import points_of
+from services.orchestrator.core.planning.report import Verdict, explain_chosen
+from services.orchestrator.core.planning.scores import items_of
+from services.orchestrator.core.planning.solver import Program
+from services.orchestrator.core.planning.weigh import Option, weigh_all
+
 
 def test_the_solver_says_nothing_on_standard_output() -> None:
     """The service's standard output is its log; HiGHS greets there, once a process, unless it is told before."""
@@ -14,3 +27,48 @@ def test_the_solver_says_nothing_on_standard_output() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "(3.0,) (1.0,)\n"
+
+
+def market_split(rows: int, columns: int) -> Program:
+    """Numbers to be split into halves that are equal in every row (Cornuéjols and Dawande, IPCO 1998, LNCS 1412).
+
+    Any split is allowed, at the cost of what is left over; to prove a cost the least takes an exhaustive search.
+    """
+    program, number = Program(), 12_345
+    taken = [program.column(0.0, 1.0) for _ in range(columns)]
+    for _ in range(rows):
+        row = []
+        for _ in taken:
+            number = (1_103_515_245 * number + 12_345) % 2**31
+            row.append(1.0 + (number >> 8) % 128)
+        over, under = program.column(1.0, whole=False), program.column(1.0, whole=False)
+        half = float(sum(row) // 2)
+        program.row([*zip(taken, row, strict=True), (over, -1.0), (under, 1.0)], least=half, most=half)
+    return program
+
+
+def test_a_search_that_the_clock_ends_gives_the_best_so_far_with_its_gap() -> None:
+    """The first split is found in a fiftieth of the time that the counted limits allow, on any machine."""
+    limit_s, found = 1e-3, None
+    while found is None:
+        found = market_split(15, 150).solve(gap=0.0, most_s=limit_s)
+        limit_s *= 2.0
+    assert found.timed_out
+    assert len(found.values) == 150 + 2 * 15
+    assert all(value == pytest.approx(round(value), abs=1e-6) for value in found.values[:150])
+    assert found.cost == pytest.approx(sum(found.values[150:]))
+    assert found.gap == pytest.approx(1.0), "nothing but 0 is known to bound it from below"
+
+
+def test_a_report_says_that_the_clock_ended_the_search_and_how_far_the_plan_may_be_off() -> None:
+    world = situation(6, 1)
+    wish, ground = world.deployments[0], ground_of(world)
+    offer, plan = offer_of(world, ground), make_plan(world)
+    points, _ = points_of(wish, offer)
+    options = tuple(o for o in weigh_all(wish, points, offer.sheaves[wish.model_id]) if isinstance(o, Option))
+    chosen = ((items_of(wish, options, frozenset())[0], 1),)
+    verdict = Verdict(chosen, settled=False, gap=0.07, timed_out=True)
+    draft = explain_chosen(wish, verdict, options, (), plan.blueprint, offer.sheaves[wish.model_id])
+    written = write_all([draft])[0]
+    assert "within 7.00% of the least cost. The search was ended by the clock" in written.summary
+    assert written.gap == pytest.approx(0.07)

@@ -8,6 +8,7 @@ from services.orchestrator.core.effects import Commit, Effect, Publish, Push
 from services.orchestrator.core.facts.blueprint import Blueprint, Replica
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.fleet import NodeState, ReplicaReport, ReplicaState
+from services.orchestrator.core.looked import Looked
 from services.orchestrator.core.quarantine import QUARANTINE_S
 from services.orchestrator.core.state import NodeSight, Observation, State
 from services.orchestrator.core.step import COOL_DOWN_S, again, can_plan, step
@@ -30,7 +31,10 @@ class House:
         self.now_s += passed_s
         last = self.now_s if heard else self.now_s - 1000.0
         seen = replace(self.seen, nodes=tuple(NodeSight(n, last, heard) for n in self.nodes))
-        self.state, self.effects = step(self.state, seen, self.now_s)
+        before, (self.state, self.effects) = self.state, step(self.state, seen, self.now_s)
+        state, effects = step(replace(before, looked=Looked()), seen, self.now_s)
+        assert effects == self.effects, "what the last look worked out changes nothing"
+        assert replace(state, looked=self.state.looked) == self.state
         for effect in self.effects:
             if isinstance(effect, Commit):
                 self.seen = replace(self.seen, blueprint=effect.plan.blueprint)
@@ -57,6 +61,21 @@ def test_one_plan_and_then_quiet() -> None:
     assert house.triggers == ["start"]
     assert [type(e) for e in house.effects] == [Push, Publish]
     assert house.seen.blueprint.generation == 1
+
+
+def test_a_look_at_an_unchanged_fleet_works_nothing_out_again() -> None:
+    house = House()
+    for _ in range(5):
+        house.look()
+    pushed, published = (effect for effect in house.effects)
+    house.look()
+    assert isinstance(pushed, Push)
+    assert isinstance(house.effects[0], Push)
+    assert house.effects[0].targets is pushed.targets
+    assert house.effects[1] is published
+    house.nodes = [replace(n, labels=(("zone", "b"),)) for n in house.nodes]
+    house.look()
+    assert house.effects[0].targets is not pushed.targets
 
 
 def test_nothing_is_planned_before_the_nodes_of_the_blueprint_are_heard() -> None:

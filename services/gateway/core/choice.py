@@ -48,7 +48,7 @@ def pick(places: Sequence[Place], turn: int, tokens: int = 0) -> int:
             if at_work < most and (not unanswered or unanswered + tokens <= most_tokens):
                 return number
             filling = True
-    loads = [(p.unanswered if filling else 0, (p.at_work + 1) / p.size) for p in places]
+    loads = [(unanswered if filling else 0, (at_work + 1) / size) for size, at_work, unanswered, _, _ in places]
     least = min(loads)
     equal = [number for number, load in enumerate(loads) if load == least]
     return equal[turn % len(equal)]

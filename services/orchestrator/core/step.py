@@ -19,7 +19,9 @@ from services.orchestrator.core.effects import Broken, Commit, Effect, Note, Pub
 from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.fleet import Node, NodeState
 from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.liveness import next_state
+from services.orchestrator.core.looked import Looked, stays_laid_out, stays_quarantined
 from services.orchestrator.core.news import alike, verdicts
 from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.plan import Plan, make_plan
@@ -45,26 +47,25 @@ def step(state: State, seen: Observation, now_s: float, known: Known | None = No
         known: what earlier plans worked out of the catalogue; saves time and changes nothing.
     """
     nodes = _nodes(state, seen, now_s)
-    state = replace(state, nodes=tuple((n.node_id, n.state) for n in nodes))
-    state = _remember(state, seen, nodes, now_s)
+    still = state.looked.is_still(nodes, seen.blueprint, seen.deployments)
+    state = _remember(state, seen, nodes, now_s, still=still)
     effects: list[Effect] = [Note(words) for words in state.learnt.notes]
     situation = situation_of(state, seen, nodes, now_s)
-    if _is_due(state, seen, nodes, situation, now_s):
-        state, proposed = _plan(state, seen, situation, now_s, known)
-        effects += proposed
-    relief = relief_for(state.learnt.alarms, state.learnt.on_trial) if state.policy.adaptive else NO_RELIEF
-    rollout = roll_out(seen.blueprint, nodes, state.rollout, now_s, relief)
-    state = replace(state, rollout=rollout.memory)
-    effects += [Push(seen.blueprint.generation, rollout.targets), _publish(state, seen, rollout)]
-    return state, tuple(effects)
+    if seen.catalog_known and _settled_in(seen.blueprint, nodes):
+        if _is_due(state, situation, now_s):
+            state, proposed = _plan(state, seen, situation, now_s, known)
+            effects += proposed
+        elif state.planned is not None and state.planned.nodes is not situation.nodes:
+            # Alike ones are as good to compare with, and the same objects are compared at once.
+            state = replace(state, planned=replace(state.planned, nodes=situation.nodes))
+    looked = _rolled_out(state, seen, nodes, now_s, still=still)
+    effects += [Push(seen.blueprint.generation, looked.rollout.targets), looked.published]
+    return replace(state, rollout=looked.rollout.memory, looked=looked), tuple(effects)
 
 
-def _is_due(state: State, seen: Observation, nodes: tuple[Node, ...], situation: Situation, now_s: float) -> bool:
-    if not seen.catalog_known or not _settled_in(seen.blueprint, nodes):
-        return False
-    if state.deferred_s is not None and now_s >= state.deferred_s:
-        return True
-    return not alike(situation, state.planned)
+def _is_due(state: State, situation: Situation, now_s: float) -> bool:
+    over = state.deferred_s is not None and now_s >= state.deferred_s
+    return over or not alike(situation, state.planned)
 
 
 def _plan(
@@ -134,9 +135,22 @@ def _lessened(situation: Situation, planned: Situation) -> list[Effect]:
     ]
 
 
-def _publish(state: State, seen: Observation, rollout: Rollout) -> Publish:
+def _rolled_out(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: float, *, still: bool) -> Looked:
+    """Targets and routes; those of the last look when nothing they are made from has changed."""
+    before, learnt = state.looked, state.learnt
+    relief = relief_for(learnt.alarms, learnt.on_trial) if state.policy.adaptive else NO_RELIEF
+    kept = before.rolled_out(relief) if still else None
+    rollout = kept or roll_out(seen.blueprint, nodes, state.rollout, now_s, relief)
+    wishes = planned_wishes(learnt, seen.deployments, state.policy, seen.foreseen)
+    made_of = (seen.blueprint, seen.catalog, wishes, learnt.alarmed, learnt.asleep, seen.speeds)
+    published = before.published
+    if rollout is not before.rollout or made_of != before.published_of:
+        published = _publish(state, seen, rollout, wishes)
+    return Looked(nodes, seen.blueprint, seen.deployments, relief, rollout, made_of, published)
+
+
+def _publish(state: State, seen: Observation, rollout: Rollout, wishes: tuple[Deployment, ...]) -> Publish:
     learnt, policy = state.learnt, state.policy
-    wishes = planned_wishes(learnt, seen.deployments, policy, seen.foreseen)
     packed = rollout.routes if policy.levers.packing else ()
     fills = fills_of(packed, wishes, seen.catalog, seen.blueprint, learnt.alarmed)
     if not policy.adaptive:
@@ -147,8 +161,9 @@ def _publish(state: State, seen: Observation, rollout: Rollout) -> Publish:
 def watch(state: State, seen: Observation, now_s: float) -> State:
     """One look of a follower: learns and decides nothing, so that it knows the load when it has to lead."""
     nodes = _nodes(state, seen, now_s)
-    state = replace(state, nodes=tuple((n.node_id, n.state) for n in nodes), blueprint=seen.blueprint)
-    return _remember(state, seen, nodes, now_s)
+    still = state.looked.is_still(nodes, seen.blueprint, seen.deployments)
+    state = _remember(replace(state, blueprint=seen.blueprint), seen, nodes, now_s, still=still)
+    return replace(state, looked=Looked(nodes, seen.blueprint, seen.deployments))
 
 
 def again(state: State) -> State:
@@ -205,7 +220,7 @@ def _nodes(state: State, seen: Observation, now_s: float) -> tuple[Node, ...]:
             patience=state.patience,
         )
         nodes.append(_with_state(sight.node, after) if sight else Node(name, after))
-    return tuple(nodes)
+    return state.looked.same_nodes(tuple(nodes))
 
 
 def _with_state(node: Node, state: NodeState) -> Node:
@@ -214,14 +229,18 @@ def _with_state(node: Node, state: NodeState) -> Node:
 
 
 def _settled_in(blueprint: Blueprint, nodes: tuple[Node, ...]) -> bool:
-    waited_for = [r.node_id for r in (*blueprint.replicas, *blueprint.leaving)]
-    return not any(n.state is NodeState.JOINING and n.node_id in waited_for for n in nodes)
+    joining = {n.node_id for n in nodes if n.state is NodeState.JOINING}
+    return not joining or all(r.node_id not in joining for r in (*blueprint.replicas, *blueprint.leaving))
 
 
-def _remember(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: float) -> State:
-    quarantined = quarantined_after(state.quarantined, seen.blueprint, seen.deployments, nodes, now_s)
-    layouts = watch_layouts(state.layouts, seen.blueprint, nodes, now_s)
-    state = replace(state, quarantined=quarantined, layouts=layouts)
+def _remember(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: float, *, still: bool) -> State:
+    if not still:
+        state = replace(state, nodes=tuple((n.node_id, n.state) for n in nodes))
+    if not still or not stays_quarantined(state.quarantined, now_s):
+        quarantined = quarantined_after(state.quarantined, seen.blueprint, seen.deployments, nodes, now_s)
+        state = replace(state, quarantined=quarantined)
+    if not still or not stays_laid_out(state.layouts):
+        state = replace(state, layouts=watch_layouts(state.layouts, seen.blueprint, nodes, now_s))
     if seen.blueprint.blueprint_id != state.blueprint.blueprint_id:
         state = _in_force(state, seen, now_s)
     if state.policy.adaptive:

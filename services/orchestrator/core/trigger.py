@@ -75,7 +75,8 @@ def _nodes(before: Situation, after: Situation) -> list[str]:
             words += troubles
         elif was.devices != node.devices or was.labels != node.labels:
             words.append(f"node {node.node_id} changed its devices or labels")
-    words += [f"node {name} is gone" for name in old if after.node(name) is None]
+    here = {n.node_id for n in after.nodes}
+    words += [f"node {name} is gone" for name in old if name not in here]
     return words
 
 

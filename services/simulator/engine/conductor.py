@@ -14,6 +14,7 @@ from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.policy import Policy
 from services.orchestrator.core.facts.traffic import DeploymentTraffic
 from services.orchestrator.core.facts.wish import Demand, Deployment
+from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.report import differences
 from services.orchestrator.core.rollout.rollout import Intent, Target
 from services.orchestrator.core.state import NodeSight, Observation, State
@@ -57,6 +58,7 @@ class Conductor:
     fencing: int = 1
     blueprint: Blueprint = EMPTY
     state: State = field(default_factory=lambda: State(started_s=0.0))
+    known: Known = field(default_factory=Known)
     journal: list[dict[str, Any]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     commits: int = 0
@@ -81,7 +83,7 @@ class Conductor:
                 traffic=windows,
                 foreseen=foreseen,
             )
-            self.state, effects = step(self.state, seen, now_s)
+            self.state, effects = step(self.state, seen, now_s, self.known)
             if not self._carry_out(effects, now_s):
                 return
 
@@ -129,6 +131,7 @@ class Conductor:
         self.blueprint = plan.blueprint
 
     def _push(self, effect: Push, now_s: float) -> None:
+        layouts = {layout.node_id: layout for layout in self.blueprint.layouts}
         for target in effect.targets:
             sight = self.sights.get(target.node_id)
             if sight is None or now_s < sight.deaf_until_s:
@@ -138,7 +141,7 @@ class Conductor:
                 continue
             sight.told = content
             sight.steps += 1
-            planned = self.blueprint.layout_of(target.node_id)
+            planned = layouts.get(target.node_id)
             layout = replace(planned, power_settings=target.power_settings) if planned else None
             self.deliver(sight, self._message(target, effect.generation, sight.steps), layout)
 

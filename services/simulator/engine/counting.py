@@ -18,6 +18,7 @@ class TrafficCount:
     def __init__(self, deployment_id: str, ttft_limit_s: float, tpot_limit_s: float) -> None:
         self._name, self._ttft_s, self._tpot_s = deployment_id, ttft_limit_s, tpot_limit_s
         self._closed: deque[Window] = deque(maxlen=MOST_WINDOWS)
+        self._windows: tuple[Window, ...] = ()
         self._start_s = 0.0
         self.queued = self.at_work = 0
         self.came = self.gone = self.good = 0
@@ -56,9 +57,11 @@ class TrafficCount:
     def seen(self, now_s: float) -> DeploymentTraffic:
         """Closed windows, newest last."""
         self._roll(now_s)
-        return DeploymentTraffic(self._name, tuple(self._closed), queued=self.queued, at_work=self.at_work)
+        return DeploymentTraffic(self._name, self._windows, queued=self.queued, at_work=self.at_work)
 
     def _roll(self, now_s: float) -> None:
+        if now_s < self._start_s + WINDOW_S:
+            return
         while now_s >= self._start_s + WINDOW_S:
             self._closed.append(
                 Window(
@@ -80,3 +83,4 @@ class TrafficCount:
             )
             self._start_s += WINDOW_S
             self._clear()
+        self._windows = tuple(self._closed)

@@ -43,9 +43,11 @@ class SimDevice:
 
     def settle(self, now_s: float) -> None:
         """Integrates the base up to now; before every change and every reading."""
-        waking_s = min(max(self.waking_until_s - self._since_s, 0.0), now_s - self._since_s)
-        self.spent_mj[Part.WAKING] += waking_s * self.base_w * 1000.0
-        self.spent_mj[self.part] += (now_s - self._since_s - waking_s) * self.base_w * 1000.0
+        passed_s, waking_s, base_w = now_s - self._since_s, 0.0, self.base_w
+        if self.waking_until_s > self._since_s:
+            waking_s = min(self.waking_until_s - self._since_s, passed_s)
+            self.spent_mj[Part.WAKING] += waking_s * base_w * 1000.0
+        self.spent_mj[self.part] += (passed_s - waking_s) * base_w * 1000.0
         self._since_s = now_s
 
     def load(self, now_s: float) -> None:

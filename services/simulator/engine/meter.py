@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +29,8 @@ class Meter:
 
     def __init__(self, nodes: Mapping[str, SimNode], lines: Sequence[Any], period_s: float) -> None:
         self._nodes, self._lines, self._period_s = nodes, lines, period_s
+        boards = dict.fromkeys(d.board.name for node in nodes.values() for d in node.devices.values())
+        self._keys = [(board, part) for board in boards for part in Part]
         self.samples: list[Sample] = []
         self._before = Energy()
         self._before_s = 0.0
@@ -37,12 +38,13 @@ class Meter:
 
     def energy(self, now_s: float) -> Energy:
         """Energy of all devices up to now."""
-        spent_mj: defaultdict[tuple[str, Part], float] = defaultdict(float)
+        spent_mj = dict.fromkeys(self._keys, 0.0)
         for node in self._nodes.values():
             for device in node.devices.values():
                 device.settle(now_s)
                 for part, millijoules in device.spent_mj.items():
-                    spent_mj[device.board.name, part] += millijoules
+                    if millijoules:
+                        spent_mj[device.board.name, part] += millijoules
             for held in node.held.values():
                 if held.engine:
                     spent_mj[held.device.board.name, Part.PREFILL] += held.engine.prefill_mj

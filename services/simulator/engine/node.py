@@ -45,6 +45,7 @@ class SimNode:
         devices: by id.
         orphans: requests of replicas that ended with work in hand; the world takes them up.
         changed: whether its report differs since it was last asked.
+        refits: grows with every change of its replicas.
         clock_s: how much its own clock is ahead; a fault.
     """
 
@@ -57,7 +58,8 @@ class SimNode:
         self.layout: NodeLayout | None = None
         self.orphans: list[tuple[Replica, list[Request]]] = []
         self.changed, self.clock_s, self.boots = True, 0.0, 0
-        self.refused = 0
+        self.refused = self.refits = 0
+        self._engines: dict[str, Replica] = {}
 
     def report(self) -> Node:
         """What it says of itself."""
@@ -97,11 +99,13 @@ class SimNode:
             held.spec = wanted.get(name, held.spec)
         self._rest(now_s)
 
-    def emptied(self, replica: Replica, now_s: float) -> None:
-        """A replica has nothing in hand any more; matters to one that drains."""
+    def emptied(self, replica: Replica, now_s: float) -> bool:
+        """A replica has nothing in hand any more; matters to one that drains. Whether it did."""
         held = self.held.get(replica.replica_id)
-        if held and held.state is AgentState.DRAINING:
+        drains = held is not None and held.state is AgentState.DRAINING
+        if drains:
             self.follow(now_s)
+        return drains
 
     def crash(self, now_s: float) -> None:
         """Everything that ran is gone; what was obeyed is kept on disk."""
@@ -111,10 +115,17 @@ class SimNode:
 
     def engines(self) -> dict[str, Replica]:
         """Replicas that serve."""
-        return {name: h.engine for name, h in self.held.items() if h.engine is not None and h.state is AgentState.READY}
+        return self._engines
+
+    def _refit(self) -> None:
+        """Its replicas changed."""
+        self.changed = True
+        self.refits += 1
+        self._engines = {
+            name: h.engine for name, h in self.held.items() if h.engine is not None and h.state is AgentState.READY
+        }
 
     def _act(self, action: reconcile.Action, now_s: float) -> None:
-        self.changed = True
         if isinstance(action, reconcile.Create):
             device = self.devices[action.spec.device_id]
             self.held[action.spec.replica_id] = held = Held(action.spec, AgentState.FETCHING, device)
@@ -128,6 +139,7 @@ class SimNode:
             held.state = after(held.state, event)
             if event is Event.DRAIN and held.engine and not held.engine.in_hand:
                 held.state = after(held.state, Event.EMPTIED)
+        self._refit()
 
     def _start(self, held: Held, now_s: float) -> None:
         held.state, held.started = after(held.state, Event.FETCHED), held.started + 1
@@ -144,12 +156,12 @@ class SimNode:
         held.state = after(held.state, Event.READY)
         held.engine = Replica(held.spec.replica_id, self._cost(held), held.spec.batch_limit)
         held.device.serve(now_s)
-        self.changed = True
+        self._refit()
         self.follow(now_s)
 
     def _remove(self, name: str, now_s: float) -> None:
         held = self.held.pop(name)
-        self.changed = True
+        self._refit()
         left = held.engine.stop(now_s) if held.engine else []
         held.device.unload(now_s, held.engine)
         if held.engine:

@@ -16,6 +16,7 @@ class Router:
 
     def __init__(self) -> None:
         self._routes: list[Route] = []
+        self._places: list[Place] = []
         self._turn = 0
 
     @property
@@ -26,6 +27,7 @@ class Router:
     def publish(self, routes: Iterable[Route]) -> None:
         """The whole table: replicas with their size (places of the batch times weight) and how far they are filled."""
         self._routes = sorted(routes, key=lambda route: (route[2].rank, route[0].replica_id))
+        self._places = [_place(*route) for route in self._routes]
 
     def choose(self, tokens: int) -> Replica | None:
         """The replica that gets the next request, whose prompt has so many tokens."""
@@ -33,9 +35,17 @@ class Router:
         if not routes:
             return None
         self._turn += 1
-        places = [Place(size, r.in_hand, r.unanswered, fill.sequences, fill.tokens) for r, size, fill in routes]
+        places = self._places
+        for i, (replica, size, fill) in enumerate(routes):
+            _, at_work, unanswered, _, _ = places[i]
+            if at_work != replica.in_hand or unanswered != replica.unanswered:
+                places[i] = _place(replica, size, fill)
         return routes[pick(places, self._turn, tokens)][0]
 
     def forget(self, replica: Replica) -> None:
         """One that ended is not chosen again, also before the next table."""
-        self._routes = [route for route in self._routes if route[0] is not replica]
+        self.publish([route for route in self._routes if route[0] is not replica])
+
+
+def _place(replica: Replica, size: float, fill: Fill) -> Place:
+    return Place(size, replica.in_hand, replica.unanswered, fill.sequences, fill.tokens)

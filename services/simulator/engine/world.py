@@ -105,6 +105,7 @@ class World:
         )
         self._now_s = 0.0
         self._homes: dict[str, tuple[Replica, SimNode]] = {}
+        self._published: tuple[Publish, int] | None = None
         self._shift_s = setting.lead_s
         self.crashed = False
 
@@ -199,8 +200,9 @@ class World:
         for request in done:
             line.count.finished(request, now_s)
         if done and not replica.in_hand:
-            self._homes[replica.replica_id][1].emptied(replica, now_s)
-            self.after_node(self._homes[replica.replica_id][1], now_s)
+            node = self._homes[replica.replica_id][1]
+            if node.emptied(replica, now_s):
+                self.after_node(node, now_s)
 
     def _await(self, replica: Replica, line: _Line) -> None:
         """Puts the end of a replica's run in the queue, unless it is there."""
@@ -235,6 +237,10 @@ class World:
         self.after_node(node, now_s)
 
     def _publish(self, published: Publish) -> None:
+        refits = sum(self.nodes[r.node_id].refits for _, replicas in published.routes for r in replicas)
+        if self._published and self._published[0] is published and self._published[1] == refits:
+            return
+        self._published = (published, refits)
         weights, limits, fills = dict(published.weights), dict(published.limits), dict(published.fills)
         for deployment_id, replicas in published.routes:
             line = self.lines.get(deployment_id)

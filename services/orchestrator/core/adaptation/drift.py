@@ -67,6 +67,7 @@ def drifted(
     profiles = {(p.variant_id, p.device_class, p.partition_kind, p.power): p for p in catalog.profiles}
     powers = {(n.node_id, device_id): power for n in blueprint.layouts for device_id, power in n.power_settings}
     seen: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    predicted_ms: dict[tuple[int, int], float] = {}
     for speed in speeds:
         replica = replicas.get((speed.node_id, speed.replica_id))
         if replica is None or speed.samples < LEAST_SAMPLES:
@@ -75,7 +76,7 @@ def drifted(
             continue  # a fallback says nothing of the variant that was planned
         power = powers.get((replica.node_id, replica.partition.device_id), DEFAULT_POWER)
         profile = profiles.get((replica.variant_id, replica.device_class, replica.partition.kind, power))
-        if profile is not None and (ratio := _ratio(profile, speed)):
+        if profile is not None and (ratio := _ratio(profile, speed, predicted_ms)):
             seen.setdefault((replica.variant_id, replica.device_class), []).append((ratio, speed.samples))
     for key, ratios in seen.items():
         mean = sum(r * n for r, n in ratios) / sum(n for _, n in ratios)
@@ -97,13 +98,16 @@ def corrected(catalog: Catalog, drifts: Iterable[Drift]) -> Catalog:
     return replace(catalog, profiles=profiles)
 
 
-def _ratio(profile: Profile, speed: Speed) -> float | None:
+def _ratio(profile: Profile, speed: Speed, predicted_ms: dict[tuple[int, int], float]) -> float | None:
+    """Measured over predicted; what is predicted for replicas alike is worked out once for a look."""
     sequences = min(max(round(speed.sequences), 1), most_concurrency(profile))
     if sequences < 1 or speed.tpot_ms <= 0.0:
         return None
-    # Time of an output token hardly depends on the prompt; the longest measured one is the safe side.
-    prompt = int(longest_prompt(profile, sequences) / 2.0)
-    predicted = figures_at(profile, prompt, sequences).tpot.mean_ms if prompt > 0 else 0.0
+    if (like := (id(profile), sequences)) not in predicted_ms:
+        # Time of an output token hardly depends on the prompt; the longest measured one is the safe side.
+        prompt = int(longest_prompt(profile, sequences) / 2.0)
+        predicted_ms[like] = figures_at(profile, prompt, sequences).tpot.mean_ms if prompt > 0 else 0.0
+    predicted = predicted_ms[like]
     return speed.tpot_ms / predicted if predicted > 0.0 else None
 
 

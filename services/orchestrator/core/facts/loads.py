@@ -14,7 +14,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
 from itertools import pairwise
 from statistics import NormalDist
 from typing import Final
@@ -27,11 +26,10 @@ from services.orchestrator.core.facts.profile import Latency, Load, Profile
 # Prefill work is linear in the prompt with a small quadratic part; up to twice the longest measured prompt the linear
 # continuation stays within measurement noise for the model sizes at hand, beyond it does not.
 MOST_EXTRAPOLATION: Final = 2.0
-# Profiles whose tables are kept, some kilobytes each: those of a large catalogue.
-_KEPT_PROFILES: Final = 8_192
 # z-values of the normal distribution at 95 % and 99 %.
 _Z95: Final = 1.6449
 _Z99: Final = 2.3263
+_NORMAL: Final = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Spread:
 
     def percentile_ms(self, percentile: float) -> float:
         """The latency that `percentile` per cent stay within."""
-        return self.median_ms * math.exp(self.sigma * NormalDist().inv_cdf(percentile / 100.0))
+        return self.median_ms * math.exp(self.sigma * _NORMAL.inv_cdf(percentile / 100.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +118,12 @@ def figures_at(profile: Profile, prompt_tokens: int, concurrency: int) -> Figure
     return _figures(table_at(profile, prompt_tokens, concurrency)[concurrency - 1])
 
 
+def figures_up_to(profile: Profile, prompt_tokens: int, most: int) -> list[Figures]:
+    """Interpolated figures of 1, 2, … `most` sequences, as far as the profile reaches with such prompts."""
+    reached = max((n for n in range(1, most + 1) if prompt_tokens <= longest_prompt(profile, n)), default=0)
+    return [_figures(row) for row in table_at(profile, prompt_tokens, reached)] if reached else []
+
+
 def table_at(profile: Profile, prompt_tokens: int, most: int) -> Table:
     """Interpolated figures of 1 to `most` sequences together, a row each; columns as in `COLUMNS`.
 
@@ -128,7 +132,7 @@ def table_at(profile: Profile, prompt_tokens: int, most: int) -> Table:
     """
     if prompt_tokens > longest_prompt(profile, most):
         raise ValueError(f"profile {profile.profile_id} does not reach {prompt_tokens} prompt tokens")
-    table: Table = _sheaf_of_one(profile).at(prompt_tokens, most, (0,))[0]
+    table: Table = _bound((profile,)).at(prompt_tokens, most, (0,))[0]
     return table
 
 
@@ -176,6 +180,11 @@ def sheaves_of(profiles: Iterable[Profile]) -> tuple[Sheaf, ...]:
 def _bound(profiles: tuple[Profile, ...]) -> Sheaf:
     loads = profiles[0].loads
     figures = numpy.array([[_row(load) for load in profile.loads] for profile in profiles])
+    for p50, p95, p99, mean in (range(4), range(4, 8)):
+        # No percentile is below a lower one, and a mean that is not told is the median.
+        figures[..., p99] = numpy.maximum(figures[..., p99], figures[..., p95])
+        figures[..., p95] = numpy.maximum(figures[..., p95], figures[..., p50])
+        figures[..., mean] = numpy.where(figures[..., mean], figures[..., mean], figures[..., p50])
     by_prompt: dict[int, list[int]] = {}
     for number in sorted(range(len(loads)), key=lambda n: (loads[n].prompt_tokens, loads[n].concurrency)):
         by_prompt.setdefault(loads[number].prompt_tokens, []).append(number)
@@ -186,11 +195,6 @@ def _bound(profiles: tuple[Profile, ...]) -> Sheaf:
             for prompt, numbers in by_prompt.items()
         },
     )
-
-
-@lru_cache(maxsize=_KEPT_PROFILES)
-def _sheaf_of_one(profile: Profile) -> Sheaf:
-    return _bound((profile,))
 
 
 def _reach(prompt_tokens: int) -> float:
@@ -217,8 +221,7 @@ def _by_concurrency(concurrencies: list[int], rows: Table) -> Table:
 def _row(load: Load) -> tuple[float, ...]:
     ttft, tpot = load.ttft, load.tpot
     return (
-        *(ttft.p50_ms, max(ttft.p95_ms, ttft.p50_ms), max(ttft.p99_ms, ttft.p95_ms), ttft.mean_ms or ttft.p50_ms),
-        *(tpot.p50_ms, max(tpot.p95_ms, tpot.p50_ms), max(tpot.p99_ms, tpot.p95_ms), tpot.mean_ms or tpot.p50_ms),
+        *(ttft.p50_ms, ttft.p95_ms, ttft.p99_ms, ttft.mean_ms, tpot.p50_ms, tpot.p95_ms, tpot.p99_ms, tpot.mean_ms),
         *(load.energy_per_token_mj, load.energy_per_prefill_mj, load.power_mw, float(load.output_tokens)),
     )
 

@@ -20,6 +20,8 @@ from services.orchestrator.core.facts.fleet import WHOLE_KIND, Device, Partition
 MOST_LAYOUTS: Final = 25_000
 # Boards of different kinds in one fleet, limited ones included, that are kept enumerated; answers of one that are kept.
 _KEPT_BOARDS: Final = 1_024
+# Tables of single devices that are known again by themselves: those of the largest fleets, a hundred bytes each.
+_MOST_MET: Final = 20_000
 _KEPT_ANSWERS: Final = 8_192
 
 Kinds = tuple[tuple[str, int], ...]
@@ -130,6 +132,7 @@ class Boards:
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], Board] = {}
+        self._met: dict[int, tuple[tuple[SliceKind, ...], int, Board]] = {}
 
     def of(self, device: Device) -> Board:
         """The board of a GPU. Partitions whose names its table does not know leave it as it is cut."""
@@ -146,11 +149,22 @@ class Boards:
 
     def _by_table(self, device: Device) -> Board:
         table, memory_bytes = device.table, device.memory_bytes
-        board = self._kept((table, memory_bytes), lambda: _enumerated(table, memory_bytes))
+        board = self._whole(table, memory_bytes)
         if not device.layout_trouble:
             return board
         barred, kept = _suffixes(device, device.barred), _suffixes(device, device.kept)
         return self._kept((table, memory_bytes, barred, kept), lambda: _limited(board, barred, kept))
+
+    def _whole(self, table: tuple[SliceKind, ...], memory_bytes: int) -> Board:
+        """The board of a table; a table that was met before is not even compared with others."""
+        met = self._met.get(id(table))
+        if met and met[0] is table and met[1] == memory_bytes:
+            return met[2]
+        board = self._kept((table, memory_bytes), lambda: _enumerated(table, memory_bytes))
+        if len(self._met) >= _MOST_MET:
+            self._met.clear()
+        self._met[id(table)] = (table, memory_bytes, board)
+        return board
 
     def _kept(self, key: tuple[object, ...], make: Callable[[], Board]) -> Board:
         if key not in self._known:
@@ -188,17 +202,19 @@ def _enumerated(table: tuple[SliceKind, ...], memory_bytes: int) -> Board:
     seats = [Seat(kind.kind, f":mig:{kind.profile_id}@{start}", kind.memory_bytes) for kind, start in places]
     grouped: dict[Kinds, list[int]] = {}
     compute = max(kind.compute_slices for kind in table)
-    frontier, found = [(0, 0)], 0
+    cells = [((1 << kind.memory_slices) - 1) << start for kind, start in places]
+    frontier: list[tuple[int, int, int, tuple[SliceKind, ...]]] = [(0, 0, 0, ())]
+    found = 0
     while frontier:
-        mask, begin = frontier.pop()
-        chosen = [place for index, place in enumerate(places) if mask >> index & 1]
+        mask, begin, taken, chosen = frontier.pop()
         grouped.setdefault(_kinds(chosen), []).append(mask)
         found += 1
         if found > MOST_LAYOUTS:
             return board_of_seats((), ())
         for index in range(begin, len(places)):
-            if _legal([*chosen, places[index]], compute):
-                frontier.append((mask | 1 << index, index + 1))
+            kind = places[index][0]
+            if not taken & cells[index] and _goes_beside(kind, chosen, compute):
+                frontier.append((mask | 1 << index, index + 1, taken | cells[index], (*chosen, kind)))
     # The whole board, not cut at all, lies beside nothing.
     grouped[((WHOLE_KIND, 1),)] = [1 << len(seats)]
     seats.append(Seat(WHOLE_KIND, ":whole", memory_bytes))
@@ -207,19 +223,22 @@ def _enumerated(table: tuple[SliceKind, ...], memory_bytes: int) -> Board:
     )
 
 
-def _legal(slices: list[tuple[SliceKind, int]], compute: int) -> bool:
-    taken = [cell for kind, start in slices for cell in range(start, start + kind.memory_slices)]
-    counts = Counter(kind.profile_id for kind, _ in slices)
-    return (
-        len(taken) == len(set(taken))
-        and sum(kind.compute_slices for kind, _ in slices) <= compute
-        and all(counts[kind.profile_id] <= kind.most for kind, _ in slices)
-        and sum(kind.extra_engine for kind, _ in slices) <= 1
-    )
+def _goes_beside(kind: SliceKind, others: tuple[SliceKind, ...], compute: int) -> bool:
+    """Whether one more slice is allowed beside others that are; their memory is looked at elsewhere."""
+    left, alike = compute - kind.compute_slices, kind.most - 1
+    for other in others:
+        left -= other.compute_slices
+        alike -= other.profile_id == kind.profile_id
+        if kind.extra_engine and other.extra_engine:
+            return False
+    return left >= 0 and alike >= 0
 
 
-def _kinds(slices: list[tuple[SliceKind, int]]) -> Kinds:
-    return tuple(sorted(Counter(kind.kind for kind, _ in slices).items()))
+def _kinds(slices: tuple[SliceKind, ...]) -> Kinds:
+    counts: dict[str, int] = {}
+    for kind in slices:
+        counts[kind.kind] = counts.get(kind.kind, 0) + 1
+    return tuple(sorted(counts.items()))
 
 
 def _contains(large: dict[str, int], small: dict[str, int]) -> bool:

@@ -28,7 +28,15 @@ from typing import Final
 import numpy
 
 from services.orchestrator.core.facts.wish import LatencyLimit, Metric
-from services.orchestrator.core.planning.stations import Bools, Spreads, Stations, Vector, Whole, put_together
+from services.orchestrator.core.planning.stations import (
+    Bools,
+    Spreads,
+    Stations,
+    Vector,
+    Whole,
+    put_together,
+    side_by_side,
+)
 
 # A capacity is looked for to this share of it, in at most so many steps; each leaves out at least this share.
 _PRECISION: Final = 3e-4
@@ -36,11 +44,15 @@ _STEPS: Final = 40
 _CAUTION: Final = 0.02
 # Fewer misses than this share are none.
 _FEWEST: Final = 1e-12
+# Stands for a limit that is not asked for.
+_NO_LIMIT: Final = LatencyLimit(Metric.TTFT, 50.0, float("inf"))
 # Halvings of a percentile's interval, whose ends are a factor of 2 apart: 2^(2^-10) is seven in ten thousand.
 _PERCENTILE_HALVINGS: Final = 10
 # No latency is looked for above a day, nor below a nanosecond.
 _MOST_MS: Final = 86_400_000.0
 _LEAST_MS: Final = 1e-6
+# So many figures of stations fit into a core's cache: more side by side is no quicker.
+_CELLS: Final = 65_536
 # A queue at this utilisation is as long as matters; beyond it there is no steady state.
 _FULL: Final = 1.0 - 1e-9
 
@@ -75,7 +87,7 @@ def percentiles_ms(
     """
     count, rows = len(stations), numpy.tile(stations.rows, len(wanted))
     percents = [numpy.broadcast_to(numpy.asarray(percent, dtype=float), count) for _, percent in wanted]
-    alone = [_alone_ms(stations, metric, one) for (metric, _), one in zip(wanted, percents, strict=True)]
+    alone = [alone_ms(stations, metric, one) for (metric, _), one in zip(wanted, percents, strict=True)]
     if not (rates_per_s > 0.0).any():
         return tuple(alone)
     seen, rates = presence(stations, rates_per_s)[rows], rates_per_s[rows]
@@ -104,7 +116,9 @@ def _quantiles(share: Callable[[Vector], Vector], wanted: Vector, high: Vector) 
     return high
 
 
-def _alone_ms(stations: Stations, metric: Metric, percents: Vector) -> Vector:
+def alone_ms(stations: Stations, metric: Metric, percent: float | Vector) -> Vector:
+    """Latencies that so many per cent of requests stay within when no others are there."""
+    percents = numpy.broadcast_to(numpy.asarray(percent, dtype=float), len(stations))
     first, distinct = stations.spreads(metric), sorted(set(percents.tolist()))
     normal = numpy.array([NormalDist().inv_cdf(percent / 100.0) for percent in distinct])
     found: Vector = first.medians_ms[:, 0] * numpy.exp(
@@ -133,11 +147,54 @@ def _share_alone(stations: Stations, limit: LatencyLimit) -> Vector:
     return first.within(numpy.full(len(stations), limit.limit_ms))[:, 0]
 
 
-def capacities_per_s(stations: Stations, limits: tuple[LatencyLimit, ...]) -> Vector:
+Limits = tuple[LatencyLimit, ...]
+
+
+def capacities_per_s(stations: Stations, limits: Limits) -> Vector:
     """Requests a second that each takes within all limits; 0 where they break with no load at all."""
+    return capacities_together([(stations, limits)])[0]
+
+
+def capacities_together(asked: Sequence[tuple[Stations, Limits]]) -> list[Vector]:
+    """The same of stations with limits of their own, worked out in fewer and larger steps."""
+    found: list[Vector] = []
+    for some in _portions(asked):
+        stations = side_by_side([part for part, _ in some])
+        capacities = _capacities(_margin_of(some, stations), stations)
+        found += numpy.split(capacities, numpy.cumsum([len(part) for part, _ in some])[:-1])
+    return found
+
+
+def _portions(asked: Sequence[tuple[Stations, Limits]]) -> list[list[tuple[Stations, Limits]]]:
+    """What is asked for, in its order, in portions of about `_CELLS`."""
+    portions: list[list[tuple[Stations, Limits]]] = []
+    cells = _CELLS
+    for stations, limits in asked:
+        if cells >= _CELLS:
+            portions.append([])
+            cells = 0
+        portions[-1].append((stations, limits))
+        cells += stations.energies_mj.size
+    return portions
+
+
+def _margin_of(asked: Sequence[tuple[Stations, Limits]], stations: Stations) -> _Margin:
+    """Limits by their number: the first of each, the second of each; one that is not there is never broken."""
+    kept, allowed = list[_Kept](), list[Vector]()
+    counts = [len(part) for part, _ in asked]
+    for number in range(max(len(limits) for _, limits in asked)):
+        mine = [limits[number] if number < len(limits) else _NO_LIMIT for _, limits in asked]
+        spreads = put_together([part.spreads(x.metric) for (part, _), x in zip(asked, mine, strict=True)])
+        waits = numpy.repeat([x.metric is not Metric.TPOT for x in mine], counts)
+        kept.append(_kept_of(stations, spreads, waits, numpy.repeat([x.limit_ms for x in mine], counts)))
+        misses = [max(1.0 - x.percentile / 100.0, _FEWEST) for x in mine]
+        allowed.append(numpy.repeat(misses, counts))
+    return _Margin(stations, tuple(kept), tuple(allowed))
+
+
+def _capacities(margin: _Margin, stations: Stations) -> Vector:
     if not len(stations):
         return numpy.zeros(0)
-    margin = _Margin(stations, limits)
     high = stations.most_per_s.copy()
     above, below = margin.at_rest, margin.at(high)
     found = numpy.where(above < 0.0, 0.0, high)
@@ -204,13 +261,8 @@ class _Margin:
     What the rate does not change is worked out once.
     """
 
-    def __init__(
-        self, stations: Stations, limits: tuple[LatencyLimit, ...], kept: tuple[_Kept, ...] | None = None
-    ) -> None:
-        self._stations, self._limits = stations, limits
-        self._kept = kept or tuple(
-            _kept(stations, limit.metric, numpy.full(len(stations), limit.limit_ms)) for limit in limits
-        )
+    def __init__(self, stations: Stations, kept: tuple[_Kept, ...], allowed: tuple[Vector, ...]) -> None:
+        self._stations, self._kept, self._allowed = stations, kept, allowed
 
     def at(self, rates_per_s: Vector) -> Vector:
         """Of each station at its rate; negative when a limit is broken."""
@@ -224,14 +276,14 @@ class _Margin:
 
     def _least(self, shares: list[Vector]) -> Vector:
         least = numpy.full(len(self._stations), numpy.inf)
-        for limit, share in zip(self._limits, shares, strict=True):
-            allowed = max(1.0 - limit.percentile / 100.0, _FEWEST)
+        for allowed, share in zip(self._allowed, shares, strict=True):
             least = numpy.minimum(least, numpy.log(allowed / numpy.maximum(1.0 - share, _FEWEST)))
         return numpy.asarray(numpy.minimum(least, 1.0))
 
     def of(self, rows: Whole) -> _Margin:
         """Of some stations."""
-        return _Margin(self._stations.take(rows), self._limits, tuple(kept.of(rows) for kept in self._kept))
+        kept, allowed = (tuple(one.of(rows) for one in self._kept), tuple(one[rows] for one in self._allowed))
+        return _Margin(self._stations.take(rows), kept, allowed)
 
 
 def _crossing(margin: _Margin, high: Vector, above: Vector, below: Vector) -> Vector:

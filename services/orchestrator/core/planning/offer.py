@@ -127,19 +127,27 @@ class Known:
             self._source, self._settings = (shapes, variants, profiles), {}
         return self._settings
 
-    def weighed(self, wish: Deployment, points: tuple[Point, ...], weigh: Callable[[], Weighed]) -> Weighed:
-        """What a wish's points were weighed to; `weigh` does it when the wish or a point is another than last time."""
+    def weighed(
+        self, asked: Sequence[tuple[Deployment, tuple[Point, ...]]], weigh: Callable[[Sequence[int]], Sequence[Weighed]]
+    ) -> list[Weighed]:
+        """What points of wishes were weighed to.
+
+        Args:
+            weigh: does it for those, by number, of which the wish or a point is another than last time.
+        """
+        new = [number for number, (wish, points) in enumerate(asked) if not self._has(wish, points)]
+        fresh = dict(zip(new, weigh(new), strict=True)) if new else {}
+        if len(self._weighed) + len(fresh) > MOST_WEIGHED:
+            kept = [wish.deployment_id for wish, _ in asked]
+            self._weighed = {name: self._weighed[name] for name in kept if name in self._weighed}
+        for number, found in fresh.items():
+            wish, points = asked[number]
+            self._weighed[wish.deployment_id] = (wish, points, found)
+        return [self._weighed[wish.deployment_id][2] for wish, _ in asked]
+
+    def _has(self, wish: Deployment, points: tuple[Point, ...]) -> bool:
         last = self._weighed.get(wish.deployment_id)
-        if (
-            last is None
-            or last[0] != wish
-            or len(last[1]) != len(points)
-            or not all(map(operator.is_, last[1], points))
-        ):
-            if len(self._weighed) >= MOST_WEIGHED:
-                self._weighed.clear()
-            last = self._weighed[wish.deployment_id] = (wish, points, weigh())
-        return last[2]
+        return last is not None and last[0] == wish and _same(last[1], points)
 
 
 def _same(one: Sequence[object], other: Sequence[object]) -> bool:

@@ -25,7 +25,7 @@ from services.orchestrator.core.planning.offer import Known, Offer, offer_of
 from services.orchestrator.core.planning.points import Point, points_of
 from services.orchestrator.core.planning.report import Verdict, explain_chosen, explain_infeasible
 from services.orchestrator.core.planning.scores import items_of
-from services.orchestrator.core.planning.weigh import Option, Refused, weigh_all
+from services.orchestrator.core.planning.weigh import Load, Option, Refused, weigh_loads
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def make_plan(situation: Situation, known: Known | None = None) -> Plan:
     known = known or Known()
     ground = ground_of(situation, known.boards)
     offer = offer_of(situation, ground, known)
-    weighed = tuple(_weigh(situation, ground, offer, known, deployment) for deployment in situation.deployments)
+    weighed = _weigh(situation, ground, offer, known)
     desk = _desk(situation, ground)
     accepted = desk.accept(tuple(w.wanted for w in weighed))
     blueprint = blueprint_of_layout(situation, ground, accepted)
@@ -87,17 +87,35 @@ def _desk(situation: Situation, ground: Ground) -> Desk:
     )
 
 
-def _weigh(situation: Situation, ground: Ground, offer: Offer, known: Known, deployment: Deployment) -> _Weighed:
-    points, refused = points_of(deployment, offer)
-    sheaves = offer.sheaves.get(deployment.model_id, ())
-    results = known.weighed(deployment, points, lambda: weigh_all(deployment, points, sheaves))
+def _weigh(situation: Situation, ground: Ground, offer: Offer, known: Known) -> tuple[_Weighed, ...]:
+    found = [points_of(wish, offer) for wish in situation.deployments]
+    loads = [
+        Load(wish, points, offer.sheaves.get(wish.model_id, ()))
+        for wish, (points, _) in zip(situation.deployments, found, strict=True)
+    ]
+    asked = [(load.deployment, tuple(load.points)) for load in loads]
+    weighed = known.weighed(asked, lambda numbers: weigh_loads(loads[number] for number in numbers))
+    return tuple(
+        _sorted_out(situation, ground, load, refused, results)
+        for load, (_, refused), results in zip(loads, found, weighed, strict=True)
+    )
+
+
+def _sorted_out(
+    situation: Situation,
+    ground: Ground,
+    load: Load,
+    refused: tuple[Candidate, ...],
+    results: tuple[Option | Refused, ...],
+) -> _Weighed:
+    deployment, points = load.deployment, tuple(load.points)
     options = tuple(r for r in results if isinstance(r, Option))
     unfit = tuple(r for r in results if isinstance(r, Refused))
     bases = frozenset(base_of(r) for r in ground.incumbents.get(deployment.deployment_id, ()))
     if deployment.deployment_id in situation.settled:
         options = tuple(o for o in options if o.base in bases) or options
     return _Weighed(
-        Wanted(deployment, items_of(deployment, options, bases)), points, options, (*refused, *unfit), sheaves
+        Wanted(deployment, items_of(deployment, options, bases)), points, options, (*refused, *unfit), load.sheaves
     )
 
 

@@ -138,9 +138,13 @@ def _settings_at(variant: Variant, selector: tuple[tuple[str, str], ...], offer:
     if key not in offer.settings:
         rooms: _Rooms = {}
         profiles = offer.profiles.get(variant.variant_id, ())
+        works = {id(profile): _work(profile) for profile in profiles if profile.loads}
         offer.settings[key] = tuple(
             Setting(
-                profile, batch, longest_prompt(profile, batch), _point(variant, profile, batch, selector, offer, rooms)
+                profile,
+                batch,
+                longest_prompt(profile, batch),
+                _point(variant, profile, batch, _room_of(variant, profile, selector, offer, rooms), works[id(profile)]),
             )
             for (_, _, batch, _), profile in sorted(_settings(variant, profiles).items())
         )
@@ -197,21 +201,33 @@ def _variant_refusal(deployment: Deployment, variant: Variant) -> tuple[Refusal,
 _Rooms = dict[tuple[str, str, PowerSetting, int], Room | tuple[Refusal, str]]
 
 
-def _point(
-    variant: Variant, profile: Profile, batch: int, selector: tuple[tuple[str, str], ...], offer: Offer, rooms: _Rooms
-) -> Point | Candidate:
+def _room_of(
+    variant: Variant, profile: Profile, selector: tuple[tuple[str, str], ...], offer: Offer, rooms: _Rooms
+) -> Room | tuple[Refusal, str]:
     memory = profile.memory_bytes or variant.memory_bytes
     key = (profile.device_class, profile.partition_kind, profile.power, memory)
     if key not in rooms:
         rooms[key] = _room(selector, offer, *key)
-    room = rooms[key]
+    return rooms[key]
+
+
+_Work = tuple[float, tuple[FigureSource, str]]
+
+
+def _work(profile: Profile) -> _Work:
+    """The most power that was measured at work, and the weakest source of energy."""
+    loads = profile.loads
+    return max(load.power_mw for load in loads), max((load.energy_source, load.energy_method) for load in loads)
+
+
+def _point(
+    variant: Variant, profile: Profile, batch: int, room: Room | tuple[Refusal, str], work: _Work
+) -> Point | Candidate:
     if isinstance(room, tuple):
-        return _candidate(variant, profile, batch, *room, memory)
+        return _candidate(variant, profile, batch, *room, profile.memory_bytes or variant.memory_bytes)
     share, idle_mw = room.shape.share_of(profile.partition_kind), room.shape.device.idle_power_mw
     added = max(profile.idle_power_mw - idle_mw, 0.0) if profile.idle_power_mw else 0.0
-    at_work_mw = max((load.power_mw for load in profile.loads), default=0.0)
-    worst = max((load.energy_source, load.energy_method) for load in profile.loads)
-    return Point(variant, profile, batch, room.shape, room.places, share, idle_mw * share + added, at_work_mw, worst)
+    return Point(variant, profile, batch, room.shape, room.places, share, idle_mw * share + added, *work)
 
 
 def _room(

@@ -11,7 +11,7 @@ All points of a wish are weighed side by side: the queueing calculation is made 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,11 +21,11 @@ from services.orchestrator.core.facts.explanation import Candidate, Refusal
 from services.orchestrator.core.facts.loads import Sheaf, sheaves_of
 from services.orchestrator.core.facts.variant import Variant
 from services.orchestrator.core.facts.wish import Deployment, Objective, Slo
-from services.orchestrator.core.planning.capacity import broken_limits, capacities_per_s
+from services.orchestrator.core.planning.capacity import alone_ms, broken_limits, capacities_together
 from services.orchestrator.core.planning.figures import Figures, Latencies, figures_of, latencies_of, told
 from services.orchestrator.core.planning.ground import Base
 from services.orchestrator.core.planning.points import Point
-from services.orchestrator.core.planning.stations import Stations, Whole, stations_of
+from services.orchestrator.core.planning.stations import Stations, Vector, Whole, stations_of
 
 # A single replica is ready this share of the time: a crash an hour, with about half a minute to load again.
 SINGLE_AVAILABILITY: Final = 0.99
@@ -88,6 +88,15 @@ class Refused:
         return told(self.point, self.shown, self.refusal, self.reason)
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What lies on the scales: the points of a wish, and the sheaves in which all their profiles are."""
+
+    deployment: Deployment
+    points: Sequence[Point]
+    sheaves: tuple[Sheaf, ...]
+
+
 def weigh(deployment: Deployment, point: Point) -> Option | Refused:
     """A single point weighed."""
     return weigh_all(deployment, (point,), sheaves_of((point.profile,)))[0]
@@ -101,17 +110,19 @@ def weigh_all(
     Args:
         sheaves: in which all profiles of the points are.
     """
-    results: dict[int, Option | Refused] = {}
-    poor = {p.variant.variant_id: quality_reason(deployment, p.variant) for p in points}
-    for number, point in enumerate(points):
-        if reason := poor[point.variant.variant_id]:
-            results[number] = Refused(point, Refusal.QUALITY_FLOOR, reason)
-    left = [number for number in range(len(points)) if number not in results]
-    if left:
-        good = [points[number] for number in left]
-        stations = stations_of([p.profile for p in good], [p.batch_limit for p in good], deployment.demand, sheaves)
-        results.update(zip(left, _weigh(deployment, good, stations), strict=True))
-    return tuple(results[number] for number in range(len(points)))
+    return weigh_loads((Load(deployment, points, sheaves),))[0]
+
+
+def weigh_loads(loads: Iterable[Load]) -> list[tuple[Option | Refused, ...]]:
+    """The points of some wishes, all side by side."""
+    sifted = [_sifted(load) for load in loads]
+    able = [(one, one.stations) for one in sifted if one.stations is not None]
+    capacities = capacities_together([(stations, one.load.deployment.slo.latency) for one, stations in able])
+    for (one, stations), mine in zip(able, capacities, strict=True):
+        points = [one.load.points[number] for number in one.able]
+        options = _by_demand(one.load.deployment, points, stations, mine)
+        one.results.update(zip(one.able, options, strict=True))
+    return [tuple(one.results[number] for number in range(len(one.load.points))) for one in sifted]
 
 
 def quality_reason(deployment: Deployment, variant: Variant) -> str:
@@ -152,18 +163,38 @@ def most_replicas(deployment: Deployment, point: Point) -> int:
     return min(point.places, deployment.max_replicas or point.places)
 
 
-def _weigh(deployment: Deployment, points: list[Point], stations: Stations) -> list[Option | Refused]:
-    broken = broken_limits(stations, deployment.slo.latency, numpy.zeros(len(points)))
-    results: dict[int, Option | Refused] = {}
-    slow = numpy.flatnonzero(broken >= 0)
+@dataclass(frozen=True, slots=True)
+class _Sifted:
+    """A load of which everything is refused that breaks a limit with no load at all.
+
+    Attributes:
+        results: refusals, by number of the point.
+        able: numbers of the others; `stations` are theirs.
+    """
+
+    load: Load
+    results: dict[int, Option | Refused]
+    able: list[int]
+    stations: Stations | None
+
+
+def _sifted(load: Load) -> _Sifted:
+    wish, points, results = load.deployment, load.points, dict[int, Option | Refused]()
+    poor = {p.variant.variant_id: quality_reason(wish, p.variant) for p in points}
+    for number, point in enumerate(points):
+        if reason := poor[point.variant.variant_id]:
+            results[number] = Refused(point, Refusal.QUALITY_FLOOR, reason)
+    left = numpy.array([number for number in range(len(points)) if number not in results], dtype=numpy.int64)
+    if not left.size:
+        return _Sifted(load, results, [], None)
+    good = [points[number] for number in left.tolist()]
+    stations = stations_of([p.profile for p in good], [p.batch_limit for p in good], wish.demand, load.sheaves)
+    broken = broken_limits(stations, wish.slo.latency, numpy.zeros(len(good)))
+    slow, able = numpy.flatnonzero(broken >= 0), numpy.flatnonzero(broken < 0)
     if slow.size:
-        results |= _too_slow(deployment, points, stations.take(slow), slow, broken)
-    able = numpy.flatnonzero(broken < 0)
-    if able.size:
-        capable = [points[number] for number in able.tolist()]
-        some = stations.take(able)
-        results.update(zip(able.tolist(), _by_demand(deployment, capable, some), strict=True))
-    return [results[number] for number in range(len(points))]
+        refused = _too_slow(wish, good, stations.take(slow), slow, broken)
+        results.update((int(left[number]), one) for number, one in refused.items())
+    return _Sifted(load, results, left[able].tolist(), stations.take(able) if able.size else None)
 
 
 def _too_slow(
@@ -175,20 +206,20 @@ def _too_slow(
     latencies = latencies_of(deployment.slo, stations, nothing)
     shown = figures_of(deployment, mine, stations, numpy.ones(len(slow)), nothing, latencies)
     found: dict[int, Option | Refused] = {}
-    for row, number in enumerate(numbers):
-        limit = deployment.slo.latency[broken[number]]
-        reached = stations.spreads(limit.metric).one(row, 0).percentile_ms(limit.percentile)
-        reason = (
-            f"{limit.metric} p{limit.percentile:g} is {reached:.4g} ms with a single request, "
-            f"at most {limit.limit_ms:.4g} ms is asked for"
-        )
-        found[number] = Refused(points[number], Refusal(f"{limit.metric}_LIMIT"), reason, shown[row])
+    for which, limit in enumerate(deployment.slo.latency):
+        reached_ms = alone_ms(stations, limit.metric, limit.percentile).tolist()
+        begins, refusal = f"{limit.metric} p{limit.percentile:g} is ", Refusal(f"{limit.metric}_LIMIT")
+        ends = f" ms with a single request, at most {limit.limit_ms:.4g} ms is asked for"
+        for row in numpy.flatnonzero(broken[slow] == which).tolist():
+            reason = f"{begins}{reached_ms[row]:.4g}{ends}"
+            found[numbers[row]] = Refused(mine[row], refusal, reason, shown[row])
     return found
 
 
-def _by_demand(deployment: Deployment, points: list[Point], stations: Stations) -> list[Option | Refused]:
+def _by_demand(
+    deployment: Deployment, points: list[Point], stations: Stations, capacities: Vector
+) -> list[Option | Refused]:
     """Points that are fast enough alone, with as many replicas as the demand takes."""
-    capacities = capacities_per_s(stations, deployment.slo.latency)
     wanted = numpy.array([float(replicas_wanted(deployment, capacity)) for capacity in capacities.tolist()])
     latencies: Sequence[Latencies] = ()
     rate = deployment.demand.requests_per_s

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 from services.orchestrator.core.facts.blueprint import Blueprint, Replica
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, PowerSetting
-from services.orchestrator.core.facts.loads import figures_at, longest_prompt, most_concurrency
+from services.orchestrator.core.facts.loads import figures_up_to, most_concurrency
 from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.wish import Deployment, Metric
 
@@ -27,7 +26,6 @@ CAREFUL_SHARE: Final = 0.35
 WAITING_WITHOUT_LIMIT: Final = 4
 # A decode step with prefills between may take longer than profiled at a steady load.
 PACE_SHARE: Final = 0.9
-_KEPT_FILLS: Final = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,38 +85,36 @@ def _filled(
     powers: dict[tuple[str, str], PowerSetting],
     share: float,
 ) -> list[tuple[str, Fill]]:
-    most: dict[str, tuple[int, int, float]] = {}
+    most, known = dict[str, tuple[int, int, float]](), dict[tuple[int, int], tuple[int, int, float]]()
     for r in routed:
         power = powers.get((r.node_id, r.partition.device_id), DEFAULT_POWER)
         profile = profiles.get((r.variant_id, r.device_class, r.partition.kind, power))
         if profile is None or profile.batch_limit < r.batch_limit:
             return []
-        most[r.replica_id] = _most(profile, wish, r.batch_limit, share)
+        like = (id(profile), r.batch_limit)
+        if like not in known:
+            known[like] = _most(profile, wish, r.batch_limit, share)
+        most[r.replica_id] = known[like]
     if min(sequences for sequences, _, _ in most.values()) < 1:
         return []
     order = sorted(most, key=lambda name: (most[name][2], name))
     return [(name, Fill(most[name][0], most[name][1], rank)) for rank, name in enumerate(order)]
 
 
-@lru_cache(maxsize=_KEPT_FILLS)
 def _most(profile: Profile, wish: Deployment, batch_limit: int, share: float) -> tuple[int, int, float]:
     """Sequences together, prompt tokens waiting, and energy per token in millijoules when so full."""
     slo, demand = wish.slo, wish.demand
     later = max(demand.output_tokens - 1, 0)
     batch = min(batch_limit, most_concurrency(profile))
-    sequences, energy_mj = 0, 0.0
-    for n in range(1, batch + 1):
-        if demand.prompt_tokens > longest_prompt(profile, n):
-            break
-        seen = figures_at(profile, demand.prompt_tokens, n)
+    sequences, energy_mj, prompt_ms = 0, 0.0, 0.0
+    for n, seen in enumerate(figures_up_to(profile, demand.prompt_tokens, batch), 1):
         reached = {Metric.TPOT: seen.tpot.mean_ms, Metric.E2E: seen.ttft.mean_ms + later * seen.tpot.mean_ms}
         if any(reached[x.metric] > PACE_SHARE * x.limit_ms for x in slo.latency if x.metric in reached):
             break
-        sequences, energy_mj = n, seen.energy_per_token_mj
+        # What a prompt takes while as many decode; some wait for others is in it, which errs on the safe side.
+        sequences, energy_mj, prompt_ms = n, seen.energy_per_token_mj, seen.ttft.p50_ms
     if not sequences:
         return 0, 0, 0.0
     limit_ms = min((x.limit_ms for x in slo.latency if x.metric is Metric.TTFT), default=0.0)
-    # What a prompt takes while as many decode; some wait for others is in it, which errs on the safe side.
-    prompt_ms = figures_at(profile, demand.prompt_tokens, sequences).ttft.p50_ms
     prompts = share * limit_ms / max(prompt_ms, 1e-3) if limit_ms else WAITING_WITHOUT_LIMIT
     return sequences, max(int(prompts * demand.prompt_tokens), 1), energy_mj

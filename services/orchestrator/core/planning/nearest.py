@@ -39,11 +39,13 @@ TRIES_OF_MANY: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """A feasible SLO near the one asked for, or the demand that could be met when no SLO helps.
+    """A feasible SLO near the one asked for, and the demand that could be met with the one asked for.
 
     Attributes:
         binding: code of the limit stretched most, for instance "TTFT_LIMIT".
+        slo: None when no SLO helps.
         stretch: sum of the logarithms of the stretched limits; 0 is the wish itself.
+        requests_per_s: None when the SLO as it is meets no demand.
     """
 
     binding: str
@@ -72,12 +74,13 @@ def nearest(
         return None
     batches = [point.batch_limit for point in points]
     stations = stations_of([point.profile for point in points], batches, deployment.demand, sheaves)
+    possible = _nearest_demand(deployment, points, stations, fits, tries)
     for stretch, binding, slo, point in _relaxed(deployment, points, stations)[:tries]:
         wish = replace(deployment, slo=slo)
         option = weigh(wish, point)
         if isinstance(option, Option) and not option.short and fits(wish, option):
-            return Nearest(binding, slo, stretch, option)
-    return _nearest_demand(deployment, points, stations, fits, tries)
+            return Nearest(binding, slo, stretch, option, possible.requests_per_s if possible else None)
+    return possible
 
 
 _Relaxed = tuple[float, str, Slo, Point]

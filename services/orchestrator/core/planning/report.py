@@ -289,11 +289,12 @@ def _reason_of(near: Nearest, refused: tuple[Candidate, ...]) -> str:
 def _nearest_words(near: Nearest | None) -> str:
     if near is None:
         return "No other limits would help as things are."
+    words = []
     if near.slo is not None and near.stretch > 0.0:
-        return f"The nearest that would be met: {slo_words(near.slo)}."
+        words.append(f"The nearest that would be met: {slo_words(near.slo)}.")
     if near.requests_per_s is not None:
-        return f"With this SLO at most {near.requests_per_s:.4g} requests/s are possible."
-    return ""
+        words.append(f"With this SLO at most {near.requests_per_s:.4g} requests/s are possible.")
+    return " ".join(words)
 
 
 def _by_cost(option: Option) -> tuple[float, str, int]:

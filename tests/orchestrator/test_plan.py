@@ -11,7 +11,7 @@ import pytest
 from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.facts.catalog import Catalog, Quarantine
 from services.orchestrator.core.facts.explanation import Explanation, Refusal
-from services.orchestrator.core.facts.fleet import Budget, NodeState
+from services.orchestrator.core.facts.fleet import Budget, Device, Node, NodeState
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.variant import Admission
 from services.orchestrator.core.facts.wish import Deployment, Objective
@@ -240,3 +240,25 @@ def test_two_variants_are_what_the_others_assume() -> None:
 def test_of_equal_costs_the_larger_batch_limit_is_taken() -> None:
     (replica,) = make_plan(world(wish())).blueprint.replicas
     assert (replica.variant_id, replica.batch_limit) == ("sha256:lean", 4)
+
+
+def test_what_is_possible_counts_devices_of_every_class_together() -> None:
+    """Each class alone takes some of a demand that all together do not: told is what both take, and it is planned."""
+    one = variant("one")
+    other = Device("cpu0", "cpu:other", 16 * GIB, tuple(range(4)), (), 10_000.0)
+    fleet = (node("a"), replace(node("b"), devices=(other,)))
+    catalog = Catalog(
+        (one,), tuple(profile(one.variant_id, "cpu/1", batches=(4,), device_class=c) for c in (CPU, "cpu:other"))
+    )
+
+    def possible(*nodes: Node) -> float:
+        told = make_plan(world(wish(rate=500.0, slo=slo(ttft=400)), nodes=nodes, catalog=catalog)).explanations[0]
+        assert not told.feasible
+        assert told.nearest_demand_requests_per_s is not None
+        return told.nearest_demand_requests_per_s
+
+    alone, together = possible(fleet[0]), possible(*fleet)
+    assert together > 1.8 * alone
+    assert (
+        make_plan(world(wish(rate=together, slo=slo(ttft=400)), nodes=fleet, catalog=catalog)).explanations[0].feasible
+    )

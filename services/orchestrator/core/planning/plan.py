@@ -145,7 +145,7 @@ def _explain(
 
     over_budget = bool(situation.budgets and mine.options) and fits(deployment, mine.options, budgets=False)
     tries = TRIES if desk.is_small else TRIES_OF_MANY
-    near = nearest(deployment, mine.points, mine.sheaves, lambda wish, option: fits(wish, (option,)), tries)
+    near = nearest(deployment, mine.points, mine.sheaves, fits, tries)
     hardware = () if over_budget else hardware_that_would_do(situation, deployment, others, known, along=desk.is_small)
     draft = explain_infeasible(deployment, mine.options, mine.refused, near, mine.sheaves, over_budget=over_budget)
     return replace(

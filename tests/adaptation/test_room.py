@@ -97,7 +97,7 @@ def test_a_load_beyond_the_devices_is_served_as_far_as_they_go() -> None:
 
 
 def test_a_load_beyond_the_limits_is_served_as_far_as_they_go() -> None:
-    """Eight cores would take it with a limit of 350 ms instead of 320: that is no reason to leave six of them unused."""
+    """Eight cores would take it within 350 ms instead of 320: no reason to leave six of them unused."""
     house = House(lambda t: 0.5 if t < 120 else 7.0, nodes=2, deployments=(wish(rate=0.5, slo=slo(ttft=320)),))
     house.run(240)
     assert len(house.replicas) == 8

@@ -55,6 +55,7 @@ def cost_of_profile(profile: profiler_pb2.Profile, recipe: compiler_pb2.Recipe) 
         load_s=profile.load_s,
         prefill_grain_tokens=grain,
         by_slot=True,
+        apart=True,
     )
 
 

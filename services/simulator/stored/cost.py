@@ -92,7 +92,7 @@ def _decode(
     alone_s = row[0].ttft.p50_ms / 1000.0 if row[0].concurrency == 1 else 0.0
     known = {p.concurrency: _step(p, alone_s, context_s) for p in row}
     if 1 in known:
-        # Every load of one sequence says what its step takes, whatever its prompt: the median of them, for each is short.
+        # Every load of one sequence says what its step takes, whatever its prompt; the median, for each is short.
         alone = [_step(p, alone_s, context_s) for p in profile.loads if p.concurrency == 1]
         known[1] = (median(step_s for step_s, _ in alone), median(watts for _, watts in alone))
     counts = sorted(known)

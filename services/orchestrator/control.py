@@ -25,6 +25,7 @@ from services.orchestrator.core.facts.fleet import Node, NodeState
 from services.orchestrator.core.facts.policy import ENERGY, Policy
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.liveness import Patience
+from services.orchestrator.core.looked import Looks
 from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.plan import Plan
 from services.orchestrator.core.replay import Look
@@ -89,7 +90,7 @@ class Control:
         self.records, self.links, self.catalogue = records, links, catalogue
         self._publisher, self._now_s, self._gauges = publisher, now_s, gauges
         self._state = State(started_s=now_s(), patience=patience, policy=policy)
-        self._known = Known()
+        self._known, self._looks = Known(), Looks()
         self.register = Register(records, catalogue)
         self.showing = Showing(self.register, links, publisher, gauges, self._lost)
         self.proposals = Proposals(self.register, catalogue, self._known, now_s, gauges)
@@ -251,7 +252,7 @@ class Control:
         if self._retry_at_s is not None and now_s >= self._retry_at_s:
             self._retry_at_s, self._state = None, again(self._state)
         seen, before = self._observer.observe(), self._state
-        state, effects = await asyncio.to_thread(step, before, seen, now_s, self._known)
+        state, effects = await asyncio.to_thread(step, before, seen, now_s, self._known, self._looks)
         self._state = state
         self._gauges.nodes([node_state for _, node_state in state.nodes])
         for effect in sorted(effects, key=lambda e: isinstance(e, Commit)):

@@ -8,10 +8,20 @@ import pytest
 from typer.testing import CliRunner
 
 from services.simulator.live.cores import rest_for_own
+from services.simulator.live.study import stated
+from services.simulator.trace import Trace
 from tradewind.cli.main import build, with_latency_options
 from tradewind.domain.errors import InvalidField
 
 TRACE = "arrival_s,prompt_tokens,output_tokens\n0.0,10,5\n60.0,20,6\n"
+
+
+def test_an_operator_may_state_another_rate_than_the_busiest() -> None:
+    trace = Trace("t", (0.0, *(1.0 + 0.1 * i for i in range(40)), 100.0), (10,) * 42, (5,) * 42)
+    busiest, little = stated(trace), stated(trace, 0.5)
+    assert busiest.requests_per_s == pytest.approx(41 / 20.0)
+    assert (little.requests_per_s, little.prompt_tokens) == (0.5, 10)
+    assert stated(trace, 0.1).mean_requests_per_s == pytest.approx(0.1), "no mean above what is provisioned for"
 
 
 def test_the_instance_keeps_the_cores_that_no_further_agent_takes() -> None:
@@ -40,6 +50,7 @@ def test_cores_that_cannot_be_had_are_named(asked: list[str], words: str) -> Non
         (["--time-scale", "1e6"], "would be played for 60,000,000 s a policy"),
         (["--time-scale", "0"], "a factor above 0 is needed"),
         (["--token-scale", "-1"], "a factor above 0 is needed"),
+        (["--stated", "-1"], "Invalid value for '--stated'"),
         (["--policy", "oracle"], "knows the future"),
         (["--policy", "statik"], "did you mean 'static'"),
         (["--agent-cores", "4000"], "no core 4000 here"),

@@ -8,7 +8,7 @@ from services.orchestrator.core.effects import Commit, Effect, Publish, Push
 from services.orchestrator.core.facts.blueprint import Blueprint, Replica
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.fleet import NodeState, ReplicaReport, ReplicaState
-from services.orchestrator.core.looked import Looked
+from services.orchestrator.core.looked import Looks
 from services.orchestrator.core.quarantine import QUARANTINE_S
 from services.orchestrator.core.state import NodeSight, Observation, State
 from services.orchestrator.core.step import COOL_DOWN_S, again, can_plan, step
@@ -20,7 +20,7 @@ class House:
 
     def __init__(self, **changes: object) -> None:
         self.now_s = 0.0
-        self.state = State(started_s=0.0)
+        self.state, self.looks = State(started_s=0.0), Looks()
         self.seen = Observation(deployments=(wish(),), catalog=two_variants(), **changes)  # type: ignore[arg-type]
         self.nodes = [node()]
         self.broken: tuple[str, ...] = ()
@@ -31,10 +31,9 @@ class House:
         self.now_s += passed_s
         last = self.now_s if heard else self.now_s - 1000.0
         seen = replace(self.seen, nodes=tuple(NodeSight(n, last, heard) for n in self.nodes))
-        before, (self.state, self.effects) = self.state, step(self.state, seen, self.now_s)
-        state, effects = step(replace(before, looked=Looked()), seen, self.now_s)
-        assert effects == self.effects, "what the last look worked out changes nothing"
-        assert replace(state, looked=self.state.looked) == self.state
+        afresh = step(self.state, seen, self.now_s)
+        self.state, self.effects = step(self.state, seen, self.now_s, looks=self.looks)
+        assert (self.state, self.effects) == afresh, "what the last look worked out changes nothing"
         for effect in self.effects:
             if isinstance(effect, Commit):
                 self.seen = replace(self.seen, blueprint=effect.plan.blueprint)

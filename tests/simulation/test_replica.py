@@ -25,13 +25,16 @@ COST = StepCost(
 )
 
 
-def token_by_token(requests: list[Request], batch: int) -> tuple[dict[int, tuple[float, float]], float]:
+APART = replace(COST, apart=True)
+
+
+def token_by_token(requests: list[Request], batch: int, *, apart: bool) -> tuple[dict[int, tuple[float, float]], float]:
     """The plain way: one step at a time. Returns (first, done) of each request, and joules above idle."""
     coming, waiting = deque(requests), deque[Request]()
     decoding: dict[int, int] = {}
     prefill: tuple[Request, int] | None = None
     times: dict[int, tuple[float, float]] = {}
-    now, joules = 0.0, 0.0
+    now, joules, owed = 0.0, 0.0, False
     while coming or waiting or decoding or prefill:
         if not waiting and not decoding and prefill is None:
             now = max(now, coming[0].arrival_s)
@@ -41,22 +44,25 @@ def token_by_token(requests: list[Request], batch: int) -> tuple[dict[int, tuple
             prefill = (waiting.popleft(), 0)
         step_s = watts = 0.0
         n, tokens = len(decoding), 0
-        if prefill is not None:
+        chunk = prefill is not None and not (owed and n)
+        if chunk and prefill is not None:
             left = prefill[0].prompt_tokens - prefill[1]
             tokens = min(left, COST.chunk_tokens) if n else left
             step_s = COST.prefill_s(tokens)
             watts = COST.prefill_power_w * step_s
-        if n:
+        steps = bool(n and not (apart and chunk))
+        owed = apart and chunk
+        if steps:
             step_s += COST.decode_s[n]
             watts += COST.decode_power_w[n] * COST.decode_s[n]
         now += step_s
         joules += watts - COST.idle_power_w * step_s
-        for number in list(decoding):
+        for number in list(decoding) if steps else ():
             decoding[number] -= 1
             if not decoding[number]:
                 times[number] = (times[number][0], now)
                 del decoding[number]
-        if prefill is not None:
+        if chunk and prefill is not None:
             prefill = (prefill[0], prefill[1] + tokens)
             if prefill[1] >= prefill[0].prompt_tokens:
                 request, prefill = prefill[0], None
@@ -66,8 +72,8 @@ def token_by_token(requests: list[Request], batch: int) -> tuple[dict[int, tuple
     return times, joules
 
 
-def in_runs(requests: list[Request], batch: int) -> Replica:
-    replica, coming = Replica("r", COST, batch), deque(requests)
+def in_runs(requests: list[Request], batch: int, cost: StepCost = COST) -> Replica:
+    replica, coming = Replica("r", cost, batch), deque(requests)
     while coming or replica.in_hand:
         if coming and coming[0].arrival_s <= replica.ends_at_s:
             request = coming.popleft()
@@ -77,21 +83,32 @@ def in_runs(requests: list[Request], batch: int) -> Replica:
     return replica
 
 
+@pytest.mark.parametrize("cost", [COST, APART], ids=["mixed", "apart"])
 @pytest.mark.parametrize("seed", range(12))
-def test_runs_of_steps_equal_single_steps(seed: int) -> None:
+def test_runs_of_steps_equal_single_steps(seed: int, cost: StepCost) -> None:
     draw, now = random.Random(seed), 0.0
     requests = []
     for number in range(60):
         now += draw.expovariate(4.0) if draw.random() < 0.9 else 3.0
         requests.append(Request(number, now, 64 * draw.randint(1, 8), draw.randint(1, 40)))
-    times, joules = token_by_token(requests, batch=4)
-    replica = in_runs(requests, batch=4)
+    times, joules = token_by_token(requests, batch=4, apart=cost.apart)
+    replica = in_runs(requests, batch=4, cost=cost)
     for request in requests:
         # A chunk's and a step's order within one mixed step differ by rounding only.
         assert request.first_s == pytest.approx(times[request.number][0], abs=1e-6), request.number
         assert request.done_s == pytest.approx(times[request.number][1], abs=1e-6), request.number
     assert replica.active_mj / 1000.0 == pytest.approx(joules, rel=1e-6)
     assert replica.tokens == sum(r.output_tokens for r in requests)
+
+
+def test_where_prompts_are_apart_the_first_token_waits_for_no_step_of_others_and_the_second_for_one() -> None:
+    """As `services/node_agent/core/schedule.py` goes about it."""
+    first, second = Request(0, 0.0, 64, 100), Request(1, 0.1, 64, 3)
+    in_runs([first, second], batch=4, cost=APART)
+    prompt_s, one_s = APART.prefill_s(64), APART.decode_s[1]
+    steps = int((0.1 - prompt_s) / one_s) + 1
+    assert second.first_s == pytest.approx(prompt_s + steps * one_s + prompt_s)
+    assert second.done_s == pytest.approx(second.first_s + 2 * APART.decode_s[2])
 
 
 def test_a_slower_clock_takes_hold_at_the_next_step() -> None:

@@ -38,7 +38,11 @@ END_LIMIT_S: Final = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is asked for, checked as far as it can be before anything starts."""
+    """What is asked for, checked as far as it can be before anything starts.
+
+    Attributes:
+        stated_per_s: requests a second that adaptive policies begin with; 0 is the busiest stretch of the trace.
+    """
 
     model: str
     source: str
@@ -50,6 +54,7 @@ class Wanted:
     further: tuple[str, ...]
     own_cores: str
     out: Path
+    stated_per_s: float = 0.0
 
 
 def run_all(session: Session, wanted: Wanted) -> Iterator[tuple[Case, LiveRun]]:
@@ -94,7 +99,7 @@ def _run(session: Session, wanted: Wanted, case: Case, policy: str) -> LiveRun:
         def searched(step: str, outcome: Outcome) -> None:
             shown.tell(f"{step} {outcome.energy.total_j:.0f} J at {outcome.attainment:.2%}", 0.5)
 
-        said = simulated(case, policy, searched)
+        said = simulated(case, policy, searched, wanted.stated_per_s)
     _end(session.client)
     assert session.state_dir is not None
     deployed = _deploy(session, wanted, case, said)

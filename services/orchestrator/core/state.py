@@ -15,7 +15,6 @@ from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.traffic import DeploymentTraffic, PowerReading, Speed
 from services.orchestrator.core.facts.wish import Demand, Deployment
 from services.orchestrator.core.liveness import Patience
-from services.orchestrator.core.looked import Looked
 from services.orchestrator.core.rollout.bars import LayoutMemory
 from services.orchestrator.core.rollout.rollout import RolloutMemory
 
@@ -75,7 +74,6 @@ class State:
         asked: whether the last plan was asked for by people, nodes or faults; what is, starts no cool-down.
         touches: when devices were changed last without being asked for.
         layouts: those that boards would not take.
-        looked: the fleet at the last look, and what followed from it.
     """
 
     started_s: float
@@ -94,4 +92,3 @@ class State:
     asked: bool = True
     touches: tuple[Touch, ...] = ()
     layouts: LayoutMemory = field(default_factory=LayoutMemory)
-    looked: Looked = field(default_factory=Looked)

@@ -21,7 +21,7 @@ from services.orchestrator.core.facts.fleet import Node, NodeState
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.liveness import next_state
-from services.orchestrator.core.looked import Looked, stays_laid_out, stays_quarantined
+from services.orchestrator.core.looked import Looked, Looks, remembered, stays_laid_out, stays_quarantined
 from services.orchestrator.core.news import alike, verdicts
 from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.plan import Plan, make_plan
@@ -40,14 +40,18 @@ COOL_DOWN_S: Final = 600.0
 POSSIBLE_SHARE: Final = 0.95
 
 
-def step(state: State, seen: Observation, now_s: float, known: Known | None = None) -> tuple[State, tuple[Effect, ...]]:
+def step(
+    state: State, seen: Observation, now_s: float, known: Known | None = None, looks: Looks | None = None
+) -> tuple[State, tuple[Effect, ...]]:
     """One look at everything.
 
     Args:
         known: what earlier plans worked out of the catalogue; saves time and changes nothing.
+        looks: what the last look worked out of the fleet; the same.
     """
-    nodes = _nodes(state, seen, now_s)
-    still = state.looked.is_still(nodes, seen.blueprint, seen.deployments)
+    looks = looks or Looks()
+    nodes = looks.last.same_nodes(_nodes(state, seen, now_s))
+    still = looks.last.is_still(state, nodes, seen)
     state = _remember(state, seen, nodes, now_s, still=still)
     effects: list[Effect] = [Note(words) for words in state.learnt.notes]
     situation = situation_of(state, seen, nodes, now_s)
@@ -58,9 +62,9 @@ def step(state: State, seen: Observation, now_s: float, known: Known | None = No
         elif state.planned is not None and state.planned.nodes is not situation.nodes:
             # Alike ones are as good to compare with, and the same objects are compared at once.
             state = replace(state, planned=replace(state.planned, nodes=situation.nodes))
-    looked = _rolled_out(state, seen, nodes, now_s, still=still)
+    looked = looks.last = _rolled_out(state, seen, nodes, now_s, looks.last, still=still)
     effects += [Push(seen.blueprint.generation, looked.rollout.targets), looked.published]
-    return replace(state, rollout=looked.rollout.memory, looked=looked), tuple(effects)
+    return replace(state, rollout=looked.rollout.memory), tuple(effects)
 
 
 def _is_due(state: State, situation: Situation, now_s: float) -> bool:
@@ -135,9 +139,11 @@ def _lessened(situation: Situation, planned: Situation) -> list[Effect]:
     ]
 
 
-def _rolled_out(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: float, *, still: bool) -> Looked:
+def _rolled_out(
+    state: State, seen: Observation, nodes: tuple[Node, ...], now_s: float, before: Looked, *, still: bool
+) -> Looked:
     """Targets and routes; those of the last look when nothing they are made from has changed."""
-    before, learnt = state.looked, state.learnt
+    learnt = state.learnt
     relief = relief_for(learnt.alarms, learnt.on_trial) if state.policy.adaptive else NO_RELIEF
     kept = before.rolled_out(relief) if still else None
     rollout = kept or roll_out(seen.blueprint, nodes, state.rollout, now_s, relief)
@@ -146,7 +152,7 @@ def _rolled_out(state: State, seen: Observation, nodes: tuple[Node, ...], now_s:
     published = before.published
     if rollout is not before.rollout or made_of != before.published_of:
         published = _publish(state, seen, rollout, wishes)
-    return Looked(nodes, seen.blueprint, seen.deployments, relief, rollout, made_of, published)
+    return Looked(nodes, remembered(state), seen.blueprint, seen.deployments, relief, rollout, made_of, published)
 
 
 def _publish(state: State, seen: Observation, rollout: Rollout, wishes: tuple[Deployment, ...]) -> Publish:
@@ -161,9 +167,7 @@ def _publish(state: State, seen: Observation, rollout: Rollout, wishes: tuple[De
 def watch(state: State, seen: Observation, now_s: float) -> State:
     """One look of a follower: learns and decides nothing, so that it knows the load when it has to lead."""
     nodes = _nodes(state, seen, now_s)
-    still = state.looked.is_still(nodes, seen.blueprint, seen.deployments)
-    state = _remember(replace(state, blueprint=seen.blueprint), seen, nodes, now_s, still=still)
-    return replace(state, looked=Looked(nodes, seen.blueprint, seen.deployments))
+    return _remember(replace(state, blueprint=seen.blueprint), seen, nodes, now_s, still=False)
 
 
 def again(state: State) -> State:
@@ -220,7 +224,7 @@ def _nodes(state: State, seen: Observation, now_s: float) -> tuple[Node, ...]:
             patience=state.patience,
         )
         nodes.append(_with_state(sight.node, after) if sight else Node(name, after))
-    return state.looked.same_nodes(tuple(nodes))
+    return tuple(nodes)
 
 
 def _with_state(node: Node, state: NodeState) -> Node:

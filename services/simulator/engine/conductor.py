@@ -14,6 +14,7 @@ from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.policy import Policy
 from services.orchestrator.core.facts.traffic import DeploymentTraffic
 from services.orchestrator.core.facts.wish import Demand, Deployment
+from services.orchestrator.core.looked import Looks
 from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.report import differences
 from services.orchestrator.core.rollout.rollout import Intent, Target
@@ -59,6 +60,7 @@ class Conductor:
     blueprint: Blueprint = EMPTY
     state: State = field(default_factory=lambda: State(started_s=0.0))
     known: Known = field(default_factory=Known)
+    looks: Looks = field(default_factory=Looks)
     journal: list[dict[str, Any]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     commits: int = 0
@@ -83,7 +85,7 @@ class Conductor:
                 traffic=windows,
                 foreseen=foreseen,
             )
-            self.state, effects = step(self.state, seen, now_s, self.known)
+            self.state, effects = step(self.state, seen, now_s, self.known, self.looks)
             if not self._carry_out(effects, now_s):
                 return
 

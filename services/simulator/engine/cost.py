@@ -24,6 +24,8 @@ class StepCost:
         load_s: from nothing to ready.
         by_slot: entry n of the decode figures holds while the highest slot in use is n, whatever is free below it.
         prefill_grain_tokens: prompts are padded to whole multiples of this, as compiled functions of one length do.
+        apart: a chunk and the decode step after it are two calls: the first token comes with the last chunk, and that
+            step has the sequence already. Else they are one, as in engines that mix prompts into batches.
     """
 
     decode_s: tuple[float, ...]
@@ -37,6 +39,7 @@ class StepCost:
     load_s: float
     prefill_grain_tokens: int = 1
     by_slot: bool = False
+    apart: bool = False
 
     @property
     def idle_power_w(self) -> float:

@@ -4,8 +4,9 @@
 
 Between two moments at which the batch changes (a sequence ends, a prompt is in, one arrives) every step takes the same
 time, so a whole run of them is one event. The order is the engine's: one prompt at a time, oldest first; while others
-decode it is taken in chunks, each with one decode step. Where a step's function is chosen by the highest slot in use,
-as our engine does, sequences keep the lowest slot that was free. Knows nothing of nodes or of the event queue.
+decode it is taken in chunks, each with one decode step or, in engines that keep the two apart, followed by one. Where a
+step's function is chosen by the highest slot in use, as our engine does, sequences keep the lowest slot that was free.
+Knows nothing of nodes or of the event queue.
 """
 
 from __future__ import annotations
@@ -37,7 +38,18 @@ class Replica:
     __slots__ = (
         *("awaited", "batch_limit", "busy_s", "decode_mj", "ends_at_s", "in_hand", "prefill_mj", "replica_id"),
         *("tokens", "unanswered", "version", "_chunks", "_context", "_cost", "_decode_mw", "_decoding"),
-        *("_filled", "_prefill", "_prefill_mw", "_reserved", "_slots", "_start_s", "_step_s", "_steps", "_todo"),
+        *(
+            "_filled",
+            "_owed",
+            "_prefill",
+            "_prefill_mw",
+            "_reserved",
+            "_slots",
+            "_start_s",
+            "_step_s",
+            "_steps",
+            "_todo",
+        ),
         "_waiting",
     )
 
@@ -53,6 +65,7 @@ class Replica:
         self._slots: dict[int, int] = {}
         self._filled = self._context = self._reserved = 0
         self._steps = self._todo = self._chunks = 0
+        self._owed = False
         self._start_s = self._step_s = self._prefill_mw = self._decode_mw = 0.0
 
     @property
@@ -101,6 +114,7 @@ class Replica:
                 request = heappop(decoding)[2]
                 self._leave(request, now_s)
                 done.append(request)
+        self._owed = self._cost.apart and self._chunks > 0 and not todo
         if self._prefill is not None and self._prefilled():
             done.append(self._first_token(now_s))
         self._begin(now_s)
@@ -177,10 +191,12 @@ class Replica:
         cost, decoding = self._cost, self._decoding
         n = len(decoding)
         self._start_s, self.version = now_s, self.version + 1
-        if self._prefill is not None:
+        waits = self._owed and n > 0
+        if self._prefill is not None and not waits:
             self._begin_prefill(n)
         elif n:
-            self._todo = decoding[0][0] - self._steps
+            # A prompt that waits for the step that is owed after the chunk before it waits for no more.
+            self._todo = 1 if self._prefill is not None else decoding[0][0] - self._steps
             reach = self._reach()
             self._step_s = cost.decode_s[reach] + cost.context_s * (self._context + 0.5 * n * (self._todo - 1))
             self._decode_mw = (cost.decode_power_w[reach] - cost.decode_power_w[0]) * 1000.0
@@ -192,16 +208,20 @@ class Replica:
         self.ends_at_s = now_s + self._step_s * max(self._todo, 1)
 
     def _begin_prefill(self, n: int) -> None:
-        """The oldest prompt: whole when alone, else in chunks that come with one decode step each."""
+        """The oldest prompt: whole when alone, else in chunks that come with one decode step each.
+
+        Where chunks and steps are apart, the last chunk is a run of its own: its step has one sequence more.
+        """
         cost, request = self._cost, self._prefill
         assert request is not None
         left = request.prompt_tokens - self._filled
-        if not n:
+        chunks = ceil(left / cost.chunk_tokens)
+        if not n or (cost.apart and chunks == 1):
             self._todo, self._chunks = 0, left
             self._step_s = cost.prefill_s(left, self._filled)
             self._prefill_mw, self._decode_mw = (cost.prefill_power_w - cost.decode_power_w[0]) * 1000.0, 0.0
             return
-        steps = min(ceil(left / cost.chunk_tokens), self._decoding[0][0] - self._steps)
+        steps = min(chunks - cost.apart, self._decoding[0][0] - self._steps)
         tokens = min(steps * cost.chunk_tokens, left)
         take_s = cost.prefill_s(tokens, self._filled) / steps
         reach = self._reach()

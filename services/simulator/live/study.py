@@ -109,20 +109,28 @@ def check_live(name: str) -> str:
     return name
 
 
-def stated(trace: Trace) -> Demand:
-    """What an operator states who has seen such traffic: its busiest `STATED_S`, its mean, its lengths."""
+def stated(trace: Trace, rate_per_s: float = 0.0) -> Demand:
+    """What an operator states who has seen such traffic: its busiest `STATED_S`, its mean, its lengths.
+
+    Args:
+        rate_per_s: what is stated in place of the busiest stretch; 0 states that.
+    """
     length_s = max(trace.length_s, 1.0)
-    return demand_of(trace, trace.peak_per_s(min(STATED_S, length_s)), len(trace) / length_s)
+    rate = rate_per_s or trace.peak_per_s(min(STATED_S, length_s))
+    return demand_of(trace, rate, min(len(trace) / length_s, rate))
 
 
-def simulated(case: Case, policy: str, tell: Tell) -> Outcome:
+def simulated(case: Case, policy: str, tell: Tell, stated_per_s: float = 0.0) -> Outcome:
     """The policy in the simulator; what it was provisioned for is what the live run is, too.
+
+    Args:
+        stated_per_s: the rate that an adaptive policy begins with; 0 is the busiest stretch.
 
     Raises:
         SloInfeasible: nothing can be placed at the start, however little is provisioned for.
     """
     chosen = POLICIES[check_policy(policy)]
-    outcome = run(case, chosen, stated(case.trace)) if chosen.adaptive else run_policy(case, policy, tell)
+    outcome = run(case, chosen, stated(case.trace, stated_per_s)) if chosen.adaptive else run_policy(case, policy, tell)
     tries = _PEAK_TRIES
     while not _placed_at_start(outcome) and tries:
         demand = replace(outcome.demand, requests_per_s=outcome.demand.requests_per_s / _PEAK_STEP)

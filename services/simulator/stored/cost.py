@@ -9,6 +9,7 @@ between its tokens; that is taken out of the measured TPOT to have the step alon
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Final
 
 import numpy as np
@@ -55,6 +56,7 @@ def cost_of_profile(profile: profiler_pb2.Profile, recipe: compiler_pb2.Recipe) 
         load_s=profile.load_s,
         prefill_grain_tokens=grain,
         by_slot=True,
+        apart=True,
     )
 
 
@@ -89,6 +91,10 @@ def _decode(
     row = sorted((p for p in profile.loads if p.prompt_tokens == shortest), key=lambda p: p.concurrency)
     alone_s = row[0].ttft.p50_ms / 1000.0 if row[0].concurrency == 1 else 0.0
     known = {p.concurrency: _step(p, alone_s, context_s) for p in row}
+    if 1 in known:
+        # Every load of one sequence says what its step takes, whatever its prompt; the median, for each is short.
+        alone = [_step(p, alone_s, context_s) for p in profile.loads if p.concurrency == 1]
+        known[1] = (median(step_s for step_s, _ in alone), median(watts for _, watts in alone))
     counts = sorted(known)
     most = profile.point.batch_limit or counts[-1]
     compiled = sorted({min(b, most) for b in recipe.decode_batches} | {most})

@@ -55,6 +55,10 @@ def live(
     token_scale: Annotated[float, typer.Option("--token-scale", help="Multiplies lengths, for small models.")] = 1.0,
     start: Annotated[str, typer.Option("--start", help="Leave out what comes before, in the trace's time.")] = "0s",
     end: Annotated[str, typer.Option("--end", help="Leave out what comes from here on.")] = "120s",
+    stated: Annotated[
+        float,
+        typer.Option("--stated", min=0.0, help="Requests/s adaptive policies begin with; 0: the trace's busiest 20 s."),
+    ] = 0.0,
 ) -> None:
     """Play a trace against real agents on this machine under several policies, and replay it in the simulator."""
     require_simulator()
@@ -73,6 +77,7 @@ def live(
         further=further,
         own_cores=rest_for_own(further, os.sched_getaffinity(0)),
         out=_writable(out),
+        stated_per_s=stated,
     )
     runs = list[tuple[Any, Any]]()
     try:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.compiler.quality.reference import GREEDY_PROMPT_TOKENS, GREEDY_TOKENS, PIECE_TOKENS, Reference
-from services.compiler.quality.text import Part, cut_pieces, read_text
+from services.compiler.quality.reference import GREEDY_PROMPT_TOKENS, GREEDY_TOKENS, Reference
+from services.compiler.quality.text import Part, pieces_of, windows_of
+from services.compiler.quality.windows import Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,10 @@ class GreedyAsker:
 
 def reference_of(asker: GreedyAsker, tokenizer: Any, context_tokens: int, part: Part = Part.REPORTING) -> Reference:
     """As `services.compiler.quality.reference.make_reference`, of any source."""
-    lengths = tuple(min(length, context_tokens) for length in PIECE_TOKENS)
-    text = read_text(part)
-    tokens = tokenizer(text[: len(text) // 6], add_special_tokens=False, verbose=False)["input_ids"]
-    pieces = tuple(tuple(piece) for piece in cut_pieces(tokens, lengths))
+    pieces = tuple(tuple(piece) for piece in pieces_of(tokenizer, part, context_tokens))
     logits = tuple(asker.logits(piece) for piece in pieces)
     prompt = pieces[0][:GREEDY_PROMPT_TOKENS]
     room = max(1, min(GREEDY_TOKENS, context_tokens - len(prompt)))
-    return Reference(pieces, logits, prompt, asker.greedy(prompt, room))
+    cut = windows_of(tokenizer, part, context_tokens)
+    windows = Windows.of(cut, (asker.logits(tuple(window)) for window in cut))
+    return Reference(pieces, logits, prompt, asker.greedy(prompt, room), windows)

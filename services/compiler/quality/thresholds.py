@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -37,6 +38,41 @@ TABLE: Final[dict[str, Thresholds]] = {
     "w8": Thresholds(top1_least=0.96, kl_most_nats=0.005, perplexity_increase_most=0.01),
     "w4": Thresholds(top1_least=0.90, kl_most_nats=0.03, perplexity_increase_most=0.01),
 }
+
+
+# Standard errors worth having, as shares of what a limit allows: a tenth of the allowed increase of perplexity, an
+# eighth of the allowed disagreement.
+_PRECISE_INCREASE: Final = 1 / 10
+_PRECISE_TOP1: Final = 1 / 8
+
+
+# Standard deviations of a difference of two log-probabilities that rounding explains.
+_TOKEN_SLACK: Final = 4
+
+
+def token_slack_nats(precision: str) -> float:
+    """By how much another token than the source's may be likelier, in nats.
+
+    Logits that differ from the source's by independent errors of variance s² diverge by s²/2 nats at most, so that the
+    difference of two log-probabilities has a standard deviation of 2·√KL.
+
+    Raises:
+        KeyError: no thresholds for the precision.
+    """
+    return _TOKEN_SLACK * 2 * math.sqrt(TABLE[precision].kl_most_nats)
+
+
+def precise_enough(precision: str, figures: Figures) -> bool:
+    """Whether more text would tell little more. Looks at standard errors only, so that stopping favours no verdict.
+
+    Raises:
+        KeyError: no thresholds for the precision.
+    """
+    limits = TABLE[precision]
+    return (
+        figures.perplexity_increase_error <= limits.perplexity_increase_most * _PRECISE_INCREASE
+        and figures.top1_error <= (1 - limits.top1_least) * _PRECISE_TOP1
+    )
 
 
 def judge(precision: str, figures: Figures, kl_by_function: Mapping[str, float]) -> tuple[bool, str]:

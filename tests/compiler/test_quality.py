@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from services.compiler.quality.evaluation import Evaluator
 from services.compiler.quality.reference import Reference
 from services.compiler.quality.session import Logits
 from services.compiler.quality.text import Part, cut_pieces, read_story, read_text
-from services.compiler.quality.thresholds import TABLE, judge
+from services.compiler.quality.thresholds import TABLE, judge, precise_enough
 from services.compiler.quality.windows import Windows
 from tradewind.domain.manifest import Function
 
@@ -186,6 +187,18 @@ def test_bf16_rounding_is_within_its_thresholds_and_more_is_not() -> None:
     admitted, why = judge("bf16", coarse, {"f": 0.01})
     assert not admitted
     assert "KL 0.5 nats where bf16 needs ≤ 0.03" in why
+
+
+def test_near_the_limit_a_variant_has_to_prove_that_it_is_below() -> None:
+    sure = Figures(0.97, 1.0, 0.003, 30.24, 30.0, 0.4, 5000, "t", 20, perplexity_increase_error=0.001)
+    assert judge("w4", sure, {"f": 0.01})[0]
+    vague = Figures(0.97, 1.0, 0.003, 30.24, 30.0, 0.4, 200, "t", 20, perplexity_increase_error=0.005)
+    admitted, why = judge("w4", vague, {"f": 0.01})
+    assert not admitted
+    assert "perplexity increase +0.80% ± 0.50% where w4 needs ≤ 1.0% with 95 % confidence" in why
+    assert precise_enough("w4", sure) and not precise_enough("w4", vague)
+    assert precise_enough("bf16", replace(vague, perplexity_increase_error=0.002, positions=2000))
+    assert not precise_enough("w8", replace(sure, positions=500)), "its agreement is vague"
 
 
 def test_the_two_parts_of_the_text_share_nothing() -> None:

@@ -17,7 +17,7 @@ class Thresholds:
     Attributes:
         top1_least: least share of positions with the reference's most likely token.
         kl_most_nats: most mean Kullback-Leibler divergence.
-        perplexity_increase_most: most relative increase of perplexity.
+        perplexity_increase_most: most relative increase of perplexity; it must be below with 95 % confidence.
     """
 
     top1_least: float
@@ -25,6 +25,9 @@ class Thresholds:
     perplexity_increase_most: float
 
 
+# One-sided 95 % of a normal distribution, in standard errors: near its limit an increase counts as too large until
+# it is known not to be.
+_CONFIDENCE: Final = 1.645
 # A function is seen on few rows, so that its mean may stray this many times as far as the mean of all.
 _FUNCTION_SLACK: Final = 5
 
@@ -99,11 +102,12 @@ def judge(precision: str, figures: Figures, kl_by_function: Mapping[str, float])
             limits.kl_most_nats,
         ),
         (
-            figures.perplexity_increase <= limits.perplexity_increase_most,
+            figures.perplexity_increase + _CONFIDENCE * figures.perplexity_increase_error
+            <= limits.perplexity_increase_most,
             "perplexity increase",
-            f"{figures.perplexity_increase:+.2%}",
+            f"{figures.perplexity_increase:+.2%} ± {figures.perplexity_increase_error:.2%}",
             "≤",
-            f"{limits.perplexity_increase_most:.1%}",
+            f"{limits.perplexity_increase_most:.1%} with 95 % confidence",
         ),
         (
             worst_kl <= function_limit,

@@ -14,7 +14,7 @@ from services.compiler.quality.comparison import Comparison, Figures, common_pre
 from services.compiler.quality.evaluation import Evaluator
 from services.compiler.quality.reference import Reference
 from services.compiler.quality.session import Logits
-from services.compiler.quality.text import Part, cut_pieces, read_story, read_text
+from services.compiler.quality.text import Part, cut_pieces, read_story, read_text, windows_of
 from services.compiler.quality.thresholds import TABLE, judge, precise_enough
 from services.compiler.quality.windows import Windows
 from tradewind.domain.manifest import Function
@@ -116,7 +116,7 @@ def test_windows_are_read_until_the_figures_are_precise_enough() -> None:
 
     def enough(figures: Figures) -> bool:
         seen.append(figures)
-        return figures.positions > 600
+        return figures.positions > 300
 
     figures = Evaluator(Coarse(), reference(), 4, enough).run().figures  # type: ignore[arg-type]
     assert figures.positions == seen[-1].positions > seen[-2].positions
@@ -205,7 +205,7 @@ def test_the_two_parts_of_the_text_share_nothing() -> None:
     choosing, reporting = read_text(Part.CHOOSING), read_text(Part.REPORTING)
     assert min(len(choosing), len(reporting)) > 100_000
     stories = [set(read_story(part).split("\n\n")) for part in Part]
-    assert min(map(len, stories)) > 100 and not stories[0] & stories[1]
+    assert min(map(len, stories)) > 100 and not {part for part in stories[0] & stories[1] if len(part) > 40}
     from pydoc_data.topics import topics
 
     for number, name in enumerate(sorted(topics)):
@@ -215,6 +215,18 @@ def test_the_two_parts_of_the_text_share_nothing() -> None:
 def _inside_another(topics: dict[str, str], name: str, parity: int) -> bool:
     """Whether a topic's text is part of another topic's, as the grammar's small ones are."""
     return any(topics[name] in topics[o] for n, o in enumerate(sorted(topics)) if n % 2 == parity and o != name)
+
+
+def test_windows_come_from_topics_and_story_in_turns_and_fit_the_context() -> None:
+    def tokenizer(text: str, **_: object) -> dict[str, list[int]]:
+        return {"input_ids": [ord(character) for character in text]}
+
+    windows = windows_of(tokenizer, Part.REPORTING, 64)
+    texts = ["".join(map(chr, window)) for window in windows]
+    assert {len(window) for window in windows} == {64}
+    assert all(text in read_text(Part.REPORTING) for text in texts[::2])
+    assert all(text in read_story(Part.REPORTING) for text in texts[1::2])
+    assert len(set(texts)) == 48 == 2 * len(windows_of(tokenizer, Part.CHOOSING, 64))
 
 
 def test_pieces_are_cut_from_all_over_the_text() -> None:

@@ -16,9 +16,7 @@ NAME: Final = "python-topics+holmes@2"
 # Lengths of the pieces of text, in tokens. Four, for four slots; odd and unequal, so that chunks end raggedly and
 # slots stand at different positions. About 400 rows of logits: 80 MB at a vocabulary of 49,152.
 PIECE_TOKENS: Final = (61, 93, 155, 107)
-# Windows of each of the two texts, and tokens of each: some 5,000 predictions, which tell a loss of 1 % of perplexity
-# to about 0.1 % (docs/compiler.md).
-WINDOWS_OF_EACH: Final = 24
+# Tokens of a window.
 WINDOW_TOKENS: Final = 128
 # Tokenising all topics takes seconds: pieces come from the first sixth of the text, windows from the second.
 _SHARE: Final = 6
@@ -29,6 +27,11 @@ class Part(StrEnum):
 
     CHOOSING = "choosing"
     REPORTING = "reporting"
+
+
+# Windows of topics, and as many of a story: some 5,000 predictions to report on, which tell a loss
+# of 1 % of perplexity to about 0.1 % (ADR 96). Half as many to choose by: they are read within a search's time.
+WINDOWS_OF_EACH: Final = {Part.REPORTING: 24, Part.CHOOSING: 12}
 
 
 def read_text(part: Part) -> str:
@@ -54,7 +57,7 @@ def pieces_of(tokenizer: Callable[..., Any], part: Part, context_tokens: int) ->
 def windows_of(tokenizer: Callable[..., Any], part: Part, context_tokens: int) -> list[list[int]]:
     """The many windows of which only likelihoods are kept, topics and story in turns, cut to the context."""
     text = read_text(part)
-    lengths = (min(WINDOW_TOKENS, context_tokens),) * WINDOWS_OF_EACH
+    lengths = (min(WINDOW_TOKENS, context_tokens),) * WINDOWS_OF_EACH[part]
     sources = (text[len(text) // _SHARE : 2 * len(text) // _SHARE], read_story(part))
     cut = [cut_pieces(_tokens(tokenizer, source), lengths) for source in sources]
     return [window for pair in zip(*cut, strict=True) for window in pair]

@@ -428,7 +428,12 @@ def _variant(model: compiler_pb2.Model, name: str, top1: float) -> compiler_pb2.
         state=compiler_pb2.VARIANT_STATE_ADMITTED,
         state_reason=f"top-1 {top1:.1%} ≥ 98 %",
         quality=compiler_pb2.Quality(
-            top1_agreement=top1, kl_divergence_nats=1e-4, perplexity=10.2, reference_perplexity=10.1, positions=500
+            top1_agreement=top1,
+            kl_divergence_nats=1e-4,
+            perplexity=10.2,
+            reference_perplexity=10.1,
+            positions=500,
+            perplexity_increase_error=0.0012,
         ),
         memory_bytes=600 << 20,
         compile_s=21.5,

@@ -199,6 +199,7 @@ def test_near_the_limit_a_variant_has_to_prove_that_it_is_below() -> None:
     assert precise_enough("w4", sure) and not precise_enough("w4", vague)
     assert precise_enough("bf16", replace(vague, perplexity_increase_error=0.002, positions=2000))
     assert not precise_enough("w8", replace(sure, positions=500)), "its agreement is vague"
+    assert precise_enough("w4", replace(vague, kl_divergence_nats=0.5)), "no text makes up for that"
 
 
 def test_the_two_parts_of_the_text_share_nothing() -> None:

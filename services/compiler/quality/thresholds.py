@@ -66,12 +66,16 @@ def token_slack_nats(precision: str) -> float:
 
 
 def precise_enough(precision: str, figures: Figures) -> bool:
-    """Whether more text would tell little more. Looks at standard errors only, so that stopping favours no verdict.
+    """Whether more text would tell little more, or the divergence, which more text leaves as it is, rejects already.
+
+    Else it looks at standard errors only, so that stopping favours no verdict.
 
     Raises:
         KeyError: no thresholds for the precision.
     """
     limits = TABLE[precision]
+    if figures.kl_divergence_nats > limits.kl_most_nats:
+        return True
     return (
         figures.perplexity_increase_error <= limits.perplexity_increase_most * _PRECISE_INCREASE
         and figures.top1_error <= (1 - limits.top1_least) * _PRECISE_TOP1

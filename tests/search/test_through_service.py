@@ -17,8 +17,8 @@ from tradewind.rpc.service import Lifecycle
 from tradewind.v1 import compiler_pb2, compiler_pb2_grpc, operation_pb2, operation_pb2_grpc
 
 pytestmark = pytest.mark.timeout(600)
-# Layers enough to be probed on a few of them; time enough for one step of probes, and a whole is built in any case.
-LAYERS, BUDGET_S = 6, 20
+# Layers enough to be probed on a few of them, and time enough for that on a busy machine.
+LAYERS, BUDGET_S = 6, 240
 TARGET = "cpu:x86-64-v2"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.compiler.quality.reference import GREEDY_PROMPT_TOKENS, GREEDY_TOKENS, Reference
-from services.compiler.quality.text import Part, pieces_of, windows_of
+from services.compiler.quality.text import Part, pieces_of
 from services.compiler.quality.windows import Windows
 
 
@@ -29,11 +29,12 @@ class GreedyAsker:
 
 
 def reference_of(asker: GreedyAsker, tokenizer: Any, context_tokens: int, part: Part = Part.REPORTING) -> Reference:
-    """As `services.compiler.quality.reference.make_reference`, of any source."""
+    """As `services.compiler.quality.reference.make_reference`, of any source.
+
+    Without windows: graphs take no kernels of few bits, and other precisions are told by the pieces.
+    """
     pieces = tuple(tuple(piece) for piece in pieces_of(tokenizer, part, context_tokens))
     logits = tuple(asker.logits(piece) for piece in pieces)
     prompt = pieces[0][:GREEDY_PROMPT_TOKENS]
     room = max(1, min(GREEDY_TOKENS, context_tokens - len(prompt)))
-    cut = windows_of(tokenizer, part, context_tokens)
-    windows = Windows.of(cut, (asker.logits(tuple(window)) for window in cut))
-    return Reference(pieces, logits, prompt, asker.greedy(prompt, room), windows)
+    return Reference(pieces, logits, prompt, asker.greedy(prompt, room), Windows.none())

@@ -16,12 +16,13 @@ from services.compiler.jobs.places import Places
 from services.compiler.jobs.runner import PEAK, JobRunner, Report
 from services.compiler.making import Made, Maker
 from services.compiler.order import Order
+from services.compiler.quality.source_answer import source_canary
 from services.compiler.store.blobs import BlobStore
 from services.compiler.store.index import Index
 from services.compiler.variant_record import described, failed_variant, manifest_of, say_quality
 from tradewind.domain.envelope import seal
 from tradewind.domain.errors import CompileFailed, JobOutOfMemory, JobTimeout, UnsupportedModel
-from tradewind.domain.manifest import FileRef
+from tradewind.domain.manifest import Canary, FileRef
 from tradewind.v1 import compiler_pb2
 
 _BYTES_OF: Final = {"f32": 4, "bf16": 2, "f16": 2, "w8": 2, "w4": 1}
@@ -101,6 +102,7 @@ class Builder:
             "reference": str(self._blobs.existing(order.model.reference)),
             "shapes": asdict(order.shapes),
             "driver": order.target.driver,
+            "precision": order.recipe.precision,
         }
         if order.infers:
             job |= infer_check(order.model.model, folder / CANARY)
@@ -114,7 +116,8 @@ class Builder:
         memory_bytes = -(-used // _MEMORY_STEP_BYTES) * _MEMORY_STEP_BYTES
         canary_path = made.module.parent / CANARY
         canary = await asyncio.to_thread(self._adopt, canary_path) if canary_path.exists() else None
-        manifest = manifest_of(order, (code, (weights,) if weights else (), canary), checked, memory_bytes)
+        files = (code, (weights,) if weights else (), canary)
+        manifest = manifest_of(order, files, self._canary(order, checked), memory_bytes)
         envelope = seal(manifest.to_bytes(), self._key)
         digest = await asyncio.to_thread(self._blobs.put_bytes, envelope)
         variant = described(order)
@@ -128,6 +131,14 @@ class Builder:
         variant.build_peak_bytes = max(made.peak_bytes, int(checked[PEAK]) if checked else 0)
         say_quality(variant, checked)
         return variant
+
+    def _canary(self, order: Order, checked: dict[str, Any] | None) -> Canary:
+        """The module's own answer where it was run here; else the source's, with a tolerance."""
+        if order.infers:
+            return Canary((), ())
+        if checked is None:
+            return source_canary(self._blobs.existing(order.model.reference), order.recipe.precision)
+        return Canary(tuple(checked["canary"]["prompt"]), tuple(checked["canary"]["continuation"]))
 
     def _adopt(self, path: Path) -> FileRef:
         size_bytes = path.stat().st_size

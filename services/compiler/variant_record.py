@@ -21,9 +21,10 @@ from tradewind.v1 import compiler_pb2
 def manifest_of(
     order: Order,
     files: tuple[FileRef, tuple[FileRef, ...], FileRef | None],
-    checked: dict[str, Any] | None,
+    canary: Canary,
     memory_bytes: int,
 ) -> AnyManifest:
+    """The manifest of an order's module; `canary` is of a generator, a tensor model's is one of the files."""
     model, shapes = order.model.model, order.shapes
     if isinstance(shapes, InferShapes):
         made = {
@@ -34,7 +35,6 @@ def manifest_of(
         }
         return infer_manifest(made, model, order.recipe, shapes, files, memory_bytes)
     code, weights, _ = files
-    canary = checked["canary"] if checked else {"prompt": (), "continuation": ()}
     return VariantManifest(
         model_id=model.model_id,
         architecture=model.architecture,
@@ -51,7 +51,7 @@ def manifest_of(
         weights=weights,
         weights_scope=WEIGHTS_SCOPE,
         functions=shapes.functions,
-        canary=Canary(tuple(canary["prompt"]), tuple(canary["continuation"])),
+        canary=canary,
         memory_bytes=memory_bytes,
         toolchain=toolchain_versions(),
         picks=min(PICKS, model.vocabulary_size) if DEVICE_SAMPLING in order.recipe.passes else 0,

@@ -71,18 +71,22 @@ def quality(job: Job) -> Job:
         from services.compiler.infer.jobs import check_infer
 
         return check_infer(job, say)
+    from functools import partial
+
     import psutil
 
     from services.compiler.export.shapes import Shapes
     from services.compiler.quality.evaluation import Evaluator
     from services.compiler.quality.reference import Reference
     from services.compiler.quality.session import Session
+    from services.compiler.quality.thresholds import precise_enough
 
     shapes = Shapes.from_sizes(job["shapes"])
     session = Session(Path(job["module"]), [Path(w) for w in job["weights"]], shapes.functions, job["driver"])
     session.check_picks()
     reference = Reference.load(Path(job["reference"]))
-    evaluation = Evaluator(session, reference, shapes.slots).run(lambda share: say("comparing answers", share))
+    enough = partial(precise_enough, job["precision"])
+    evaluation = Evaluator(session, reference, shapes.slots, enough).run(lambda share: say("comparing answers", share))
     return {
         "figures": asdict(evaluation.figures),
         "canary": asdict(evaluation.canary),

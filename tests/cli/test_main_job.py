@@ -114,7 +114,7 @@ async def test_lists_are_readable(stage: Stage, gguf: str) -> None:
     for arguments, words in {
         ("model", "list"): "134.5 M",
         ("variant", "list", "m"): "bf16-grouped/cpu-host",
-        ("variant", "show", "f32-grouped/cpu-host"): "512",
+        ("variant", "show", "f32-grouped/cpu-host"): "+0.99% ± 0.12%",
         ("profile", "list", "m"): "128 tokens × 1",
         ("deployment", "list"): "1/1",
         ("deployment", "show", "chat"): "cpu0:cores=0-1",
@@ -232,6 +232,31 @@ async def test_apply_changes_what_the_file_changed(stage: Stage) -> None:
     assert applied.code == 0, applied.err
     assert stage.world.calls[4:] == ["RunProfile", "UpdateDeployment"]
     assert list(stage.world.requests[-1].prompt_tokens) == [64]
+
+
+async def test_a_declared_chain_is_searched_measured_and_deployed_once(stage: Stage, gguf: str) -> None:
+    (stage.cli.folder / "chain.yaml").write_text(
+        f"version: 1\nmodel: {{name: m, source: {gguf}}}\nvariants: {{targets: [metal, 'cpu:host'], chain: true}}\n"
+        "deployment: {name: chat}\n"
+    )
+    planned = await stage.cli.inside("plan", "-f", "chain.yaml")
+    assert "build for metal, cpu:host" in planned.out, planned.err
+    applied = await stage.cli.inside("apply", "-f", "chain.yaml")
+    assert applied.code == 0, applied.err
+    links = list(stage.world.chain.variant_ids)
+    built, measured = (
+        r for r in stage.world.requests if type(r).__name__ in ("BuildVariantsRequest", "RunProfileRequest")
+    )
+    assert (built.search, built.chain, list(built.targets)) == (True, True, ["metal", "cpu:host"])
+    assert list(measured.variant_ids) == links
+    assert list(stage.world.deployments["chat"].spec.chain_variant_ids) == links
+    stage.world.calls.clear()
+    again = await stage.cli.inside("apply", "-f", "chain.yaml")
+    assert "nothing to change" in again.out, "no node has a device for metal, so that nobody waits for its profile"
+    assert not stage.world.calls
+    stage.world.chain.targets[0] = "cuda:sm_80"
+    planned = await stage.cli.inside("plan", "-f", "chain.yaml")
+    assert "search for the chain metal → cpu:host" in planned.out
 
 
 async def test_text_comes_from_stdin_too(stage: Stage) -> None:

@@ -150,6 +150,15 @@ async def test_a_front_of_nothing_says_what_to_run(stage: Stage) -> None:
         ("a: [1\n", ["is not YAML"]),
         ("- 1\n", ["must hold version, model and deployment"]),
         ("", ["must hold version"]),
+        (DEPLOYMENT + "variants: {chain: true}\n", ["variants.chain: is a chain of two or more targets"]),
+        (
+            DEPLOYMENT + "variants: {chain: true, targets: [a, b], recipes: [c]}\n",
+            ["variants.chain", "variants.recipes"],
+        ),
+        (
+            DEPLOYMENT.replace("name: chat", "name: chat, variant: x") + "variants: {chain: true, targets: [a, b]}\n",
+            ["deployment.variant: variants.chain says"],
+        ),
         (DEPLOYMENT + "variants: {target: [x]}\nprofile: {prompts: [1]}\n", ["variants.target", "profile.prompts"]),
     ],
 )

@@ -100,6 +100,7 @@ class World:
     deployments: dict[str, orchestrator_pb2.Deployment] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     compile_fails: bool = False
+    chain: compiler_pb2.FallbackChain = field(default_factory=compiler_pb2.FallbackChain)
     draining: set[str] = field(default_factory=set)
     requests: list[Any] = field(default_factory=list)
 
@@ -151,6 +152,11 @@ class Compiler(compiler_pb2_grpc.CompilerServiceServicer):
             error = CompileFailed("iree-compile refused recipe f32: unknown flag")
             return compiler_pb2.BuildVariantsResponse(operation=self.jobs.add("BuildVariants", [], error))
         made = [_variant(model, "f32-grouped", 1.0), _variant(model, "bf16-grouped", 0.994), _rejected(model)]
+        if request.chain:
+            made = [_unchecked(model, "f32-gpu", "metal:default"), made[0]]
+            self.world.chain = compiler_pb2.FallbackChain(
+                targets=[v.target for v in made], variant_ids=[v.variant_id for v in made]
+            )
         self.world.variants = made
         ids = [v.variant_id for v in made]
         return compiler_pb2.BuildVariantsResponse(operation=self.jobs.add("BuildVariants", ids))
@@ -185,6 +191,8 @@ class Compiler(compiler_pb2_grpc.CompilerServiceServicer):
         search = compiler_pb2.Search(
             search_id="search-1", model_id=model.model_id, budget_s=300, spent_s=12, candidates=candidates
         )
+        if self.world.chain.variant_ids:
+            search.chain.CopyFrom(self.world.chain)
         return compiler_pb2.GetSearchResponse(search=search)
 
     async def ListTargets(self, request: Any, context: Any) -> compiler_pb2.ListTargetsResponse:
@@ -420,7 +428,12 @@ def _variant(model: compiler_pb2.Model, name: str, top1: float) -> compiler_pb2.
         state=compiler_pb2.VARIANT_STATE_ADMITTED,
         state_reason=f"top-1 {top1:.1%} ≥ 98 %",
         quality=compiler_pb2.Quality(
-            top1_agreement=top1, kl_divergence_nats=1e-4, perplexity=10.2, reference_perplexity=10.1, positions=500
+            top1_agreement=top1,
+            kl_divergence_nats=1e-4,
+            perplexity=10.2,
+            reference_perplexity=10.1,
+            positions=500,
+            perplexity_increase_error=0.0012,
         ),
         memory_bytes=600 << 20,
         compile_s=21.5,
@@ -433,6 +446,14 @@ def _rejected(model: compiler_pb2.Model) -> compiler_pb2.Variant:
     variant = _variant(model, "f32-fast-and-wrong", 0.03)
     variant.state = compiler_pb2.VARIANT_STATE_REJECTED
     variant.state_reason = "top-1 3.0 % < 98 %; perplexity 4801 against 10.1"
+    return variant
+
+
+def _unchecked(model: compiler_pb2.Model, name: str, target: str) -> compiler_pb2.Variant:
+    variant = _variant(model, name, 1.0)
+    variant.name, variant.target, variant.compiled_target = f"{name}/{target.replace(':', '-')}", target, target
+    variant.state, variant.state_reason = compiler_pb2.VARIANT_STATE_UNCHECKED, f"no device for {target} here"
+    variant.ClearField("quality")
     return variant
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from services.compiler.quality.comparison import Comparison, Figures, common_pre
 from services.compiler.quality.evaluation import Evaluator
 from services.compiler.quality.reference import Reference
 from services.compiler.quality.session import Logits
-from services.compiler.quality.text import Part, cut_pieces, read_text
-from services.compiler.quality.thresholds import TABLE, judge
+from services.compiler.quality.text import Part, cut_pieces, read_story, read_text, windows_of
+from services.compiler.quality.thresholds import TABLE, judge, precise_enough
+from services.compiler.quality.windows import Windows
 from tradewind.domain.manifest import Function
 
 VOCABULARY = 50
+WINDOWS = 10
 FUNCTIONS = (
     Function("prefill_t16_c64", "prefill", 16, 1, 64),
     Function("prefill_t64_c256", "prefill", 64, 1, 256),
@@ -41,7 +44,9 @@ def reference() -> Reference:
     prompt, continuation = pieces[0][:16], []
     for _ in range(24):
         continuation.append(int(logits_of((*prompt, *continuation)).argmax()))
-    return Reference(tuple(pieces), tuple(logits), prompt, tuple(continuation))
+    texts = random.integers(0, VOCABULARY, (WINDOWS, 40)).tolist()
+    windows = Windows.of(texts, (np.stack([logits_of(text[: at + 1]) for at in range(40)]) for text in texts))
+    return Reference(tuple(pieces), tuple(logits), prompt, tuple(continuation), windows)
 
 
 class SlotModel:
@@ -93,6 +98,61 @@ def test_one_wrong_function_of_five_is_enough_to_be_rejected(wrong: str) -> None
         assert f"worst function {wrong} KL" in why
 
 
+def rounded(row: Logits, seed: int) -> Logits:
+    """A row with the error of a coarse precision."""
+    noisy: Logits = row + np.random.default_rng(seed).normal(0, 0.1, VOCABULARY).astype(np.float32)
+    return noisy
+
+
+class Coarse(SlotModel):
+    """Answers with an error of its own at each position."""
+
+    def _answer(self, function: Function, slot: int, length: int) -> Logits:
+        return rounded(super()._answer(function, slot, length), 1000 * slot + length)
+
+
+def test_windows_are_read_until_the_figures_are_precise_enough() -> None:
+    seen: list[Figures] = []
+
+    def enough(figures: Figures) -> bool:
+        seen.append(figures)
+        return figures.positions > 300
+
+    figures = Evaluator(Coarse(), reference(), 4, enough).run().figures  # type: ignore[arg-type]
+    assert figures.positions == seen[-1].positions > seen[-2].positions
+    whole = Evaluator(Coarse(), reference(), 4, lambda _: False).run().figures  # type: ignore[arg-type]
+    assert whole.positions == seen[0].positions + WINDOWS * (40 - FUNCTIONS[0].tokens)
+    assert whole.perplexity_increase_error < seen[0].perplexity_increase_error
+
+
+def test_the_error_of_paired_differences_is_what_other_texts_show() -> None:
+    """Of many texts the increases spread as much as each says of itself, and far less than the perplexities."""
+    increases, errors, losses = [], [], []
+    for text in range(60):
+        random, comparison = np.random.default_rng(text), Comparison()
+        for at in range(400):
+            row = random.normal(0, 3, VOCABULARY).astype(np.float32)
+            comparison.add(row, rounded(row, 10_000 * text + at), int(random.integers(VOCABULARY)), at // 40)
+        figures = comparison.figures("t", 0)
+        increases.append(figures.perplexity_increase)
+        errors.append(figures.perplexity_increase_error)
+        losses.append(math.log(figures.reference_perplexity))
+    assert np.mean(errors) == pytest.approx(np.std(increases), rel=0.35)
+    assert np.std(losses) > 10 * np.std(increases)
+
+
+def test_stretches_that_go_together_make_the_error_larger() -> None:
+    alone, together = Comparison(), Comparison()
+    row = np.zeros(VOCABULARY, np.float32)
+    for at in range(400):
+        other = row.copy()
+        other[0] = 0.1 * (-1) ** (at // 20)
+        alone.add_known(0, -math.log(VOCABULARY), other, 0, at)
+        together.add_known(0, -math.log(VOCABULARY), other, 0, at // 20)
+    ratio = together.figures("t", 0).perplexity_increase_error / alone.figures("t", 0).perplexity_increase_error
+    assert ratio == pytest.approx(math.sqrt(20), rel=0.1)
+
+
 def test_a_short_context_is_evaluated_within_its_bounds() -> None:
     short = (Function("prefill_t16_c64", "prefill", 16, 1, 64), Function("decode_b4_c64", "decode", 1, 4, 64))
     assert Evaluator(SlotModel(short), reference(), 4).run().figures.top1_agreement == 1  # type: ignore[arg-type]
@@ -129,9 +189,24 @@ def test_bf16_rounding_is_within_its_thresholds_and_more_is_not() -> None:
     assert "KL 0.5 nats where bf16 needs ≤ 0.03" in why
 
 
+def test_near_the_limit_a_variant_has_to_prove_that_it_is_below() -> None:
+    sure = Figures(0.97, 1.0, 0.003, 30.24, 30.0, 0.4, 5000, "t", 20, perplexity_increase_error=0.001)
+    assert judge("w4", sure, {"f": 0.01})[0]
+    vague = Figures(0.97, 1.0, 0.003, 30.24, 30.0, 0.4, 200, "t", 20, perplexity_increase_error=0.005)
+    admitted, why = judge("w4", vague, {"f": 0.01})
+    assert not admitted
+    assert "perplexity increase +0.80% ± 0.50% where w4 needs ≤ 1.0% with 95 % confidence" in why
+    assert precise_enough("w4", sure) and not precise_enough("w4", vague)
+    assert precise_enough("bf16", replace(vague, perplexity_increase_error=0.002, positions=2000))
+    assert not precise_enough("w8", replace(sure, positions=500)), "its agreement is vague"
+    assert precise_enough("w4", replace(vague, kl_divergence_nats=0.5)), "no text makes up for that"
+
+
 def test_the_two_parts_of_the_text_share_nothing() -> None:
     choosing, reporting = read_text(Part.CHOOSING), read_text(Part.REPORTING)
     assert min(len(choosing), len(reporting)) > 100_000
+    stories = [set(read_story(part).split("\n\n")) for part in Part]
+    assert min(map(len, stories)) > 100 and not {part for part in stories[0] & stories[1] if len(part) > 40}
     from pydoc_data.topics import topics
 
     for number, name in enumerate(sorted(topics)):
@@ -141,6 +216,18 @@ def test_the_two_parts_of_the_text_share_nothing() -> None:
 def _inside_another(topics: dict[str, str], name: str, parity: int) -> bool:
     """Whether a topic's text is part of another topic's, as the grammar's small ones are."""
     return any(topics[name] in topics[o] for n, o in enumerate(sorted(topics)) if n % 2 == parity and o != name)
+
+
+def test_windows_come_from_topics_and_story_in_turns_and_fit_the_context() -> None:
+    def tokenizer(text: str, **_: object) -> dict[str, list[int]]:
+        return {"input_ids": [ord(character) for character in text]}
+
+    windows = windows_of(tokenizer, Part.REPORTING, 64)
+    texts = ["".join(map(chr, window)) for window in windows]
+    assert {len(window) for window in windows} == {64}
+    assert all(text in read_text(Part.REPORTING) for text in texts[::2])
+    assert all(text in read_story(Part.REPORTING) for text in texts[1::2])
+    assert len(set(texts)) == 48 == 2 * len(windows_of(tokenizer, Part.CHOOSING, 64))
 
 
 def test_pieces_are_cut_from_all_over_the_text() -> None:
@@ -156,6 +243,7 @@ def test_a_reference_survives_its_file(tmp_path: Path) -> None:
     read = Reference.load(tmp_path / "r.safetensors")
     assert (read.pieces, read.prompt, read.continuation) == (made.pieces, made.prompt, made.continuation)
     assert all(np.array_equal(a, b) for a, b in zip(read.logits, made.logits, strict=True))
+    assert all(np.array_equal(array, made.windows.arrays[name]) for name, array in read.windows.arrays.items())
 
 
 def test_common_prefix() -> None:

@@ -119,7 +119,7 @@ async def test_a_wrong_canary_answer_is_refused(
     wrong = Canary(right.prompt, (*right.continuation[:-1], (right.continuation[-1] + 1) % 288))
     bad = signer.offer(compiler[0], tiny, dataclasses.replace(tiny.manifest, canary=wrong))
     reason = await failure(start_agent, orchestrator[0], bad, keys=str(signer.folder))
-    assert reason.startswith("VARIANT_REJECTED") and "canary" in reason
+    assert reason.startswith("WRONG_ANSWER") and "canary" in reason
 
 
 async def test_code_that_cannot_be_loaded_fails_with_a_reason(

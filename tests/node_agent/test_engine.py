@@ -15,9 +15,10 @@ from services.node_agent.core.shapes import Shapes
 from services.node_agent.replica.device_loop import Clocks
 from services.node_agent.replica.engine import Engine
 from services.node_agent.replica.request import Finish, Outcome, Request
+from services.node_agent.replica.scores import Scores
 from services.node_agent.replica.warmup import check_canary
-from tests.node_agent.cache_model import VOCABULARY_SIZE, CacheModel, greedy, shapes
-from tradewind.domain.errors import Overloaded, ReplicaLost, VariantRejected
+from tests.node_agent.cache_model import VOCABULARY_SIZE, CacheModel, greedy, logits_of, shapes
+from tradewind.domain.errors import Overloaded, ReplicaLost, WrongAnswer
 from tradewind.domain.manifest import Canary, Function
 
 LIMIT_S = 20
@@ -44,6 +45,13 @@ class Caller:
         return self
 
 
+class Mixing(CacheModel):
+    """Gives sequences each other's tokens where a decode takes several."""
+
+    def decode(self, function: Function, tokens: Sequence[int], positions: Sequence[int]) -> Scores:
+        return super().decode(function, list(tokens)[::-1], positions)
+
+
 class Bench:
     """An engine and its callers."""
 
@@ -53,8 +61,9 @@ class Bench:
         policy: Policy | None = None,
         before_call: Callable[[Function], None] = lambda _: None,
         picks: int = 0,
+        model: type[CacheModel] = CacheModel,
     ) -> None:
-        self.model = CacheModel(of, before_call, picks)
+        self.model = model(of, before_call, picks)
         self.faults: list[BaseException] = []
         clocks = Clocks(time.monotonic, time.process_time)
         self.engine = Engine(self.model, of, policy or Policy(), clocks, self.faults.append)
@@ -205,6 +214,30 @@ def test_a_wrong_canary_is_refused() -> None:
     bench = Bench(shapes())
     right = tuple(greedy([1, 2, 3], 4))
     check_canary(bench.engine, Canary((1, 2, 3), right))
-    with pytest.raises(VariantRejected, match="from token 2 on"):
+    with pytest.raises(WrongAnswer, match="from token 2 on"):
         check_canary(bench.engine, Canary((1, 2, 3), (*right[:2], 96 - right[2], right[3])))
+    bench.engine.stop()
+
+
+def test_the_source_s_answer_is_taken_with_a_tolerance_in_every_slot() -> None:
+    bench = Bench(shapes())
+    prompt = [1, 2, 3]
+    first = greedy(prompt, 1)
+    row = logits_of(prompt + first)
+    runner_up = int(np.argsort(row)[-2])
+    gap_nats = float(row.max() - row[runner_up])
+    source = (*first, runner_up, *greedy([*prompt, *first, runner_up], 4))
+    check_canary(bench.engine, Canary((1, 2, 3), source, gap_nats * 1.01), slots=4)
+    assert {"decode_b4_c32", "decode_b1_c32"} <= {function.name for function in bench.model.calls}
+    with pytest.raises(WrongAnswer, match=r"token 1 is \d+ where the source gives"):
+        check_canary(bench.engine, Canary((1, 2, 3), source, gap_nats * 0.99), slots=4)
+    bench.engine.stop()
+
+
+def test_a_decode_that_is_wrong_only_when_it_is_wide_is_seen() -> None:
+    bench = Bench(shapes(batches=(1, 4)), model=Mixing)
+    canary = Canary((1, 2, 3), tuple(greedy([1, 2, 3], 8)), 0.5)
+    check_canary(bench.engine, canary, slots=1)
+    with pytest.raises(WrongAnswer):
+        check_canary(bench.engine, canary, slots=4)
     bench.engine.stop()

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from services.compiler.making import Made
+from services.compiler.jobs.runner import JobRunner
+from services.compiler.making import Made, Maker
 from services.compiler.order import Order
 from services.compiler.search.bench import Wish
 from services.compiler.search.core.facts import Fate, Trial
@@ -20,6 +21,7 @@ from services.compiler.search.lending import Lender
 from services.compiler.search.probing import Try
 from services.compiler.search.trials import fate_of
 from services.compiler.store.blobs import BlobStore
+from services.compiler.store.index import Index
 from services.compiler.store.signing import open_signing_key
 from services.compiler.targets import find_target
 from services.compiler.workshop import Workshop
@@ -28,7 +30,7 @@ from tests.node_agent.agent_process import NODE_ID, Agent
 from tests.node_agent.neighbours import serve_compiler
 from tests.search.roster import serving
 from tests.tiny_variant import TINY_RECIPE
-from tradewind.domain.errors import CompileFailed, ServiceUnavailable
+from tradewind.domain.errors import CompileFailed, ServiceUnavailable, WrongAnswer
 from tradewind.domain.quality_floor import QualityFloor
 from tradewind.rpc.client import open_channel
 from tradewind.v1 import compiler_pb2, compiler_pb2_grpc
@@ -91,9 +93,9 @@ async def test_a_candidate_is_timed_on_a_node_and_leaves_nothing_in_the_store(
             assert await FleetDevices(channel, HERE).timer_of(workshop.targets[0]) is None, "host is this machine only"
             timer = await FleetDevices(channel, HERE).timer_of(order.target)
         assert timer is not None and not timer.shares_machine
-        before = blobs_of(workshop, state)
         trials: list[Trial] = []
-        wish = Wish(QualityFloor(), "a search", {})
+        wish = Wish(QualityFloor(), "a search", await workshop.trier.references(order, (1,), silent))
+        before = blobs_of(workshop, state)
         await workshop.prober.probe([Try(order, silent)], 1, wish, trials.append, timer)
         (trial,) = trials
         assert trial.measured is not None, trial.words
@@ -103,6 +105,7 @@ async def test_a_candidate_is_timed_on_a_node_and_leaves_nothing_in_the_store(
         assert trial.measured.memory_bytes > 0
         assert blobs_of(workshop, state) == before
         await _refusals(timer, workshop, state, order, tmp_path)
+        await _wrong_answers(timer, workshop, state, order, wish, tmp_path)
         await agent.close()
         with pytest.raises(ServiceUnavailable, match=f"node {NODE_ID}"):
             await timer.time(compiler_pb2.Variant(variant_id="sha256:gone"), order.shapes.functions)
@@ -114,7 +117,26 @@ async def _refusals(timer: NodeTimer, workshop: Workshop, state: Path, order: Or
     module = tmp_path / "generate.vmfb"
     module.write_bytes(b"no module at all")
     lender = Lender(workshop.blobs, open_signing_key(state / "keys"))
-    async with lender.lent(order, Made(module, (), None, 0, 0, 0.0)) as lent:
+    async with lender.lent(order, Made(module, (), None, 0, 0, 0.0), None) as lent:
         with pytest.raises(CompileFailed, match=f"on node {NODE_ID}") as caught:
             await timer.time(lent, order.shapes.functions)
     assert fate_of(caught.value) is Fate.CRASH
+
+
+async def _wrong_answers(
+    timer: NodeTimer, workshop: Workshop, state: Path, order: Order, wish: Wish, tmp_path: Path
+) -> None:
+    """A module that runs well and answers otherwise than the source, here for half of its weights are out of place."""
+    folder = tmp_path / "made"
+    folder.mkdir()
+    maker = Maker(workshop.blobs, Index(state / "index"), JobRunner(tmp_path / "runner", LIMITS))
+    made = await maker.make(order, folder, silent, 1)
+    (right,) = made.archives
+    data = right.read_bytes()
+    (wrong := tmp_path / right.name).write_bytes(data[: len(data) // 2] + data[-4096:] + data[len(data) // 2 : -4096])
+    lender = Lender(workshop.blobs, open_signing_key(state / "keys"))
+    async with lender.lent(order, replace(made, archives=(wrong,)), wish.references[1]) as lent:
+        with pytest.raises(WrongAnswer, match=rf"on node {NODE_ID} .*where the source gives") as caught:
+            await timer.time(lent, order.shapes.functions)
+    assert fate_of(caught.value) is Fate.WRONG_ANSWERS
+    assert caught.value.metadata["node"] == NODE_ID

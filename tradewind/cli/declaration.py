@@ -44,6 +44,9 @@ class VariantsPart(_Part):
     """What to build when no admitted variant does."""
 
     targets: list[str] = ["auto"]
+    chain: Annotated[
+        bool, Field(description="The targets are a fallback chain, first choice first: searched, measured, deployed.")
+    ] = False
     recipes: list[str] = []
     context_tokens: Count = 0
     budget: Annotated[str, Field(description="Such as 10min.")] = ""
@@ -143,12 +146,13 @@ def read_declaration(file: Path) -> Declaration:
 
 
 def spec_of(declaration: Declaration) -> orchestrator_pb2.DeploymentSpec:
-    """The wish that a declaration holds, but for the pinned variant, which has to be looked up.
+    """The wish that a declaration holds, but for the pinned variant and the chain's links, which have to be looked up.
 
     Raises:
-        InvalidField: a quantity that is none; names its path.
+        InvalidField: a quantity that is none, or wishes that exclude each other; names its path.
     """
     part = declaration.deployment
+    _check_chain(declaration)
     spec = orchestrator_pb2.DeploymentSpec(
         model=declaration.model.name,
         slo=_slo(part.slo),
@@ -165,6 +169,18 @@ def spec_of(declaration: Declaration) -> orchestrator_pb2.DeploymentSpec:
     if part.demand != DemandPart():
         spec.demand.CopyFrom(_demand(part.demand))
     return spec
+
+
+def _check_chain(declaration: Declaration) -> None:
+    wanted = declaration.variants
+    if not wanted.chain:
+        return
+    if len(set(wanted.targets)) < 2:
+        raise InvalidField("variants.chain", "is a chain of two or more targets; name them under variants.targets")
+    if wanted.recipes:
+        raise InvalidField("variants.chain", "a search finds a chain's recipes; leave variants.recipes out")
+    if declaration.deployment.variant:
+        raise InvalidField("deployment.variant", "variants.chain says what is used; leave one of them out")
 
 
 def _demand(part: DemandPart) -> common_pb2.Demand:

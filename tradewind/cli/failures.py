@@ -28,6 +28,7 @@ _NEXT: Final = {
     "--allow-infeasible keeps the wish until it can be met",
     "PROFILE_MISSING": "measure first: `tradewind profile run MODEL`",
     "VARIANT_REJECTED": "`tradewind variant list MODEL` shows every variant with its figures",
+    "WRONG_ANSWER": "build the variant for that device, or take another recipe: `tradewind variant build --recipe`",
     "GENERATION_CONFLICT": "somebody else changed it meanwhile; look again and repeat",
     "OVERLOADED": "wait a little and repeat",
     "DATABASE_UNAVAILABLE": "`tradewind status` shows what answers; `tradewind logs` says why PostgreSQL does not",

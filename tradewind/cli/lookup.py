@@ -31,13 +31,21 @@ def chain_of(compiler: CompilerClient, model: str) -> list[str]:
         NotFound: it made none.
         RemoteError: the model named does not exist.
     """
-    hint = f"`tradewind variant build {model} --target A,B --chain` makes one"
+    if not (chain := newest_chain(compiler, model)).variant_ids:
+        hint = f"`tradewind variant build {model} --target A,B --chain` makes one"
+        raise NotFound("fallback chain of model", model, hint)
+    return list(chain.variant_ids)
+
+
+def newest_chain(compiler: CompilerClient, model: str) -> compiler_pb2.FallbackChain:
+    """The fallback chain of the newest search of a model; an empty one when it made none.
+
+    Raises:
+        RemoteError: the model named does not exist.
+    """
     try:
-        search = compiler.search(model)
+        return compiler.search(model).chain
     except RemoteError as error:
         if error.metadata.get("kind") != "search of model":
             raise
-        raise NotFound("fallback chain of model", model, hint) from error
-    if not search.chain.variant_ids:
-        raise NotFound("fallback chain of model", model, hint)
-    return list(search.chain.variant_ids)
+        return compiler_pb2.FallbackChain()

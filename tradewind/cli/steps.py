@@ -6,7 +6,7 @@ The four steps follow from each other: a missing model makes everything after it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tradewind.cli.declaration import Declaration, ProfilePart, VariantsPart
@@ -25,6 +25,8 @@ class Observed:
         profiles: of the model.
         deployment: of the name; None when there is none.
         same_wish: whether its wish is the declared one.
+        chain: of the newest search of the model.
+        fleet_targets: what the devices of the nodes run.
     """
 
     model: compiler_pb2.Model | None
@@ -32,6 +34,17 @@ class Observed:
     profiles: Sequence[profiler_pb2.Profile] = ()
     deployment: orchestrator_pb2.Deployment | None = None
     same_wish: bool = False
+    chain: compiler_pb2.FallbackChain = field(default_factory=compiler_pb2.FallbackChain)
+    fleet_targets: frozenset[str] = frozenset()
+
+    def links(self, wanted: VariantsPart) -> list[compiler_pb2.Variant]:
+        """Variants of the chain that was wanted, in order; none when the newest search made another one."""
+        if len(self.chain.targets) != len(wanted.targets):
+            return []
+        if not all(map(_means, wanted.targets, self.chain.targets)):
+            return []
+        known = {v.variant_id: v for v in self.variants}
+        return [known[link] for link in self.chain.variant_ids if link in known]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +60,7 @@ def steps(declaration: Declaration, seen: Observed) -> list[Step]:
     """The four steps in order, needed or not."""
     model = _model_step(declaration, seen)
     variants = _variants_step(declaration.variants, seen, model.needed)
-    profile = _profile_step(declaration.profile, seen, variants.needed)
+    profile = _profile_step(declaration, seen, variants.needed)
     return [model, variants, profile, _deployment_step(declaration, seen)]
 
 
@@ -62,6 +75,8 @@ def _variants_step(wanted: VariantsPart, seen: Observed, model_missing: bool) ->
     for_targets = f"for {', '.join(wanted.targets) or AUTO}"
     if model_missing:
         return Step("variants", True, f"build {for_targets}")
+    if wanted.chain:
+        return _chain_step(wanted, seen)
     if missing := [r for r in wanted.recipes if not any(v.recipe.name == r for v in seen.variants)]:
         return Step("variants", True, f"build {', '.join(missing)} {for_targets}")
     admitted = [v for v in seen.variants if v.state == ADMITTED]
@@ -75,14 +90,33 @@ def _variants_step(wanted: VariantsPart, seen: Observed, model_missing: bool) ->
     return Step("variants", False, f"{len(admitted)} admitted")
 
 
-def _profile_step(wanted: ProfilePart, seen: Observed, variants_missing: bool) -> Step:
+def _chain_step(wanted: VariantsPart, seen: Observed) -> Step:
+    links = seen.links(wanted)
+    chain = " → ".join(wanted.targets)
+    if not links:
+        return Step("variants", True, f"search for the chain {chain}")
+    if any(_context(link) < wanted.context_tokens for link in links):
+        return Step(
+            "variants", True, f"search for the chain {chain}: a link holds less than {wanted.context_tokens} tokens"
+        )
+    return Step("variants", False, f"the chain {chain} has {len(links)} links")
+
+
+def _profile_step(declaration: Declaration, seen: Observed, variants_missing: bool) -> Step:
     if variants_missing:
         return Step("profile", True, "measure the new variants")
-    admitted = {v.variant_id: v.name for v in seen.variants if v.state == ADMITTED}
-    unknown = [name for identity, name in admitted.items() if not _measured(identity, wanted, seen.profiles)]
+    serving = _serving(declaration.variants, seen)
+    unknown = [v.name for v in serving if not _measured(v.variant_id, declaration.profile, seen.profiles)]
     if unknown:
         return Step("profile", True, f"measure {', '.join(unknown)}")
-    return Step("profile", False, f"{len(admitted)} variants are measured")
+    return Step("profile", False, f"{len(serving)} variants are measured")
+
+
+def _serving(wanted: VariantsPart, seen: Observed) -> list[compiler_pb2.Variant]:
+    """What may come to serve: admitted variants; of a chain the links that some node's device can run."""
+    if wanted.chain:
+        return [v for v in seen.links(wanted) if {v.target, v.compiled_target} & seen.fleet_targets]
+    return [v for v in seen.variants if v.state == ADMITTED]
 
 
 def _deployment_step(declaration: Declaration, seen: Observed) -> Step:
@@ -105,6 +139,11 @@ def _measured(variant_id: str, wanted: ProfilePart, profiles: Sequence[profiler_
         and set(wanted.prompt_tokens) <= {prompt for prompt, _ in loads}
         and set(wanted.concurrencies) <= {number for _, number in loads}
     )
+
+
+def _means(said: str, target: str) -> bool:
+    """Whether a person means a target: by its name, or by its kind where there is only one."""
+    return said in (target, target.removesuffix(":default").removesuffix(":portable"))
 
 
 def _context(variant: compiler_pb2.Variant) -> int:

@@ -166,6 +166,12 @@ class VariantRejected(TradewindError):
     reason = "VARIANT_REJECTED"
 
 
+class WrongAnswer(TradewindError):
+    """On this device the variant answers otherwise than the source framework, or than its own admitted run."""
+
+    reason = "WRONG_ANSWER"
+
+
 class StaleGeneration(TradewindError):
     """A generation older than the newest seen."""
 
@@ -252,6 +258,7 @@ STATUS: Final[dict[str, str]] = {
     "CONTEXT_EXCEEDED": "OUT_OF_RANGE",
     "ARTIFACT_REJECTED": "DATA_LOSS",
     "VARIANT_REJECTED": "FAILED_PRECONDITION",
+    "WRONG_ANSWER": "FAILED_PRECONDITION",
     "STALE_GENERATION": "FAILED_PRECONDITION",
     "PROFILE_MISSING": "FAILED_PRECONDITION",
     "COMPILE_FAILED": "INTERNAL",

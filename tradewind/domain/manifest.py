@@ -77,15 +77,17 @@ class RecipeFacts:
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A prompt and the reference's greedy continuation, that a replica must reproduce before it serves.
+    """A prompt and its greedy continuation, that a replica must reproduce before it serves.
 
     Attributes:
         prompt: token ids.
-        continuation: token ids of the variant's own admitted run, greedy.
+        continuation: token ids of the variant's own admitted run; of the source framework where nothing ran it.
+        tolerance_nats: 0 when every token must be the same. Else by how much another token may be likelier, at most.
     """
 
     prompt: tuple[int, ...]
     continuation: tuple[int, ...]
+    tolerance_nats: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +124,12 @@ class VariantManifest:
     picks: int = 0
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON. Without picks it is that of engines which do not know them."""
+        """Canonical JSON. Without picks and tolerance it is that of engines which do not know them."""
         fields = asdict(self)
         if not self.picks:
             del fields["picks"]
+        if not self.canary.tolerance_nats:
+            del fields["canary"]["tolerance_nats"]
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
     @property
@@ -155,7 +159,8 @@ class VariantManifest:
             raw["module"] = FileRef(**raw["module"])
             raw["weights"] = tuple(FileRef(**w) for w in raw["weights"])
             raw["functions"] = tuple(Function(**f) for f in raw["functions"])
-            raw["canary"] = Canary(**{k: tuple(v) for k, v in raw["canary"].items()})
+            canary: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["canary"].items()}
+            raw["canary"] = Canary(**canary)
             return cls(**raw)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a variant manifest: {error}") from error

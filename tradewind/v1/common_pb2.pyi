@@ -189,6 +189,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNIMPLEMENTED: the method exists in the contract and not yet in this server."""
     ERROR_REASON_NOT_LEADER: _ErrorReason.ValueType  # 40
     """This orchestrator follows another; metadata names the leader's address. UNAVAILABLE."""
+    ERROR_REASON_WRONG_ANSWER: _ErrorReason.ValueType  # 41
+    """FAILED_PRECONDITION: on this device the variant answers otherwise than it was built to; metadata "expected", "actual"."""
     ERROR_REASON_DEVICE_FAULT: _ErrorReason.ValueType  # 60
     """The device is taken out: lost, faulty, or its driver does not answer; another one must do. UNAVAILABLE."""
 
@@ -257,6 +259,8 @@ ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 29
 """UNIMPLEMENTED: the method exists in the contract and not yet in this server."""
 ERROR_REASON_NOT_LEADER: ErrorReason.ValueType  # 40
 """This orchestrator follows another; metadata names the leader's address. UNAVAILABLE."""
+ERROR_REASON_WRONG_ANSWER: ErrorReason.ValueType  # 41
+"""FAILED_PRECONDITION: on this device the variant answers otherwise than it was built to; metadata "expected", "actual"."""
 ERROR_REASON_DEVICE_FAULT: ErrorReason.ValueType  # 60
 """The device is taken out: lost, faulty, or its driver does not answer; another one must do. UNAVAILABLE."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

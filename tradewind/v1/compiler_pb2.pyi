@@ -355,6 +355,7 @@ class Quality(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     GREEDY_PREFIX_TOKENS_FIELD_NUMBER: _builtins.int
     RELATIVE_ERROR_FIELD_NUMBER: _builtins.int
+    PERPLEXITY_INCREASE_ERROR_FIELD_NUMBER: _builtins.int
     top1_agreement: _builtins.float
     """Share of positions where the most likely token is the same, in [0, 1]."""
     top5_agreement: _builtins.float
@@ -375,6 +376,10 @@ class Quality(_message.Message):
     """Same greedy tokens before the first difference, at most the length tried."""
     relative_error: _builtins.float
     """For MODEL_TASK_INFER: largest relative error (L2) of an output; the figures above are of generators then unset."""
+    perplexity_increase_error: _builtins.float
+    """Standard error of the relative increase of perplexity (perplexity / reference_perplexity - 1): far smaller than that
+    of either, for both read the same text.
+    """
     def __init__(
         self,
         *,
@@ -388,10 +393,11 @@ class Quality(_message.Message):
         text: _builtins.str = ...,
         greedy_prefix_tokens: _builtins.int = ...,
         relative_error: _builtins.float = ...,
+        perplexity_increase_error: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["greedy_prefix_tokens", b"greedy_prefix_tokens", "kl_divergence_nats", b"kl_divergence_nats", "max_logit_error", b"max_logit_error", "perplexity", b"perplexity", "positions", b"positions", "reference_perplexity", b"reference_perplexity", "relative_error", b"relative_error", "text", b"text", "top1_agreement", b"top1_agreement", "top5_agreement", b"top5_agreement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["greedy_prefix_tokens", b"greedy_prefix_tokens", "kl_divergence_nats", b"kl_divergence_nats", "max_logit_error", b"max_logit_error", "perplexity", b"perplexity", "perplexity_increase_error", b"perplexity_increase_error", "positions", b"positions", "reference_perplexity", b"reference_perplexity", "relative_error", b"relative_error", "text", b"text", "top1_agreement", b"top1_agreement", "top5_agreement", b"top5_agreement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

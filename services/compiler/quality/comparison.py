@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Row = npt.NDArray[np.float32]
+
+# Fewer stretches of text say too little of how they differ.
+LEAST_STRETCHES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,12 @@ class Figures:
     positions: int
     text: str
     greedy_prefix_tokens: int
+    perplexity_increase_error: float = 0.0
+
+    @property
+    def top1_error(self) -> float:
+        """Standard error of the agreement, a binomial share."""
+        return math.sqrt(self.top1_agreement * (1 - self.top1_agreement) / self.positions)
 
     @property
     def perplexity_increase(self) -> float:
@@ -32,33 +42,48 @@ class Figures:
 
 
 class Comparison:
-    """Takes rows one by one and sums them up."""
+    """Takes positions one by one and sums them up.
+
+    The increase of perplexity is exp(mean difference) - 1 of paired differences: what the source gives the text's next
+    token against what the variant gives it, in nats. Differences of one stretch of text may go together, so that the
+    standard error is that of the stretches' sums (cluster-robust: Cameron and Miller, *Journal of Human Resources* 50,
+    2015), or that of single positions where it is larger.
+    """
 
     def __init__(self) -> None:
-        self._top1 = self._top5 = self._rows = self._predictions = 0
-        self._kl = self._loss = self._reference_loss = self._max_error = 0.0
+        self._top1 = self._top5 = self._positions = self._rows = 0
+        self._kl = self._reference_loss = self._max_error = 0.0
         self._numbers = True
+        self._differences: dict[int, list[float]] = defaultdict(list)
 
-    def add(self, reference: Row, row: Row, next_token: int | None) -> None:
-        """One position: logits of both sides, and the text's next token where there is one."""
+    def add(self, reference: Row, row: Row, next_token: int | None, stretch: int = 0) -> None:
+        """One position with all that is to know of it.
+
+        Args:
+            reference: the source's logits.
+            row: the variant's.
+            next_token: of the text, where there is one.
+            stretch: of text that it belongs to.
+        """
         self._rows += 1
-        if not np.isfinite(row).all():
-            self._numbers = False
+        if not self._count(int(reference.argmax()), row):
             return
-        best = int(reference.argmax())
-        self._top1 += int(row.argmax()) == best
-        self._top5 += best in np.argpartition(row, -5)[-5:]
-        self._max_error = max(self._max_error, float(np.abs(reference - row).max()))
         wanted, got = _log_softmax(reference), _log_softmax(row)
+        self._max_error = max(self._max_error, float(np.abs(reference - row).max()))
         self._kl += float(np.sum(np.exp(wanted) * (wanted - got)))
         if next_token is not None:
-            self._predictions += 1
-            self._loss -= float(got[next_token])
-            self._reference_loss -= float(wanted[next_token])
+            self._predicted(float(wanted[next_token]), float(got[next_token]), stretch)
+
+    def add_known(self, best: int, log_likelihood: float, row: Row, next_token: int, stretch: int) -> None:
+        """One position of which the source's likeliest token and the likelihood of the next one are known."""
+        if self._count(best, row):
+            shifted = row - row.max()
+            got = float(shifted[next_token]) - math.log(float(np.exp(shifted).sum(dtype=np.float64)))
+            self._predicted(log_likelihood, got, stretch)
 
     @property
     def kl_divergence_nats(self) -> float:
-        """Mean over the rows so far; infinite when a row was no number, and when there was none."""
+        """Mean over whole rows so far; infinite when a row was no number, and when there was none."""
         return self._kl / self._rows if self._rows and self._numbers else math.inf
 
     def figures(self, text: str, greedy_prefix_tokens: int) -> Figures:
@@ -67,20 +92,48 @@ class Comparison:
         Raises:
             ValueError: nothing was compared.
         """
-        if not self._rows or not self._predictions:
+        differences = [one for stretch in self._differences.values() for one in stretch]
+        if not self._positions or (self._numbers and not differences):
             raise ValueError("no position was compared")
-        bad = not self._numbers
+        mean = sum(differences) / len(differences) if self._numbers else math.inf
+        reference_loss = self._reference_loss / max(1, len(differences))
         return Figures(
-            top1_agreement=self._top1 / self._rows,
-            top5_agreement=self._top5 / self._rows,
+            top1_agreement=self._top1 / self._positions,
+            top5_agreement=self._top5 / self._positions,
             kl_divergence_nats=max(0.0, self.kl_divergence_nats),
-            perplexity=math.inf if bad else _exp(self._loss / self._predictions),
-            reference_perplexity=_exp(self._reference_loss / self._predictions),
-            max_logit_error=math.inf if bad else self._max_error,
-            positions=self._rows,
+            perplexity=_exp(reference_loss + mean),
+            reference_perplexity=_exp(reference_loss),
+            max_logit_error=self._max_error if self._numbers else math.inf,
+            positions=self._positions,
             text=text,
             greedy_prefix_tokens=greedy_prefix_tokens,
+            perplexity_increase_error=_exp(mean) * self._error(mean) if self._numbers else math.inf,
         )
+
+    def _count(self, best: int, row: Row) -> bool:
+        """Counts a position's agreement; whether the row holds numbers."""
+        self._positions += 1
+        if not np.isfinite(row).all():
+            self._numbers = False
+            return False
+        self._top1 += int(row.argmax()) == best
+        self._top5 += int(np.count_nonzero(row > row[best])) < 5
+        return True
+
+    def _predicted(self, wanted: float, got: float, stretch: int) -> None:
+        self._reference_loss -= wanted
+        self._differences[stretch].append(wanted - got)
+
+    def _error(self, mean: float) -> float:
+        """Standard error of the mean difference, in nats; infinite for a single stretch of a single position."""
+        count = sum(map(len, self._differences.values()))
+        single = sum((one - mean) ** 2 for stretch in self._differences.values() for one in stretch)
+        stretches = len(self._differences)
+        summed = sum(sum(one - mean for one in stretch) ** 2 for stretch in self._differences.values())
+        errors = [math.sqrt(single / (count - 1) / count)] if count > 1 else [math.inf]
+        if stretches > LEAST_STRETCHES:
+            errors.append(math.sqrt(summed * stretches / (stretches - 1)) / count)
+        return max(errors)
 
 
 def common_prefix(one: tuple[int, ...], other: tuple[int, ...]) -> int:

@@ -2,7 +2,8 @@
 
 The serving functions themselves are driven as the engine drives them: prompts in chunks of odd lengths into several
 slots, then decode steps, teacher-forced, over the slots together. Functions of a phase take turns, so that each chunk
-size, batch and bucket is compared.
+size, batch and bucket is compared. Where that is too little to tell the figures well enough, the widest decode goes on
+through windows of more text.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from tradewind.domain.manifest import Canary, Function
 _DECODED_TOKENS: Final = 48
 # A chunk is filled to these shares in turn, so that lengths are odd and padding is exercised.
 _FILLS: Final = (1.0, 0.6, 0.85)
+# A window's tokens before those that are decoded one by one.
+_WINDOW_PROMPT_TOKENS: Final = 16
 # Every function is called near the start of the pieces: this far behind it, this often.
 _VISIT_PROMPT_TOKENS: Final = 8
 _VISIT_STEPS: Final = 3
 CANARY_TOKENS: Final = 16
 
 Report = Callable[[float], None]
+Enough = Callable[[Figures], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,19 @@ class Evaluation:
 class Evaluator:
     """One evaluation of one session."""
 
-    def __init__(self, session: Session, reference: Reference, slots: int) -> None:
-        """Takes at most as many pieces of text as the cache has slots."""
+    def __init__(
+        self, session: Session, reference: Reference, slots: int, enough: Enough = lambda _figures: True
+    ) -> None:
+        """Takes at most as many pieces of text as the cache has slots.
+
+        Args:
+            session: the module.
+            reference: what the source answers.
+            slots: of the cache.
+            enough: whether figures are precise enough, so that no more windows are needed.
+        """
         self._session = session
-        self._reference = reference
+        self._reference, self._enough = reference, enough
         # One row stays free: a slot whose piece has ended writes there.
         longest = max(function.context for function in session.functions) - 1
         self._pieces = [piece[:longest] for piece in reference.pieces[:slots]]
@@ -65,6 +78,7 @@ class Evaluator:
         positions = {piece: self._prefill(piece) for piece in range(len(self._pieces))}
         report(0.3)
         self._decode(positions, report)
+        self._widen(longest=max(function.context for function in self._session.functions), report=report)
         taken = self._greedy(len(self._reference.continuation))
         report(1.0)
         figures = self._comparison.figures(NAME, common_prefix(taken, self._reference.continuation))
@@ -123,7 +137,39 @@ class Evaluator:
                 self._compare(function, p, positions[p], rows[p])
                 positions[p] += 1
                 done += 1
-            report(0.3 + 0.6 * done / max(1, total))
+            report(0.3 + 0.2 * done / max(1, total))
+
+    def _widen(self, longest: int, report: Report) -> None:
+        """Goes through windows, as many together as a decode takes, until the figures are precise enough."""
+        windows = self._reference.windows
+        length = min(windows.tokens.shape[1], longest)
+        if length < 2:
+            return
+        decode = self._widest_decode(length)
+        for first in range(0, len(windows.tokens), decode.batch):
+            if self._enough(self._comparison.figures(NAME, 0)):
+                return
+            self._window_round(decode, range(first, min(first + decode.batch, len(windows.tokens))), length)
+            report(0.5 + 0.4 * first / len(windows.tokens))
+
+    def _window_round(self, decode: Function, round_: range, length: int) -> None:
+        """Decodes some windows side by side; a slot without one writes its first row again and again."""
+        tokens = self._reference.windows.tokens
+        prefill = self._functions("prefill")[0]
+        start = min(_WINDOW_PROMPT_TOKENS, prefill.tokens, length - 1)
+        for slot, window in enumerate(round_):
+            row = self._session.prefill(prefill, tokens[window, :start].tolist(), slot, 0)
+            self._compare_known(window, start - 1, row)
+        free = [0] * (decode.batch - len(round_))
+        for at in range(start, length - 1):
+            rows = self._session.decode(decode, [*tokens[round_, at].tolist(), *free], [at] * len(round_) + free)
+            for slot, window in enumerate(round_):
+                self._compare_known(window, at, rows[slot])
+
+    def _compare_known(self, window: int, at: int, row: Logits) -> None:
+        known, stretch = self._reference.windows, len(self._pieces) + window
+        best, likelihood = int(known.best[window, at]), float(known.log_likelihoods[window, at])
+        self._comparison.add_known(best, likelihood, row, int(known.tokens[window, at + 1]), stretch)
 
     def _greedy(self, count: int) -> tuple[int, ...]:
         """The variant's own greedy run after the reference's prompt, in the last slot that the smallest batch has."""
@@ -151,7 +197,7 @@ class Evaluator:
         tokens = self._pieces[piece]
         following = tokens[at + 1] if at + 1 < len(tokens) else None
         wanted = self._reference.logits[piece][at]
-        self._comparison.add(wanted, row, following)
+        self._comparison.add(wanted, row, following, piece)
         self._by_function[function.name].add(wanted, row, following)
 
     def _functions(self, phase: str) -> list[Function]:

@@ -9,11 +9,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from services.compiler.quality.text import Part, cut_pieces, read_text
+from services.compiler.quality.text import Part, pieces_of, windows_of
+from services.compiler.quality.windows import Windows
 
-# Lengths of the pieces of text, in tokens. Four, for four slots; odd and unequal, so that chunks end raggedly and
-# slots stand at different positions. About 400 rows of logits: 80 MB at a vocabulary of 49,152.
-PIECE_TOKENS: Final = (61, 93, 155, 107)
 # Tokens of the greedy run that greedy prefixes are compared on.
 GREEDY_TOKENS: Final = 24
 GREEDY_PROMPT_TOKENS: Final = 16
@@ -28,12 +26,14 @@ class Reference:
         logits: f32 [tokens, V] of each piece.
         prompt: tokens of the greedy run's prompt.
         continuation: the greedy run's tokens.
+        windows: what is known of many more windows of text.
     """
 
     pieces: tuple[tuple[int, ...], ...]
     logits: tuple[npt.NDArray[np.float32], ...]
     prompt: tuple[int, ...]
     continuation: tuple[int, ...]
+    windows: Windows
 
     def save(self, path: Path) -> None:
         """Writes it as safetensors."""
@@ -42,6 +42,7 @@ class Reference:
         tensors: dict[str, npt.NDArray[Any]] = {
             "prompt": np.asarray(self.prompt, np.int64),
             "continuation": np.asarray(self.continuation, np.int64),
+            **self.windows.arrays,
         }
         for index, (piece, logits) in enumerate(zip(self.pieces, self.logits, strict=True)):
             tensors[f"piece.{index}"] = np.asarray(piece, np.int64)
@@ -60,10 +61,13 @@ class Reference:
             logits=tuple(tensors[f"logits.{index}"] for index in range(count)),
             prompt=tuple(tensors["prompt"].tolist()),
             continuation=tuple(tensors["continuation"].tolist()),
+            windows=Windows.from_arrays(tensors),
         )
 
 
-def make_reference(model: Any, tokenizer: Any, context_tokens: int, part: Part = Part.REPORTING) -> Reference:
+def make_reference(
+    model: Any, tokenizer: Any, context_tokens: int, part: Part = Part.REPORTING, *, with_windows: bool = True
+) -> Reference:
     """Runs the source model on text.
 
     Args:
@@ -71,18 +75,25 @@ def make_reference(model: Any, tokenizer: Any, context_tokens: int, part: Part =
         tokenizer: its tokenizer.
         context_tokens: longest context; pieces are cut to fit.
         part: which text.
+        with_windows: whether figures are to be precise; else it is enough to tell garbage.
     """
     import torch
 
-    lengths = tuple(min(length, context_tokens) for length in PIECE_TOKENS)
-    # A sixth of the text is plenty, and tokenising all of it takes seconds.
-    text = read_text(part)
-    tokens = tokenizer(text[: len(text) // 6], add_special_tokens=False, verbose=False)["input_ids"]
-    pieces = cut_pieces(tokens, lengths)
-    with torch.no_grad():
-        logits = [model(torch.tensor([piece])).logits[0].float().numpy() for piece in pieces]
+    def answer(piece: list[int]) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = model(torch.tensor([piece])).logits[0].float().numpy()
+        return logits
+
+    pieces = pieces_of(tokenizer, part, context_tokens)
     prompt = tuple(pieces[0][:GREEDY_PROMPT_TOKENS])
-    return Reference(tuple(map(tuple, pieces)), tuple(logits), prompt, _greedy(model, prompt))
+    windows = windows_of(tokenizer, part, context_tokens) if with_windows else []
+    with torch.no_grad():
+        return Reference(
+            tuple(map(tuple, pieces)),
+            tuple(map(answer, pieces)),
+            prompt,
+            _greedy(model, prompt),
+            Windows.of(windows, map(answer, windows)) if windows else Windows.none(),
+        )
 
 
 def _greedy(model: Any, prompt: tuple[int, ...]) -> tuple[int, ...]:
@@ -91,9 +102,8 @@ def _greedy(model: Any, prompt: tuple[int, ...]) -> tuple[int, ...]:
 
     cache = DynamicCache(config=model.config)
     tokens, taken = torch.tensor([prompt]), []
-    with torch.no_grad():
-        for _ in range(GREEDY_TOKENS):
-            logits = model(tokens, past_key_values=cache, use_cache=True).logits[0, -1]
-            taken.append(int(logits.argmax()))
-            tokens = torch.tensor([[taken[-1]]])
+    for _ in range(GREEDY_TOKENS):
+        logits = model(tokens, past_key_values=cache, use_cache=True).logits[0, -1]
+        taken.append(int(logits.argmax()))
+        tokens = torch.tensor([[taken[-1]]])
     return tuple(taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +17,7 @@ class Thresholds:
     Attributes:
         top1_least: least share of positions with the reference's most likely token.
         kl_most_nats: most mean Kullback-Leibler divergence.
-        perplexity_increase_most: most relative increase of perplexity.
+        perplexity_increase_most: most relative increase of perplexity; it must be below with 95 % confidence.
     """
 
     top1_least: float
@@ -24,6 +25,9 @@ class Thresholds:
     perplexity_increase_most: float
 
 
+# One-sided 95 % of a normal distribution, in standard errors: near its limit an increase counts as too large until
+# it is known not to be.
+_CONFIDENCE: Final = 1.645
 # A function is seen on few rows, so that its mean may stray this many times as far as the mean of all.
 _FUNCTION_SLACK: Final = 5
 
@@ -37,6 +41,45 @@ TABLE: Final[dict[str, Thresholds]] = {
     "w8": Thresholds(top1_least=0.96, kl_most_nats=0.005, perplexity_increase_most=0.01),
     "w4": Thresholds(top1_least=0.90, kl_most_nats=0.03, perplexity_increase_most=0.01),
 }
+
+
+# Standard errors worth having, as shares of what a limit allows: a tenth of the allowed increase of perplexity, an
+# eighth of the allowed disagreement.
+_PRECISE_INCREASE: Final = 1 / 10
+_PRECISE_TOP1: Final = 1 / 8
+
+
+# Standard deviations of a difference of two log-probabilities that rounding explains.
+_TOKEN_SLACK: Final = 4
+
+
+def token_slack_nats(precision: str) -> float:
+    """By how much another token than the source's may be likelier, in nats.
+
+    Logits that differ from the source's by independent errors of variance s² diverge by s²/2 nats at most, so that the
+    difference of two log-probabilities has a standard deviation of 2·√KL.
+
+    Raises:
+        KeyError: no thresholds for the precision.
+    """
+    return _TOKEN_SLACK * 2 * math.sqrt(TABLE[precision].kl_most_nats)
+
+
+def precise_enough(precision: str, figures: Figures) -> bool:
+    """Whether more text would tell little more, or the divergence, which more text leaves as it is, rejects already.
+
+    Else it looks at standard errors only, so that stopping favours no verdict.
+
+    Raises:
+        KeyError: no thresholds for the precision.
+    """
+    limits = TABLE[precision]
+    if figures.kl_divergence_nats > limits.kl_most_nats:
+        return True
+    return (
+        figures.perplexity_increase_error <= limits.perplexity_increase_most * _PRECISE_INCREASE
+        and figures.top1_error <= (1 - limits.top1_least) * _PRECISE_TOP1
+    )
 
 
 def judge(precision: str, figures: Figures, kl_by_function: Mapping[str, float]) -> tuple[bool, str]:
@@ -63,11 +106,12 @@ def judge(precision: str, figures: Figures, kl_by_function: Mapping[str, float])
             limits.kl_most_nats,
         ),
         (
-            figures.perplexity_increase <= limits.perplexity_increase_most,
+            figures.perplexity_increase + _CONFIDENCE * figures.perplexity_increase_error
+            <= limits.perplexity_increase_most,
             "perplexity increase",
-            f"{figures.perplexity_increase:+.2%}",
+            f"{figures.perplexity_increase:+.2%} ± {figures.perplexity_increase_error:.2%}",
             "≤",
-            f"{limits.perplexity_increase_most:.1%}",
+            f"{limits.perplexity_increase_most:.1%} with 95 % confidence",
         ),
         (
             worst_kl <= function_limit,

@@ -51,6 +51,7 @@ class Bench:
             "reference": str(reference) if reference else "",
             "shapes": asdict(order.shapes),
             "driver": order.target.driver,
+            "precision": order.recipe.precision,
         }
         async with self._places.all(wish.owner):
             return await self._runner.work("trial", job, folder, lambda _stage, _share: None)

@@ -27,6 +27,7 @@ class DeviceTimer(Protocol):
 
         Raises:
             CompileFailed: the device does not run this module; metadata names the node.
+            WrongAnswer: it runs it, and the answer is not the source's; metadata names the node.
             ServiceUnavailable: the device is away, or does not measure for a reason of its own.
         """
 

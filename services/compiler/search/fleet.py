@@ -14,7 +14,7 @@ import structlog
 from services.compiler.search.core.device_loads import REPEATS, Ask, Seen, asks_of, costs_of
 from services.compiler.search.core.facts import Measured
 from services.compiler.targets import Target
-from tradewind.domain.errors import CompileFailed, ServiceUnavailable, TradewindError, reason_of
+from tradewind.domain.errors import CompileFailed, ServiceUnavailable, TradewindError, WrongAnswer, reason_of
 from tradewind.domain.manifest import Function
 from tradewind.rpc.client import open_channel
 from tradewind.rpc.errors import translated
@@ -96,6 +96,8 @@ class NodeTimer:
         try:
             profile = await self._measure(variant, asks)
         except TradewindError as error:
+            if reason_of(error) == WrongAnswer.reason:
+                raise WrongAnswer(f"on {self._where}: {error.message}", {"node": self._node_id}) from error
             if reason_of(error) in _OF_THE_MODULE:
                 raise CompileFailed(f"on {self._where}: {error.message}", {"node": self._node_id}) from error
             raise ServiceUnavailable(f"{self._where} measures nothing now: {error.message}") from error

@@ -35,7 +35,8 @@ def answer_for_choosing(job: Job, say: Say) -> Job:
         model = load_generator(folder, "f32", narrow=False)
         if layers and not cut_layers(model, layers):
             continue
-        reference = make_reference(model, tokenizer, int(job["context_tokens"]), Part.CHOOSING)
+        # A few layers are compared to tell garbage, the whole to tell a loss of a per cent.
+        reference = make_reference(model, tokenizer, int(job["context_tokens"]), Part.CHOOSING, with_windows=not layers)
         reference.save(Path(job["output"]) / f"choosing-{layers}.safetensors")
         made.append(layers)
     return {"layers": made}
@@ -43,12 +44,15 @@ def answer_for_choosing(job: Job, say: Say) -> Job:
 
 def try_candidate(job: Job, say: Say) -> Job:
     """Module and weights → what each function costs, and figures against the source on the text for choosing."""
+    from functools import partial
+
     import psutil
 
     from services.compiler.export.shapes import Shapes
     from services.compiler.quality.evaluation import Evaluator
     from services.compiler.quality.reference import Reference
     from services.compiler.quality.session import Session
+    from services.compiler.quality.thresholds import precise_enough
     from services.compiler.search.timing import time_functions
 
     shapes = Shapes.from_sizes(job["shapes"])
@@ -58,7 +62,8 @@ def try_candidate(job: Job, say: Say) -> Job:
     answer: Job = {"costs": [asdict(cost) for cost in costs], "figures": None, "kl_by_function": {}}
     if job["reference"]:
         session.check_picks()
-        evaluation = Evaluator(session, Reference.load(Path(job["reference"])), shapes.slots).run(
+        reference, enough = Reference.load(Path(job["reference"])), partial(precise_enough, job["precision"])
+        evaluation = Evaluator(session, reference, shapes.slots, enough).run(
             lambda share: say("comparing answers", 0.5 + share / 2)
         )
         answer |= {"figures": asdict(evaluation.figures), "kl_by_function": evaluation.kl_by_function}

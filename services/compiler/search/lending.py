@@ -11,10 +11,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.compiler.making import Made
 from services.compiler.order import Order
+from services.compiler.quality.source_answer import source_canary
 from services.compiler.store.blobs import BlobStore, digest_of_file
 from services.compiler.variant_record import described, manifest_of
 from tradewind.domain.envelope import seal
-from tradewind.domain.manifest import FileRef, digest_of
+from tradewind.domain.manifest import Canary, FileRef, digest_of
 from tradewind.v1 import compiler_pb2
 
 
@@ -30,10 +31,15 @@ class Lender:
         self._blobs, self._key = blobs, key
 
     @asynccontextmanager
-    async def lent(self, order: Order, made: Made) -> AsyncIterator[compiler_pb2.Variant]:
+    async def lent(self, order: Order, made: Made, reference: Path | None) -> AsyncIterator[compiler_pb2.Variant]:
         """The module under an id and a manifest of its own; nothing of it is left in the store afterwards.
 
-        It was never compared, and so has no canary: a node runs it and trusts none of its answers.
+        It has the source's answer as its canary, so that a node which computes something else says so.
+
+        Args:
+            order: of the module.
+            made: it.
+            reference: the source's answers at its depth; None when there are none, and nothing is compared then.
 
         Raises:
             NoSpace: the store's disk is full.
@@ -42,7 +48,8 @@ class Lender:
         refs = [
             FileRef(path.name, await asyncio.to_thread(digest_of_file, path), path.stat().st_size) for path in files
         ]
-        manifest = manifest_of(order, (refs[0], tuple(refs[1:]), None), None, 0)
+        canary = source_canary(reference, order.recipe.precision) if reference else Canary((), ())
+        manifest = manifest_of(order, (refs[0], tuple(refs[1:]), None), canary, 0)
         envelope = seal(manifest.to_bytes(), self._key)
         digests = [*(ref.digest for ref in refs), digest_of(envelope)]
         kept = {digest for digest in digests if self._blobs.has(digest)}

@@ -154,7 +154,7 @@ class Prober:
                 found = await self._bench.run(order, made.module, made.archives, compiled.folder, wish, layers)
             measured = measured_of(found, order) if found else Measured()
             if timer is not None:
-                async with self._lender.lent(order, made) as lent:
+                async with self._lender.lent(order, made, wish.references.get(layers)) as lent:
                     measured = await self._bench.on_device(timer, lent, order, wish, measured)
         except FAILURES as error:
             return failed_trial(order, layers, compiled.spent_s + time.monotonic() - began, error)

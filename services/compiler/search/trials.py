@@ -6,10 +6,17 @@ from typing import Any, Final
 
 from services.compiler.order import Order
 from services.compiler.search.core.facts import Fate, Trial
-from tradewind.domain.errors import CompileFailed, JobOutOfMemory, JobTimeout, TradewindError, UnsupportedModel
+from tradewind.domain.errors import (
+    CompileFailed,
+    JobOutOfMemory,
+    JobTimeout,
+    TradewindError,
+    UnsupportedModel,
+    WrongAnswer,
+)
 
 # What ends a candidate; anything else ends the search.
-FAILURES: Final = (CompileFailed, JobTimeout, JobOutOfMemory, UnsupportedModel)
+FAILURES: Final = (CompileFailed, JobTimeout, JobOutOfMemory, UnsupportedModel, WrongAnswer)
 
 
 def fate_of(error: TradewindError) -> Fate:
@@ -18,6 +25,8 @@ def fate_of(error: TradewindError) -> Fate:
         return Fate.HANG
     if isinstance(error, JobOutOfMemory):
         return Fate.OUT_OF_MEMORY
+    if isinstance(error, WrongAnswer):
+        return Fate.WRONG_ANSWERS
     if isinstance(error, UnsupportedModel):
         return Fate.UNSUPPORTED
     died = error.metadata.get("status", "").startswith("-") or "node" in error.metadata

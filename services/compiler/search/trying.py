@@ -20,10 +20,11 @@ from services.compiler.search.core.facts import WHOLE, Fate, Measured, Trial
 from services.compiler.search.devices import DeviceTimer
 from services.compiler.search.jobs import TOKENIZER
 from services.compiler.search.trials import FAILURES, failed_trial, trial_of
+from services.compiler.search.verdict_words import rejected_where_it_ran
 from services.compiler.store.blobs import BlobStore
 from services.compiler.store.index import Index, key_of
 from services.compiler.toolchain import toolchain_versions
-from tradewind.domain.errors import CompileFailed
+from tradewind.domain.errors import CompileFailed, WrongAnswer
 from tradewind.domain.quality_floor import QualityFloor
 from tradewind.v1 import compiler_pb2
 
@@ -100,10 +101,9 @@ class Trier:
         if timer is not None:
             try:
                 measured = await self._bench.on_device(timer, variant, order, wish, measured)
-            except CompileFailed as error:
-                return replace(
-                    failed_trial(order, WHOLE, time.monotonic() - began, error), variant_id=variant.variant_id
-                ), variant
+            except (CompileFailed, WrongAnswer) as error:
+                trial = failed_trial(order, WHOLE, time.monotonic() - began, error)
+                return replace(trial, variant_id=variant.variant_id), rejected_where_it_ran(variant, error)
         fate, words = _fate_of_figures(order, found, wish.floor) if found else (None, "")
         shown = None if fate else measured
         return trial_of(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from services.compiler.search.core.facts import Measured, Trial
+from tradewind.domain.errors import CompileFailed, WrongAnswer
 from tradewind.domain.quality_floor import QualityFloor
 from tradewind.v1 import compiler_pb2
 
@@ -54,6 +55,16 @@ def with_floor(variant: compiler_pb2.Variant, floor: QualityFloor) -> compiler_p
     below.state = compiler_pb2.VARIANT_STATE_REJECTED
     below.state_reason = f"rejected on {quality.positions} positions of {quality.text}: below --min-quality: {missed}"
     return below
+
+
+def rejected_where_it_ran(variant: compiler_pb2.Variant, error: CompileFailed | WrongAnswer) -> compiler_pb2.Variant:
+    """The variant, rejected when a device answered wrongly with it; as it was when the device did not run it."""
+    if isinstance(error, CompileFailed):
+        return variant
+    wrong = compiler_pb2.Variant()
+    wrong.CopyFrom(variant)
+    wrong.state, wrong.state_reason = compiler_pb2.VARIANT_STATE_REJECTED, f"rejected {error.message}"
+    return wrong
 
 
 def described_search(wanted: SearchOrder, searches: Sequence[TargetSearch], spent_s: float) -> compiler_pb2.Search:

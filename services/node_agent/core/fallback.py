@@ -10,13 +10,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
-from tradewind.domain.errors import DeviceFault, Internal, ReplicaLost, UnsupportedModel, VariantRejected
+from tradewind.domain.errors import DeviceFault, Internal, ReplicaLost, UnsupportedModel, VariantRejected, WrongAnswer
 from tradewind.domain.manifest import FileRef
 
 # Reasons that speak of a variant on this device: no such driver, another target, a crash while loading, a module that
 # the runtime does not take, the canary's answer not given.
 _REFUSALS: Final = frozenset(
-    kind.reason for kind in (DeviceFault, UnsupportedModel, VariantRejected, ReplicaLost, Internal)
+    kind.reason for kind in (DeviceFault, UnsupportedModel, VariantRejected, WrongAnswer, ReplicaLost, Internal)
 )
 # Hexadecimal digits of an id that tell variants apart in a person's words.
 _SHOWN: Final = 8

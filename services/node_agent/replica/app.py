@@ -111,7 +111,7 @@ def _load_generator(spec: ProcessSpec, manifest: VariantManifest, threads: int, 
     shapes = shapes_of(manifest, spec.batch_limit)
     engine = Engine(model, shapes, Policy(), _clocks(spec), lambda error: _die(status, error))
     engine.start()
-    check_canary(engine, manifest.canary)
+    check_canary(engine, manifest.canary, shapes.slots)
     latencies = Latencies(time.monotonic)
     return _Loaded(engine, ReplicaInference(spec.replica_id, manifest, engine, spec.rate, latencies), latencies)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from services.node_agent.replica.loading import load_module
 from services.node_agent.replica.verified_files import loader_path, seal_checked
-from tradewind.domain.errors import VariantRejected
+from tradewind.domain.errors import WrongAnswer
 from tradewind.domain.infer_manifest import InferFunction, InferManifest
 from tradewind.domain.padding import Array, extent_of, stack, unstack
 from tradewind.iree_arrays import to_host
@@ -46,7 +46,7 @@ def check_infer_canary(model: InferModel, manifest: InferManifest, artifacts: Pa
 
     Raises:
         ArtifactRejected: the canary's file is not what the manifest says.
-        VariantRejected: the answer is another one.
+        WrongAnswer: the answer is another one.
     """
     for function in manifest.functions:
         model.infer(
@@ -68,7 +68,7 @@ def check_infer_canary(model: InferModel, manifest: InferManifest, artifacts: Pa
     for spec, array in zip(manifest.outputs, got, strict=True):
         error = _relative_error(array, wanted[spec.name])
         if not error <= manifest.canary_error:
-            raise VariantRejected(
+            raise WrongAnswer(
                 f"the canary's {spec.name} differs from the admitted one by {error:.2g} (relative, at most "
                 f"{manifest.canary_error:g}): this device or driver computes something else; build the variant for it"
             )

@@ -13,7 +13,7 @@ from tradewind.cli.commands.deployments import show_placed
 from tradewind.cli.commands.explain import show_explanation
 from tradewind.cli.commands.models import format_of
 from tradewind.cli.commands.variants import show_table
-from tradewind.cli.lookup import find_variant
+from tradewind.cli.lookup import chain_of, find_variant, newest_chain
 from tradewind.cli.output import table_of, to_json
 from tradewind.cli.placing import DEFAULT_WAIT_S, existing, place, unchanged
 from tradewind.cli.progress import follow
@@ -111,9 +111,16 @@ def observe(client: Tradewind, declaration: Declaration) -> Observed:
             raise
         return Observed(None)
     variants = client.compiler.variants(model.model_id)
+    profiles = client.profiler.profiles(model.model_id)
     found = existing(client.orchestrator, declaration.deployment.name)
-    same = found is not None and unchanged(client, found, _spec(client, declaration))
-    return Observed(model, variants, client.profiler.profiles(model.model_id), found, same)
+    if not declaration.variants.chain:
+        same = found is not None and unchanged(client, found, _spec(client, declaration))
+        return Observed(model, variants, profiles, found, same)
+    chain = newest_chain(client.compiler, model.model_id)
+    same = found is not None and bool(chain.variant_ids) and unchanged(client, found, _spec(client, declaration))
+    active = (n for n in client.orchestrator.nodes() if n.state == orchestrator_pb2.NODE_STATE_ACTIVE)
+    fleet = {target for node in active for device in node.report.devices for target in device.targets}
+    return Observed(model, variants, profiles, found, same, chain, frozenset(fleet))
 
 
 def do_step(session: Session, declaration: Declaration, step: Step, file: Path) -> None:
@@ -122,6 +129,7 @@ def do_step(session: Session, declaration: Declaration, step: Step, file: Path) 
     Raises:
         InvalidField: there is no such model and nobody said where its files are.
         VariantRejected: nothing that was built is admitted.
+        NotFound: no link of a chain could be built.
         RemoteError: a service refuses.
     """
     client, out, name = session.client, session.out, declaration.model.name
@@ -142,16 +150,21 @@ def do_step(session: Session, declaration: Declaration, step: Step, file: Path) 
             recipes=wanted.recipes,
             context_tokens=wanted.context_tokens,
             budget_s=budget_s,
+            search=wanted.chain,
+            chain=wanted.chain,
         )
         follow(out, compiler.operations, started, f"Building variants of {name}")
         built = compiler.variants(name)
         show_table(out, built)
-        if not any(v.state == compiler_pb2.VARIANT_STATE_ADMITTED for v in built):
+        if wanted.chain:
+            chain_of(compiler, name)
+        elif not any(v.state == compiler_pb2.VARIANT_STATE_ADMITTED for v in built):
             raise VariantRejected(f"no variant of {name} was admitted; `tradewind variant list {name}` says why")
     else:
         measure = declaration.profile
         started = profiler.run(
             name,
+            variants=chain_of(compiler, name) if declaration.variants.chain else (),
             partition_kinds=measure.partition_kinds,
             prompt_tokens=measure.prompt_tokens,
             concurrencies=measure.concurrencies,
@@ -166,6 +179,8 @@ def _spec(client: Tradewind, declaration: Declaration) -> orchestrator_pb2.Deplo
     spec = spec_of(declaration)
     if pinned := declaration.deployment.variant:
         spec.pinned_variant_id = find_variant(client.compiler, pinned, declaration.model.name).variant_id
+    if declaration.variants.chain:
+        spec.chain_variant_ids.extend(chain_of(client.compiler, declaration.model.name))
     return spec
 
 

@@ -158,6 +158,7 @@ def show_variant(
             ["among top 5", words.percent(quality.top5_agreement)],
             ["KL divergence", f"{quality.kl_divergence_nats:.2e} nats"],
             ["perplexity", f"{quality.perplexity:.3f}, reference {quality.reference_perplexity:.3f}"],
+            ["perplexity increase", _increase(quality)],
             ["largest logit error", f"{quality.max_logit_error:.3g}"],
             ["same greedy tokens", str(quality.greedy_prefix_tokens)],
             ["text", quality.text],
@@ -189,6 +190,13 @@ def _row(variant: compiler_pb2.Variant) -> list[str | Text]:
         units.show_bytes(variant.memory_bytes) if variant.memory_bytes else "–",
         units.show_ms(variant.compile_s * 1e3) if variant.compile_s else "–",
     ]
+
+
+def _increase(quality: compiler_pb2.Quality) -> str:
+    """With its standard error, which a variant that was built by an earlier version does not tell."""
+    increase = quality.perplexity / quality.reference_perplexity - 1
+    error = quality.perplexity_increase_error
+    return f"{increase:+.2%}" + (f" ± {error:.2%} (standard error)" if error else "")
 
 
 def _numbers(values: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from services.compiler.kernels.prompt_attention import PromptAttention, tokens_together
 from services.compiler.kernels.text import Text, dispatch
 
 LANES: Final = 8
@@ -25,7 +26,10 @@ _EIGHT: Final = "vector<8xf32>"
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Shape: queries f32 [tokens, heads, width], caches f16 [slots, kv_heads, rows, width]."""
+    """Shape: queries f32 [tokens, heads, width], caches f16 [slots, kv_heads, rows, width].
+
+    Tokens that `follows` says so of follow each other in one slot.
+    """
 
     tokens: int
     heads: int
@@ -34,12 +38,14 @@ class Attention:
     rows: int
     kv_heads: int
     scale: float
+    follows: bool = False
 
     @property
     def name(self) -> str:
         """Of its function."""
         shape = f"{self.tokens}x{self.heads}x{self.width}_{self.slots}x{self.kv_heads}x{self.rows}"
-        return f"tradewind_attend_{shape}_{self.scale.hex().replace('.', '_').replace('-', 'm')}".replace("+", "")
+        kind = "attend_prompt" if self.follows else "attend"
+        return f"tradewind_{kind}_{shape}_{self.scale.hex().replace('.', '_').replace('-', 'm')}".replace("+", "")
 
     @property
     def group(self) -> int:
@@ -50,12 +56,14 @@ class Attention:
 def attention_kernel(shape: Attention) -> str:
     """Function `shape.name`(queries, keys, values, slots i64 [tokens], positions i64 [tokens]) → like queries.
 
-    Token t sees rows up to and with positions[t] of slots[t].
+    Token t sees rows up to and with positions[t] of slots[t]; of tokens that follow each other the first's are read.
     """
     queries = f"tensor<{shape.tokens}x{shape.heads}x{shape.width}xf32>"
     cache = f"tensor<{shape.slots}x{shape.kv_heads}x{shape.rows}x{shape.width}xf16>"
     whole = f"tensor<{shape.tokens}xi64>"
     inputs = {"q": queries, "k": cache, "v": cache, "slots": whole, "positions": whole}
+    if tokens_together(shape):
+        return PromptAttention(shape, (queries, cache, whole)).kernel()
     body = _Attend(shape, queries, cache, whole)
     return dispatch(shape.name, inputs, {"o": queries}, (shape.tokens, shape.kv_heads), body.write())
 

@@ -19,14 +19,14 @@ _TERMS: Final = 6
 _MANTISSA_BITS: Final = 23
 _NEAREST: Final = '"llvm.x86.avx.cvt.ps2dq.256"'
 _MAX: Final = '"llvm.x86.avx.max.ps.256"'
+_PAIR: Final = f"({_EIGHT}, {_EIGHT}) -> {_EIGHT}"
 _MIN: Final = '"llvm.x86.avx.min.ps.256"'
 
 
 def exponential(text: Text, power: str) -> str:
     """Of vector<8xf32>, within 3e-7; powers below -87 count as -87 and those above 88 as 88."""
-    pair = f"({_EIGHT}, {_EIGHT}) -> {_EIGHT}"
-    low = text.value(f"llvm.call_intrinsic {_MAX}({power}, {text.constant(_LEAST, _EIGHT)}) : {pair}")
-    inside = text.value(f"llvm.call_intrinsic {_MIN}({low}, {text.constant(_MOST, _EIGHT)}) : {pair}")
+    low = larger(text, power, text.constant(_LEAST, _EIGHT))
+    inside = text.value(f"llvm.call_intrinsic {_MIN}({low}, {text.constant(_MOST, _EIGHT)}) : {_PAIR}")
     doublings = text.value(f"arith.mulf {inside}, {text.constant(1 / log(2), _EIGHT)} : {_EIGHT}")
     whole = text.value(f"llvm.call_intrinsic {_NEAREST}({doublings}) : ({_EIGHT}) -> {_WORDS}")
     count = text.value(f"arith.sitofp {whole} : {_WORDS} to {_EIGHT}")
@@ -38,5 +38,12 @@ def exponential(text: Text, power: str) -> str:
         total = text.value(f"math.fma {total}, {rest}, {text.constant(1 / factorial(term), _EIGHT)} : {_EIGHT}")
     shift = text.value(f"arith.constant dense<{_MANTISSA_BITS}> : {_WORDS}")
     exponent = text.value(f"arith.shli {whole}, {shift} : {_WORDS}")
-    bits = text.value(f"arith.addi {text.value(f'vector.bitcast {total} : {_EIGHT} to {_WORDS}')}, {exponent} : {_WORDS}")
+    bits = text.value(
+        f"arith.addi {text.value(f'vector.bitcast {total} : {_EIGHT} to {_WORDS}')}, {exponent} : {_WORDS}"
+    )
     return text.value(f"vector.bitcast {bits} : {_WORDS} to {_EIGHT}")
+
+
+def larger(text: Text, one: str, other: str) -> str:
+    """The larger of each two of vector<8xf32>, by one instruction; the other where one is no number."""
+    return text.value(f"llvm.call_intrinsic {_MAX}({one}, {other}) : {_PAIR}")

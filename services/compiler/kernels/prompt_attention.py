@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from services.compiler.kernels.exponential import exponential
+from services.compiler.kernels.exponential import exponential, larger
 from services.compiler.kernels.text import Text, dispatch
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ _SCRATCH_BYTES: Final = 28 << 10
 _ABSENT: Final = -1e30
 _EIGHT: Final = "vector<8xf32>"
 _WORDS: Final = "vector<8xi32>"
-_MAX: Final = '"llvm.x86.avx.max.ps.256"'
 
 
 def tokens_together(shape: Attention) -> int:
@@ -131,9 +130,7 @@ class PromptAttention:
         length = text.value(f"arith.muli {text.value(f'arith.ceildivui {length}, {step} : index')}, {step} : index")
         widened = self._widen("%wk", keys, "%rows", length)
         scores, tops = self._scores(queries, widened, length, position)
-        fades = [
-            exponential(text, text.value(f"arith.subf %top{v}, {tops[v]} : {_EIGHT}")) for v in self._vectors
-        ]
+        fades = [exponential(text, text.value(f"arith.subf %top{v}, {tops[v]} : {_EIGHT}")) for v in self._vectors]
         scores, sums = self._weights(scores, length, tops, fades)
         widened = self._widen("%wv", values, widened, length)
         acc = self._values(widened, scores, length, fades)
@@ -182,7 +179,7 @@ class PromptAttention:
         for (i, v), score in zip(places, sums, strict=True):
             seen = self._seen(rows[i], position, v, score)
             out = self._put(seen, out, self._scores_type, rows[i], v)
-            tops[v] = text.value(f"llvm.call_intrinsic {_MAX}({tops[v]}, {seen}) : ({_EIGHT}, {_EIGHT}) -> {_EIGHT}")
+            tops[v] = larger(text, tops[v], seen)
         text.line(f"scf.yield {','.join((out, *tops))} : {kinds}\n}}")
         return "%s#0", [f"%s#{1 + v}" for v in self._vectors]
 

@@ -90,8 +90,9 @@ def _narrowed(text: Text, form: Format, words: list[str]) -> str:
         for a, b in (words[:2], words[2:])
     ]
     if form.activation == "i16":
-        mixed = text.value(f"vector.shuffle {halves[0]}, {halves[1]} [{_order(4, 32, 16)}] : vector<16xi16>, vector<16xi16>")
-        return mixed
+        return text.value(
+            f"vector.shuffle {halves[0]}, {halves[1]} [{_order(4, 32, 16)}] : vector<16xi16>, vector<16xi16>"
+        )
     kinds = "(vector<16xi16>, vector<16xi16>) -> vector<32xi8>"
     packed = text.value(f"llvm.call_intrinsic {_PACK_HALVES}({halves[0]}, {halves[1]}) : {kinds}")
     return text.value(f"vector.shuffle {packed}, {packed} [{_order(4, 32, 32)}] : vector<32xi8>, vector<32xi8>")

@@ -83,7 +83,9 @@ class RowReader:
 
     def group(self, row: str, at: str) -> list[str]:
         """A group's numbers from a column on, eight to a vector."""
-        return [self._eight(row, self._text.value(f"arith.addi {at}, {self._text.index(lane)} : index")) for lane in _PARTS]
+        return [
+            self._eight(row, self._text.value(f"arith.addi {at}, {self._text.index(lane)} : index")) for lane in _PARTS
+        ]
 
     def _eight(self, row: str, at: str) -> str:
         text = self._text

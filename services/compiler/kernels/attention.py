@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from services.compiler.kernels.exponential import exponential, larger
+from services.compiler.kernels.prompt_attention import PromptAttention, tokens_together
 from services.compiler.kernels.text import Text, dispatch
 
 LANES: Final = 8
@@ -18,14 +20,22 @@ _ROWS: Final = 32
 # Lanes of values that are summed in one pass: with 3 query heads on a KV head, 12 of 16 registers.
 _CHUNK: Final = 32
 _ABSENT: Final = -1e30
-# Rows of a block that are multiplied together: each vector of queries serves both.
+# Rows of a block whose values are added together.
 _PAIR: Final = 2
+# Rows of a block and heads whose products with keys are summed together: 12 of 16 registers.
+_TOGETHER: Final = 4
+_HEADS: Final = 3
 _EIGHT: Final = "vector<8xf32>"
+_FOUR: Final = "vector<4xf32>"
+_WORDS: Final = "vector<8xi32>"
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Shape: queries f32 [tokens, heads, width], caches f16 [slots, kv_heads, rows, width]."""
+    """Shape: queries f32 [tokens, heads, width], caches f16 [slots, kv_heads, rows, width].
+
+    Tokens that `follows` says so of follow each other in one slot.
+    """
 
     tokens: int
     heads: int
@@ -34,12 +44,14 @@ class Attention:
     rows: int
     kv_heads: int
     scale: float
+    follows: bool = False
 
     @property
     def name(self) -> str:
         """Of its function."""
         shape = f"{self.tokens}x{self.heads}x{self.width}_{self.slots}x{self.kv_heads}x{self.rows}"
-        return f"tradewind_attend_{shape}_{self.scale.hex().replace('.', '_').replace('-', 'm')}".replace("+", "")
+        kind = "attend_prompt" if self.follows else "attend"
+        return f"tradewind_{kind}_{shape}_{self.scale.hex().replace('.', '_').replace('-', 'm')}".replace("+", "")
 
     @property
     def group(self) -> int:
@@ -50,12 +62,14 @@ class Attention:
 def attention_kernel(shape: Attention) -> str:
     """Function `shape.name`(queries, keys, values, slots i64 [tokens], positions i64 [tokens]) → like queries.
 
-    Token t sees rows up to and with positions[t] of slots[t].
+    Token t sees rows up to and with positions[t] of slots[t]; of tokens that follow each other the first's are read.
     """
     queries = f"tensor<{shape.tokens}x{shape.heads}x{shape.width}xf32>"
     cache = f"tensor<{shape.slots}x{shape.kv_heads}x{shape.rows}x{shape.width}xf16>"
     whole = f"tensor<{shape.tokens}xi64>"
     inputs = {"q": queries, "k": cache, "v": cache, "slots": whole, "positions": whole}
+    if tokens_together(shape):
+        return PromptAttention(shape, (queries, cache, whole)).kernel()
     body = _Attend(shape, queries, cache, whole)
     return dispatch(shape.name, inputs, {"o": queries}, (shape.tokens, shape.kv_heads), body.write())
 
@@ -93,21 +107,21 @@ class _Attend:
         return text.value(f"arith.index_cast {number} : i64 to index")
 
     def _blocks(self, queries: str, keys: str, values: str, count: str) -> tuple[str, list[str]]:
-        """Loops over blocks of rows: sums of weighted values [group, width], and each head's sum of weights."""
+        """Loops over blocks of rows: sums of weighted values [group, width], and eight parts of each head's weights."""
         text, group = self._text, self._shape.group
-        zeros = self._zeros()
         scores = text.value(f"tensor.empty() : {self._scores_type}")
-        floats = ",".join(["f32"] * (2 * group))
-        kinds = f"{self._mine},{self._scores_type},{floats}"
-        absent, none = text.constant(_ABSENT, "f32"), text.constant(0.0, "f32")
-        started = [f"%acc={zeros}", f"%sc={scores}"]
+        kinds = ",".join([self._mine, self._scores_type, *[_EIGHT] * (2 * group)])
+        absent, none = text.constant(_ABSENT, _EIGHT), text.constant(0.0, _EIGHT)
+        started = [f"%acc={self._zeros()}", f"%sc={scores}"]
         started += [f"%top{h}={absent}" for h in range(group)] + [f"%sum{h}={none}" for h in range(group)]
         zero, rows = text.index(0), text.index(_ROWS)
         text.line(f"%b:{2 + 2 * group} = scf.for %r = {zero} to {count} step {rows} iter_args({','.join(started)})")
         text.line(f"-> ({kinds}) {{")
         left = text.value(f"arith.subi {count}, %r : index")
         length = text.value(f"arith.minui {left}, {rows} : index")
-        scores = self._scores(queries, keys, length)
+        scores = "%sc"
+        for first in range(0, group, _HEADS):
+            scores = self._scores(queries, keys, length, scores, range(first, min(first + _HEADS, group)))
         scores, tops, sums, fades = self._weights(scores, length)
         acc = self._values(values, scores, length, fades)
         text.line(f"scf.yield {','.join((acc, scores, *tops, *sums))} : {kinds}\n}}")
@@ -121,35 +135,34 @@ class _Attend:
                 out = text.write(zero, _EIGHT, out, self._mine, (text.index(head), text.index(at)))
         return out
 
-    def _scores(self, queries: str, keys: str, length: str) -> str:
-        """Scaled products of queries and a block of keys: [group, rows of a block], some behind its length too."""
-        text, shape = self._text, self._shape
-        zero, step = text.index(0), text.index(_PAIR)
-        text.line(f"%s = scf.for %j = {zero} to {length} step {step} iter_args(%s0=%sc) -> ({self._scores_type}) {{")
-        places = self._pair()
-        sums = [["" for _ in places] for _ in range(shape.group)]
+    def _scores(self, queries: str, keys: str, length: str, scores: str, heads: range) -> str:
+        """Scaled products of some queries and a block of keys: [group, rows of a block], some behind its length too."""
+        text, shape, name = self._text, self._shape, f"%s{heads.start}"
+        zero, step = text.index(0), text.index(_TOGETHER)
+        text.line(f"{name} = scf.for %j = {zero} to {length} step {step} iter_args({name}o={scores})")
+        text.line(f"-> ({self._scores_type}) {{")
+        places = self._places(_TOGETHER)
+        sums = {head: ["" for _ in places] for head in heads}
         for at in range(0, shape.width, LANES):
             key = [self._cached(keys, row, at) for _, row in places]
-            for head in range(shape.group):
+            for head in heads:
                 query = text.read(queries, self._mine, (text.index(head), text.index(at)), _EIGHT)
                 for i, vector in enumerate(key):
                     known = sums[head][i]
                     made = f"math.fma {query}, {vector}, {known}" if known else f"arith.mulf {query}, {vector}"
                     sums[head][i] = text.value(f"{made} : {_EIGHT}")
-        out, scale = "%s0", text.constant(shape.scale, "f32")
-        for head in range(shape.group):
-            for i, (column, _) in enumerate(places):
-                whole = text.value(f"vector.reduction <add>, {sums[head][i]} : {_EIGHT} into f32")
-                score = text.value(f"arith.mulf {whole}, {scale} : f32")
-                out = text.value(f"tensor.insert {score} into {out}[{text.index(head)},{column}] : {self._scores_type}")
+        out, scale = f"{name}o", text.constant(shape.scale, _FOUR)
+        for head in heads:
+            score = text.value(f"arith.mulf {_four_sums(text, sums[head])}, {scale} : {_FOUR}")
+            out = text.write(score, _FOUR, out, self._scores_type, (text.index(head), "%j"))
         text.line(f"scf.yield {out} : {self._scores_type}\n}}")
-        return "%s"
+        return name
 
-    def _pair(self) -> list[tuple[str, str]]:
-        """Columns of the block and rows of the cache at %j and behind it; the last row stands for those past it."""
+    def _places(self, count: int) -> list[tuple[str, str]]:
+        """Columns of the block and rows of the cache from %j on; the last row stands for those past it."""
         text, places = self._text, []
         last = text.index(self._shape.rows - 1)
-        for i in range(_PAIR):
+        for i in range(count):
             column = text.value(f"arith.addi %j, {text.index(i)} : index")
             row = text.value(f"arith.addi %r, {column} : index")
             places.append((column, text.value(f"arith.minui {row}, {last} : index")))
@@ -160,33 +173,52 @@ class _Attend:
         return self._text.value(f"arith.extf {half} : vector<8xf16> to {_EIGHT}")
 
     def _weights(self, scores: str, length: str) -> tuple[str, list[str], list[str], list[str]]:
-        """Exponentials in place of scores; new maxima, sums, and by what older sums fade."""
+        """Exponentials in place of scores; new maxima, sums, and by what older sums fade, eight of the same each."""
         text, tops, sums, fades = self._text, [], [], []
-        wide = f"vector<{_ROWS}xf32>"
-        there = text.value(f"vector.create_mask {length} : vector<{_ROWS}xi1>")
-        absent = text.constant(_ABSENT, wide)
+        there = self._there(length)
         for head in range(self._shape.group):
-            at = (text.index(head), text.index(0))
-            read = text.read(scores, self._scores_type, at, wide)
-            some = text.value(f"arith.select {there}, {read}, {absent} : vector<{_ROWS}xi1>, {wide}")
-            most = text.value(f"vector.reduction <maxnumf>, {some} : {wide} into f32")
-            top = text.value(f"arith.maxnumf {most}, %top{head} : f32")
-            spread = text.value(f"vector.broadcast {top} : f32 to {wide}")
-            lowered = text.value(f"arith.subf {some}, {spread} : {wide}")
-            weights = text.value(f"math.exp {lowered} : {wide}")
-            fade = text.value(f"math.exp {text.value(f'arith.subf %top{head}, {top} : f32')} : f32")
-            total = text.value(f"vector.reduction <add>, {weights} : {wide} into f32")
-            faded = text.value(f"arith.mulf %sum{head}, {fade} : f32")
-            scores = text.write(weights, wide, scores, self._scores_type, at)
+            places = [(text.index(head), text.index(at)) for at in range(0, _ROWS, LANES)]
+            read = [text.read(scores, self._scores_type, place, _EIGHT) for place in places]
+            absent = text.constant(_ABSENT, _EIGHT)
+            some = [
+                text.value(f"arith.select {mask}, {score}, {absent} : vector<8xi1>, {_EIGHT}")
+                for mask, score in zip(there, read, strict=True)
+            ]
+            top = self._top(some, f"%top{head}")
+            fade = exponential(text, text.value(f"arith.subf %top{head}, {top} : {_EIGHT}"))
+            total = text.value(f"arith.mulf %sum{head}, {fade} : {_EIGHT}")
+            for score, place in zip(some, places, strict=True):
+                weight = exponential(text, text.value(f"arith.subf {score}, {top} : {_EIGHT}"))
+                scores = text.write(weight, _EIGHT, scores, self._scores_type, place)
+                total = text.value(f"arith.addf {total}, {weight} : {_EIGHT}")
             tops.append(top)
-            sums.append(text.value(f"arith.addf {faded}, {total} : f32"))
+            sums.append(total)
             fades.append(fade)
         return scores, tops, sums, fades
+
+    def _there(self, length: str) -> list[str]:
+        """Which columns of a block are before its end."""
+        text, masks = self._text, []
+        end = text.value(
+            f"vector.broadcast {text.value(f'arith.index_cast {length} : index to i32')} : i32 to {_WORDS}"
+        )
+        for at in range(0, _ROWS, LANES):
+            columns = ",".join(str(at + lane) for lane in range(LANES))
+            own = text.value(f"arith.constant dense<[{columns}]> : {_WORDS}")
+            masks.append(text.value(f"arith.cmpi slt, {own}, {end} : {_WORDS}"))
+        return masks
+
+    def _top(self, scores: list[str], known: str) -> str:
+        """The largest of some and of what was known."""
+        text, most = self._text, scores[0]
+        for other in scores[1:]:
+            most = larger(text, most, other)
+        whole = text.value(f"vector.reduction <maxnumf>, {most} : {_EIGHT} into f32")
+        return larger(text, known, text.value(f"vector.broadcast {whole} : f32 to {_EIGHT}"))
 
     def _values(self, values: str, scores: str, length: str, fades: list[str]) -> str:
         """Weighted values of a block added to the faded sums."""
         text, shape, out = self._text, self._shape, "%acc"
-        spread = [text.value(f"vector.broadcast {fade} : f32 to {_EIGHT}") for fade in fades]
         for start in range(0, shape.width, _CHUNK):
             places = [
                 (text.index(head), text.index(at))
@@ -195,7 +227,7 @@ class _Attend:
             ]
             per_head = len(places) // shape.group
             old = [text.read(out, self._mine, place, _EIGHT) for place in places]
-            faded = [text.value(f"arith.mulf {v}, {spread[i // per_head]} : {_EIGHT}") for i, v in enumerate(old)]
+            faded = [text.value(f"arith.mulf {v}, {fades[i // per_head]} : {_EIGHT}") for i, v in enumerate(old)]
             summed = self._sum_rows(values, scores, length, start, per_head, faded)
             for total, place in zip(summed, places, strict=True):
                 out = text.write(total, _EIGHT, out, self._mine, place)
@@ -213,7 +245,7 @@ class _Attend:
         text.line(f"{head} = scf.for %j = {zero} to {length} step {step} iter_args({begins}) -> ({kinds}) {{")
         ends = list(names)
         # Weights behind the block's length are 0.
-        for column, row in self._pair():
+        for column, row in self._places(_PAIR):
             value = [self._cached(values, row, start + LANES * i) for i in range(per_head)]
             for query in range(shape.group):
                 weight = text.value(f"tensor.extract {scores}[{text.index(query)},{column}] : {self._scores_type}")
@@ -228,7 +260,8 @@ class _Attend:
         text, out = self._text, acc
         one = text.constant(1.0, "f32")
         for head, total in enumerate(sums):
-            inverse = text.value(f"arith.divf {one}, {total} : f32")
+            whole = text.value(f"vector.reduction <add>, {total} : {_EIGHT} into f32")
+            inverse = text.value(f"arith.divf {one}, {whole} : f32")
             spread = text.value(f"vector.broadcast {inverse} : f32 to {_EIGHT}")
             for at in range(0, self._shape.width, LANES):
                 place = (text.index(head), text.index(at))
@@ -236,3 +269,19 @@ class _Attend:
                 scaled = text.value(f"arith.mulf {value}, {spread} : {_EIGHT}")
                 out = text.write(scaled, _EIGHT, out, self._mine, place)
         return out
+
+
+def _four_sums(text: Text, vectors: list[str]) -> str:
+    """The sums of four vectors of eight, as one of four."""
+    pairs = list(zip(vectors[::2], vectors[1::2], strict=True))
+    first, second = (_added_halves(text, pair, ("0,8,1,9,4,12,5,13", "2,10,3,11,6,14,7,15")) for pair in pairs)
+    both = _added_halves(text, (first, second), ("0,1,8,9,4,5,12,13", "2,3,10,11,6,7,14,15"))
+    low, high = (
+        text.value(f"vector.shuffle {both}, {both} [{order}] : {_EIGHT}, {_EIGHT}") for order in ("0,1,2,3", "4,5,6,7")
+    )
+    return text.value(f"arith.addf {low}, {high} : {_FOUR}")
+
+
+def _added_halves(text: Text, pair: tuple[str, str], orders: tuple[str, str]) -> str:
+    parts = [text.value(f"vector.shuffle {pair[0]}, {pair[1]} [{order}] : {_EIGHT}, {_EIGHT}") for order in orders]
+    return text.value(f"arith.addf {parts[0]}, {parts[1]} : {_EIGHT}")

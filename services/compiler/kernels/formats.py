@@ -16,6 +16,8 @@ from services.compiler.kernels.text import Text
 BLOCK: Final = 8
 # Inputs that share a scale; the group of llama.cpp's formats, so that weights from GGUF stay what they were.
 GROUP: Final = 32
+# Bytes of two steps of packed weights, in either format.
+PAIR_BYTES: Final = 32
 _REGISTER_BYTES: Final = 32
 _MADD_BYTES: Final = '"llvm.x86.avx2.pmadd.ub.sw"'
 _MADD_WORDS: Final = '"llvm.x86.avx2.pmadd.wd"'
@@ -47,7 +49,15 @@ class Format:
 
     def unpack(self, text: Text, weights: str, weights_type: str, block: str, group: str) -> list[str]:
         """The vectors of one group, ready to multiply."""
-        return (_unpack_w4 if self.has_offset else _unpack_w8)(text, weights, weights_type, block, group)
+        return [
+            vector
+            for at in range(0, self.group_bytes, PAIR_BYTES)
+            for vector in self.pair(text, weights, weights_type, (block, group), text.index(at))
+        ]
+
+    def pair(self, text: Text, weights: str, weights_type: str, place: tuple[str, str], at: str) -> list[str]:
+        """Two steps of a block's group, ready to multiply, from a byte of it on."""
+        return (_pair_w4 if self.has_offset else _pair_w8)(text, weights, weights_type, place, at)
 
     @property
     def step_shape(self) -> str:
@@ -68,10 +78,6 @@ class Format:
     def sums(self) -> str:
         """The vector that sums of products of one group are kept in."""
         return "vector<16xi16>" if self.has_offset else "vector<8xi32>"
-
-    def widened(self, text: Text, weights: str) -> str:
-        """A vector of `unpack` as the instructions take it."""
-        return weights if self.has_offset else text.value(f"arith.extsi {weights} : vector<16xi8> to {self.step}")
 
     def add_products(self, text: Text, weights: str, activations: str, total: str) -> str:
         """Products of one step's weights and vector<8xi32> of activations, added to those before ("" for none)."""
@@ -96,21 +102,20 @@ W8: Final = Format("w8", BLOCK * GROUP, BLOCK, "i16", 8191.0, 2, False)
 FORMATS: Final = {form.name: form for form in (W4, W8)}
 
 
-def _unpack_w4(text: Text, weights: str, weights_type: str, block: str, group: str) -> list[str]:
+def _pair_w4(text: Text, weights: str, weights_type: str, place: tuple[str, str], at: str) -> list[str]:
     low = text.value("arith.constant dense<15> : vector<32xi8>")
     four = text.value("arith.constant dense<4> : vector<16xi16>")
+    pairs = text.read(weights, weights_type, (*place, at), "vector<32xi8>")
+    words = text.value(f"vector.bitcast {pairs} : vector<32xi8> to vector<16xi16>")
+    shifted = text.value(f"arith.shrui {words}, {four} : vector<16xi16>")
+    upper = text.value(f"vector.bitcast {shifted} : vector<16xi16> to vector<32xi8>")
+    return [text.value(f"arith.andi {half}, {low} : vector<32xi8>") for half in (pairs, upper)]
+
+
+def _pair_w8(text: Text, weights: str, weights_type: str, place: tuple[str, str], at: str) -> list[str]:
     steps = []
-    for vector in range(4):
-        pairs = text.read(weights, weights_type, (block, group, text.index(32 * vector)), "vector<32xi8>")
-        words = text.value(f"vector.bitcast {pairs} : vector<32xi8> to vector<16xi16>")
-        shifted = text.value(f"arith.shrui {words}, {four} : vector<16xi16>")
-        upper = text.value(f"vector.bitcast {shifted} : vector<16xi16> to vector<32xi8>")
-        steps += [text.value(f"arith.andi {half}, {low} : vector<32xi8>") for half in (pairs, upper)]
+    for half in range(2):
+        byte = text.value(f"arith.addi {at}, {text.index(half * PAIR_BYTES // 2)} : index")
+        some = text.read(weights, weights_type, (*place, byte), "vector<16xi8>")
+        steps.append(text.value(f"arith.extsi {some} : vector<16xi8> to vector<16xi16>"))
     return steps
-
-
-def _unpack_w8(text: Text, weights: str, weights_type: str, block: str, group: str) -> list[str]:
-    return [
-        text.read(weights, weights_type, (block, group, text.index(16 * vector)), "vector<16xi8>")
-        for vector in range(GROUP // W8.step_inputs)
-    ]

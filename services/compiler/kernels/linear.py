@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from services.compiler.kernels import few_rows
+from services.compiler.kernels.few_rows import FewRows, spread_step
 from services.compiler.kernels.formats import BLOCK, GROUP, Format
 from services.compiler.kernels.rounding import round_rows, rounded_types, rounding_kernel
 from services.compiler.kernels.rows import GATED, NORMED, RowReader, Rows
-from services.compiler.kernels.several_rows import SeveralRows, spread_step
+from services.compiler.kernels.several_rows import SeveralRows
 from services.compiler.kernels.text import Text, dispatch
 
 # Inputs that a workgroup rounds again for itself. One row's cost less than another dispatch; with 4 rows of 1536 the
@@ -174,7 +176,8 @@ class _Product:
         if shape.rows > 1:
             sizes = (shape.rows, shape.read.inputs, self._share)
             kinds = (self._weights_type, self._scales_type, self._out_type)
-            return SeveralRows(text, shape.form, sizes, kinds).write(weights, scales, activations, self._added)
+            kernel = FewRows if few_rows.takes(shape.rows) else SeveralRows
+            return kernel(text, shape.form, sizes, kinds).write(weights, scales, activations, self._added)
         zero, one, blocks = text.index(0), text.index(1), text.index(self._share)
         start = text.value(f"tensor.empty() : {self._out_type}")
         text.line(f"%o = scf.for %n = {zero} to {blocks} step {one} iter_args(%o0={start}) -> ({self._out_type}) {{")
@@ -196,7 +199,7 @@ class _Product:
         for step, vector in enumerate(form.unpack(text, weights, self._weights_type, "%n", "%g")):
             at = text.value(f"arith.addi {first}, {text.index(step * form.step_inputs)} : index")
             spread = spread_step(text, form, activations[0], shape.rounded[0], (zero, at))
-            products = form.add_products(text, form.widened(text, vector), spread, products)
+            products = form.add_products(text, vector, spread, products)
         real = text.value(f"arith.sitofp {form.group_sum(text, products)} : vector<8xi32> to {_EIGHT}")
         scale, *offset = self._factors(scales)
         both = text.value(f"arith.mulf {scale}, {self._spread(activations[1])} : {_EIGHT}")

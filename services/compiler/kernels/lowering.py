@@ -128,7 +128,8 @@ def _attention(operands: _Operands) -> Made:
     assert queries is not None
     assert cache is not None
     (tokens, heads, width), (slots, kv_heads, rows, _) = queries, cache
-    shape = Attention(tokens, heads, width, slots, rows, kv_heads, operands.numbers[0])
+    (follows,) = operands.flags
+    shape = Attention(tokens, heads, width, slots, rows, kv_heads, operands.numbers[0], follows)
     return shape.name, attention_kernel(shape)
 
 

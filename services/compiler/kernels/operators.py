@@ -53,10 +53,12 @@ def attend(
     slots: torch.Tensor,
     positions: torch.Tensor,
     scale: float,
+    follows: bool = False,
 ) -> torch.Tensor:
     """Attention of f32 queries [tokens, heads, width] over caches f16 [slots, kv_heads, rows, width].
 
-    Token t sees rows up to and with positions[t] of slots[t]; both are i64 [tokens].
+    Token t sees rows up to and with positions[t] of slots[t]; both are i64 [tokens]. With `follows` all slots are the
+    same, and each position is the one after that before.
     """
     raise NotImplementedError("attend is traced and compiled, not run")
 
@@ -69,6 +71,7 @@ def _attend_shape(
     slots: torch.Tensor,
     positions: torch.Tensor,
     scale: float,
+    follows: bool = False,
 ) -> torch.Tensor:
     return torch.empty_like(queries)
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from services.compiler.kernels.formats import GROUP, Format
 from services.compiler.kernels.rows import NORMED, RowReader, Rows
 from services.compiler.kernels.text import Text, dispatch
+
+_EIGHT: Final = "vector<8xf32>"
+_WORDS: Final = "vector<8xi32>"
+# A group of zeros needs a scale too.
+_LEAST: Final = 1e-30
+_ALL_BUT_SIGN: Final = 0x7FFFFFFF
+# To the nearest whole number, halves to even ones.
+_NEAREST: Final = '"llvm.x86.avx.cvt.ps2dq.256"'
+_PACK_WORDS: Final = '"llvm.x86.avx2.packssdw"'
+_PACK_HALVES: Final = '"llvm.x86.avx2.packsswb"'
 
 
 def rounded_types(form: Format, rows: int, inputs: int) -> tuple[str, str, str]:
@@ -42,23 +54,59 @@ def round_rows(text: Text, form: Format, reader: RowReader, rows: int, inputs: i
     return "%rq#0", "%rq#1", "%rq#2"
 
 
-def round_group(text: Text, form: Format, row: str) -> tuple[str, str, str]:
+def round_group(text: Text, form: Format, parts: list[str]) -> tuple[str, str, str]:
     """Numbers, scale, and scale times the sum of the numbers."""
-    size = text.value(f"math.absf {row} : vector<32xf32>")
-    most = text.value(f"vector.reduction <maxnumf>, {size} : vector<32xf32> into f32")
-    # A group of zeros needs a scale too.
-    most = text.value(f"arith.maxnumf {most}, {text.constant(1e-30, 'f32')} : f32")
+    most = text.value(f"arith.maxnumf {_largest(text, parts)}, {text.constant(_LEAST, 'f32')} : f32")
     levels = text.constant(form.levels, "f32")
     inverse = text.value(f"arith.divf {levels}, {most} : f32")
     scale = text.value(f"arith.divf {most}, {levels} : f32")
-    spread = text.value(f"vector.broadcast {inverse} : f32 to vector<32xf32>")
-    scaled = text.value(f"arith.mulf {row}, {spread} : vector<32xf32>")
-    whole = text.value(f"math.roundeven {scaled} : vector<32xf32>")
-    words = text.value(f"arith.fptosi {whole} : vector<32xf32> to vector<32xi32>")
-    numbers = text.value(f"arith.trunci {words} : vector<32xi32> to vector<32x{form.activation}>")
-    count = text.value(f"vector.reduction <add>, {words} : vector<32xi32> into i32")
+    spread = text.value(f"vector.broadcast {inverse} : f32 to {_EIGHT}")
+    scaled = [text.value(f"arith.mulf {part}, {spread} : {_EIGHT}") for part in parts]
+    words = [text.value(f"llvm.call_intrinsic {_NEAREST}({part}) : ({_EIGHT}) -> {_WORDS}") for part in scaled]
+    count = text.value(f"vector.reduction <add>, {_folded(text, 'addi', words)} : {_WORDS} into i32")
     count = text.value(f"arith.sitofp {count} : i32 to f32")
-    return numbers, scale, text.value(f"arith.mulf {count}, {scale} : f32")
+    return _narrowed(text, form, words), scale, text.value(f"arith.mulf {count}, {scale} : f32")
+
+
+def _largest(text: Text, parts: list[str]) -> str:
+    """Of all sizes: floats without their sign are ordered as whole numbers are, and those need no care for NaN."""
+    unsigned = text.value(f"arith.constant dense<{_ALL_BUT_SIGN}> : {_WORDS}")
+    bits = [text.value(f"vector.bitcast {part} : {_EIGHT} to {_WORDS}") for part in parts]
+    sizes = [text.value(f"arith.andi {some}, {unsigned} : {_WORDS}") for some in bits]
+    most = text.value(f"vector.reduction <maxsi>, {_folded(text, 'maxsi', sizes)} : {_WORDS} into i32")
+    return text.value(f"arith.bitcast {most} : i32 to f32")
+
+
+def _folded(text: Text, operation: str, parts: list[str]) -> str:
+    first, second, third, fourth = parts
+    pairs = [text.value(f"arith.{operation} {a}, {b} : {_WORDS}") for a, b in ((first, second), (third, fourth))]
+    return text.value(f"arith.{operation} {pairs[0]}, {pairs[1]} : {_WORDS}")
+
+
+def _narrowed(text: Text, form: Format, words: list[str]) -> str:
+    """Four vectors of eight numbers as one in the format's type. Packing goes by halves of registers."""
+    halves = [
+        text.value(f"llvm.call_intrinsic {_PACK_WORDS}({a}, {b}) : ({_WORDS}, {_WORDS}) -> vector<16xi16>")
+        for a, b in (words[:2], words[2:])
+    ]
+    if form.activation == "i16":
+        return text.value(
+            f"vector.shuffle {halves[0]}, {halves[1]} [{_order(4, 32, 16)}] : vector<16xi16>, vector<16xi16>"
+        )
+    kinds = "(vector<16xi16>, vector<16xi16>) -> vector<32xi8>"
+    packed = text.value(f"llvm.call_intrinsic {_PACK_HALVES}({halves[0]}, {halves[1]}) : {kinds}")
+    return text.value(f"vector.shuffle {packed}, {packed} [{_order(4, 32, 32)}] : vector<32xi8>, vector<32xi8>")
+
+
+def _order(run: int, count: int, register: int) -> str:
+    """Where packing put each number: runs of four, low halves of the registers packed before high ones."""
+    half = register // 2
+    places = []
+    for number in range(count):
+        at, inside = divmod(number % register, run)
+        low = (at % 2) * half + (at // 2) * run
+        places.append(str(number - number % register + low + inside))
+    return ",".join(places)
 
 
 def rounding_kernel(name: str, form: Format, rows: Rows) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from services.compiler.kernels.exponential import exponential
 from services.compiler.kernels.formats import GROUP
 from services.compiler.kernels.text import Text
 
@@ -15,7 +16,8 @@ NORMED: Final = "normed"
 GATED: Final = "gated"
 _LANES: Final = 8
 _EIGHT: Final = "vector<8xf32>"
-_WIDE: Final = f"vector<{GROUP}xf32>"
+# Columns of a group where its vectors begin.
+_PARTS: Final = range(0, GROUP, _LANES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,25 +81,30 @@ class RowReader:
         if self._rows.made == NORMED:
             self._factor = self._norm(row)
 
-    def group(self, row: str, at: str) -> str:
-        """A group's numbers, vector<32xf32>, from a column on."""
+    def group(self, row: str, at: str) -> list[str]:
+        """A group's numbers from a column on, eight to a vector."""
+        return [
+            self._eight(row, self._text.value(f"arith.addi {at}, {self._text.index(lane)} : index")) for lane in _PARTS
+        ]
+
+    def _eight(self, row: str, at: str) -> str:
         text = self._text
-        read = text.read(self._source, self._kind, (row, at), _WIDE)
+        read = text.read(self._source, self._kind, (row, at), _EIGHT)
         if self._rows.made == NORMED:
-            scaled = text.value(f"arith.mulf {read}, {self._factor} : {_WIDE}")
-            gain = text.read(self._gain, self._rows.gain_kind, (at,), _WIDE)
-            return text.value(f"arith.mulf {scaled}, {gain} : {_WIDE}")
+            scaled = text.value(f"arith.mulf {read}, {self._factor} : {_EIGHT}")
+            gain = text.read(self._gain, self._rows.gain_kind, (at,), _EIGHT)
+            return text.value(f"arith.mulf {scaled}, {gain} : {_EIGHT}")
         if self._rows.made == GATED:
             other = text.value(f"arith.addi {at}, {text.index(self._rows.inputs)} : index")
-            up = text.read(self._source, self._kind, (row, other), _WIDE)
-            return text.value(f"arith.mulf {self._silu(read)}, {up} : {_WIDE}")
+            up = text.read(self._source, self._kind, (row, other), _EIGHT)
+            return text.value(f"arith.mulf {self._silu(read)}, {up} : {_EIGHT}")
         return read
 
     def _norm(self, row: str) -> str:
         """1 / sqrt(mean of squares + epsilon), repeated."""
         text, rows = self._text, self._rows
         zero, last, step = text.index(0), text.index(rows.inputs), text.index(GROUP)
-        nothing, parts = text.constant(0.0, _EIGHT), range(GROUP // _LANES)
+        nothing, parts = text.constant(0.0, _EIGHT), range(len(_PARTS))
         kinds = ",".join([_EIGHT] * len(parts))
         started = ",".join(f"%sq{i}={nothing}" for i in parts)
         text.line(f"%ss:{len(parts)} = scf.for %sa = {zero} to {last} step {step} iter_args({started}) -> ({kinds}) {{")
@@ -115,9 +122,10 @@ class RowReader:
         more = text.value(f"arith.addf {mean}, {text.constant(rows.epsilon, 'f32')} : f32")
         root = text.value(f"math.sqrt {more} : f32")
         inverse = text.value(f"arith.divf {text.constant(1.0, 'f32')}, {root} : f32")
-        return text.value(f"vector.broadcast {inverse} : f32 to {_WIDE}")
+        return text.value(f"vector.broadcast {inverse} : f32 to {_EIGHT}")
 
     def _silu(self, gate: str) -> str:
-        text, one = self._text, self._text.constant(1.0, _WIDE)
-        fallen = text.value(f"math.exp {text.value(f'arith.negf {gate} : {_WIDE}')} : {_WIDE}")
-        return text.value(f"arith.divf {gate}, {text.value(f'arith.addf {fallen}, {one} : {_WIDE}')} : {_WIDE}")
+        text = self._text
+        fallen = exponential(text, text.value(f"arith.negf {gate} : {_EIGHT}"))
+        more = text.value(f"arith.addf {fallen}, {text.constant(1.0, _EIGHT)} : {_EIGHT}")
+        return text.value(f"arith.divf {gate}, {more} : {_EIGHT}")

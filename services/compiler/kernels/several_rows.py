@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from services.compiler.kernels.few_rows import spread_step
 from services.compiler.kernels.formats import BLOCK, GROUP, Format
 from services.compiler.kernels.rounding import rounded_types
 from services.compiler.kernels.text import Text
@@ -88,7 +89,7 @@ class SeveralRows:
             at_block, n = text.index(block), text.value(f"arith.addi %n, {text.index(block)} : index")
             for step, vector in enumerate(form.unpack(text, weights, self._weights_type, n, group)):
                 place = ("%g", at_block, text.index(step), zero)
-                words = text.write(form.widened(text, vector), form.step, words, self._words_type, place)
+                words = text.write(vector, form.step, words, self._words_type, place)
             for at in range(0, form.scales, BLOCK):
                 half = text.read(scales, self._scales_type, (n, group, text.index(at)), "vector<8xf16>")
                 wide = text.value(f"arith.extf {half} : vector<8xf16> to {_EIGHT}")
@@ -185,11 +186,3 @@ class SeveralRows:
     def _spread(self, tensor: str, row: str, group: str) -> str:
         one = self._text.value(f"tensor.extract {tensor}[{row},{group}] : {self._rounded[1]}")
         return self._text.value(f"vector.broadcast {one} : f32 to {_EIGHT}")
-
-
-def spread_step(text: Text, form: Format, numbers: str, numbers_type: str, at: tuple[str, str]) -> str:
-    """A row's activations of one step, repeated for every output: vector<8xi32>."""
-    kind = f"vector<{form.step_inputs}x{form.activation}>"
-    some = text.read(numbers, numbers_type, at, kind)
-    word = text.value(f"vector.bitcast {some} : {kind} to vector<1xi32>")
-    return text.value(f"vector.broadcast {word} : vector<1xi32> to vector<8xi32>")

@@ -41,7 +41,7 @@ def join_rotary_cache(program: Any) -> None:
 
 
 def _join(graph: Any, attend: Any) -> None:
-    flat, keys, values, slots, positions, _ = attend.args
+    flat, keys, values, slots, positions = attend.args[:5]
     query = _turned(_untransposed(argument(flat, _ATEN.view.default)))
     key, value = _turned(_untransposed(_written(keys))), _untransposed(_written(values))
     if query is None or key is None or value is None or (query.cosines, query.sines) != (key.cosines, key.sines):

@@ -32,7 +32,7 @@ def slot_attention(slots: torch.Tensor, rows: torch.Tensor) -> Callable[..., tup
 
     Args:
         slots: i64 [B, 1], the slot of each sequence.
-        rows: i64 [B, T], the row of each token; it sees rows up to its own.
+        rows: i64 [B, T], the row of each token; it sees rows up to its own. Rows of a sequence follow each other.
     """
     of_token = slots.expand(rows.shape).reshape(-1)
 
@@ -56,7 +56,8 @@ def slot_attention(slots: torch.Tensor, rows: torch.Tensor) -> Callable[..., tup
         batch, heads, tokens, width = query.shape
         flat = query.transpose(1, 2).reshape(batch * tokens, heads, width)
         scale = width**-0.5 if scaling is None else scaling
-        out = attend(flat, key, value, of_token, rows.reshape(-1), scale)
+        follows = batch == 1 and tokens > 1
+        out = attend(flat, key, value, of_token, rows.reshape(-1), scale, follows)
         return out.reshape(batch, tokens, heads, width), None
 
     return attention

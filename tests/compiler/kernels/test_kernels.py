@@ -19,6 +19,7 @@ from services.compiler.kernels.attention import Attention, attention_kernel
 from services.compiler.kernels.formats import W4, W8, Format
 from services.compiler.kernels.linear import Linear, linear_kernels
 from services.compiler.kernels.packing import pack, unpack_rows
+from services.compiler.kernels.prompt_attention import tokens_together
 from services.compiler.kernels.rotary_cache import RotaryCache, rotary_cache_kernel
 from services.compiler.kernels.rows import GATED, NORMED, Rows
 from services.compiler.order import Order
@@ -36,8 +37,8 @@ FLAGS = (
     "--iree-hal-local-target-device-backends=llvm-cpu",
     "--iree-llvmcpu-target-cpu=host",
 )
-# A row rounded inside the dispatch, rows rounded in one of their own, odd rows, inputs taken in chunks; then what is
-# made of rows before they are multiplied, and sums.
+# A row rounded inside the dispatch, rows rounded in one of their own, few and odd rows, inputs taken in chunks; then
+# what is made of rows before they are multiplied, and sums.
 LINEARS = (
     Linear(W4, Rows(1, 64), 80),
     Linear(W8, Rows(6, 64), 48),
@@ -48,16 +49,25 @@ LINEARS = (
     Linear(W8, Rows(8, 576, NORMED, 1e-6), 16),
     Linear(W4, Rows(1, 96, GATED), 16),
     Linear(W4, Rows(8, 1536, GATED), 16, added=True),
+    Linear(W4, Rows(4, 96), 96),
+    Linear(W4, Rows(12, 96, GATED), 16, added=True),
 )
 ROTARY = RotaryCache(tokens=5, heads=6, width=48, slots=3, kv_heads=2, rows=71)
 ATTENTION = Attention(tokens=5, heads=6, width=40, slots=3, rows=71, kv_heads=2, scale=0.2)
+# Eight tokens together; one head of as many; and tokens that no workgroup takes together.
+PROMPTS = (
+    replace(ATTENTION, tokens=16, follows=True),
+    replace(ATTENTION, tokens=8, heads=2, width=64, follows=True),
+    replace(ATTENTION, follows=True),
+)
 
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """All kernels of this file in one module, under their names."""
     folder = tmp_path_factory.mktemp("kernels")
-    texts = [linear_kernels(shape) for shape in LINEARS] + [attention_kernel(ATTENTION), rotary_cache_kernel(ROTARY)]
+    texts = [linear_kernels(shape) for shape in LINEARS] + [rotary_cache_kernel(ROTARY)]
+    texts += [attention_kernel(shape) for shape in (ATTENTION, *PROMPTS)]
     source = "module {\n" + "\n".join(texts).replace("util.func private", "util.func public") + "\n}"
     (folder / "k.mlir").write_text(_called_from_outside(source))
     subprocess.run([find_iree_compile(), *FLAGS, "k.mlir", "-o", "k.vmfb"], cwd=folder, check=True)
@@ -100,11 +110,25 @@ def _made(rows: Rows, read: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
 
 
 def test_attention_sees_written_rows_of_its_slot_only(kernels: Any) -> None:
-    shape, random = ATTENTION, np.random.default_rng(0)
+    _check_attention(kernels, ATTENTION, np.array([0, 2, 1, 1, 2]), np.array([0, 70, 31, 32, 5]))
+
+
+@pytest.mark.parametrize("start", [0, 29, 55])
+@pytest.mark.parametrize("shape", PROMPTS, ids=lambda shape: shape.name)
+def test_tokens_of_a_prompt_see_the_rows_up_to_their_own(kernels: Any, shape: Attention, start: int) -> None:
+    _check_attention(kernels, shape, np.full(shape.tokens, 2), np.arange(start, start + shape.tokens))
+
+
+def test_tokens_are_taken_together_when_their_queries_fill_vectors() -> None:
+    assert [tokens_together(shape) for shape in PROMPTS] == [8, 8, 0]
+    assert tokens_together(replace(PROMPTS[0], follows=False)) == 0
+
+
+def _check_attention(kernels: Any, shape: Attention, slots: Any, positions: Any) -> None:
+    random = np.random.default_rng(0)
     query = random.standard_normal((shape.tokens, shape.heads, shape.width), np.float32)
     cache = (shape.slots, shape.kv_heads, shape.rows, shape.width)
     keys, values = (random.standard_normal(cache, np.float32).astype(np.float16) for _ in range(2))
-    slots, positions = np.array([0, 2, 1, 1, 2]), np.array([0, 70, 31, 32, 5])
     got = np.asarray(kernels[shape.name](query, keys, values, slots, positions))
     for token, (slot, last) in enumerate(zip(slots, positions, strict=True)):
         for head in range(shape.heads):

@@ -1,0 +1,153 @@
+"""Linear layers of two to eight rows over packed weights: all rows pass a vector of weights while it is in a register.
+
+Lanes are outputs. Nothing is unpacked onto the stack as `several_rows` does, because no second tile of rows would read
+it: two steps of weights are unpacked, multiplied with every row, and forgotten. Text only.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.compiler.kernels.formats import BLOCK, GROUP, PAIR_BYTES, Format
+from services.compiler.kernels.rounding import rounded_types
+from services.compiler.kernels.text import Text
+
+# Sums of whole numbers that are kept in registers; the other half is for what goes into them.
+_SUMS: Final = 8
+_EIGHT: Final = "vector<8xf32>"
+
+
+def takes(rows: int) -> bool:
+    """Whether this many rows are few."""
+    return 1 < rows <= _SUMS
+
+
+class FewRows:
+    """What a workgroup does with its share of the blocks of outputs, under way.
+
+    Args:
+        text: to write to.
+        form: of the weights.
+        sizes: rows, inputs, and blocks of the workgroup.
+        kinds: types of the workgroup's weights, scales and result [rows, 8 · blocks].
+    """
+
+    def __init__(self, text: Text, form: Format, sizes: tuple[int, int, int], kinds: tuple[str, str, str]) -> None:
+        """Writes nothing yet."""
+        self._text, self._form = text, form
+        self._rows, self._inputs, self._blocks = sizes
+        self._weights_type, self._scales_type, self._out_type = kinds
+        self._width = next(n for n in range(_SUMS // self._rows, 0, -1) if self._blocks % n == 0)
+        self._rounded = rounded_types(form, self._rows, self._inputs)
+        # Row and block of the workgroup's step, for each sum.
+        self._places = [(row, block) for row in range(self._rows) for block in range(self._width)]
+
+    def write(self, weights: str, scales: str, activations: tuple[str, str, str], added: str) -> str:
+        """Loops over blocks of outputs; the workgroup's part of the result.
+
+        Args:
+            weights: the workgroup's.
+            scales: theirs.
+            activations: rounded.
+            added: what the result is added to, of its type; "" for nothing.
+        """
+        text, kind = self._text, self._out_type
+        zero, width, blocks = (text.index(n) for n in (0, self._width, self._blocks))
+        empty = text.value(f"tensor.empty() : {kind}")
+        text.line(f"%o = scf.for %n = {zero} to {blocks} step {width} iter_args(%o0={empty}) -> ({kind}) {{")
+        numbers = [text.value(f"arith.addi %n, {text.index(block)} : index") for block in range(self._width)]
+        columns = [text.value(f"arith.muli {number}, {text.index(BLOCK)} : index") for number in numbers]
+        places = [(text.index(row), columns[block]) for row, block in self._places]
+        nothing = text.constant(0.0, _EIGHT)
+        starts = [text.read(added, kind, place, _EIGHT) if added else nothing for place in places]
+        out = "%o0"
+        for total, place in zip(self._sums(weights, scales, activations, numbers, starts), places, strict=True):
+            out = text.write(total, _EIGHT, out, kind, place)
+        text.line(f"scf.yield {out} : {kind}\n}}")
+        return "%o"
+
+    def _sums(
+        self, weights: str, scales: str, activations: tuple[str, str, str], numbers: list[str], starts: list[str]
+    ) -> list[str]:
+        """Loops over groups of inputs; what was begun, with the products added."""
+        text = self._text
+        zero, one, groups = text.index(0), text.index(1), text.index(self._inputs // GROUP)
+        kinds, begun = _listed(_EIGHT, len(starts)), _begun("%t", starts)
+        text.line(f"{_named('%u', len(starts))} = scf.for %g = {zero} to {groups} step {one} iter_args({begun})")
+        text.line(f"-> ({kinds}) {{")
+        ends = self._scaled(self._products(weights, activations[0], numbers), scales, activations, numbers)
+        text.line(f"scf.yield {','.join(ends)} : {kinds}\n}}")
+        return _parts("%u", len(starts))
+
+    def _products(self, weights: str, rounded: str, numbers: list[str]) -> list[str]:
+        """Loops over a group's pairs of steps; their sums of whole numbers, vector<8xi32> for each row and block."""
+        text, form, count = self._text, self._form, len(self._places)
+        nothing = text.value(f"arith.constant dense<0> : {form.sums}")
+        zero, last, step = text.index(0), text.index(form.group_bytes), text.index(PAIR_BYTES)
+        sums, kinds = [f"%y{i}" for i in range(count)], _listed(form.sums, count)
+        first = text.value(f"arith.muli %g, {text.index(GROUP)} : index")
+        text.line(f"{_named('%z', count)} = scf.for %at = {zero} to {last} step {step}")
+        text.line(f"iter_args({_begun('%y', [nothing] * count)}) -> ({kinds}) {{")
+        passed = text.value(f"arith.divui %at, {text.index(PAIR_BYTES // (2 * form.step_inputs))} : index")
+        begin = text.value(f"arith.addi {first}, {passed} : index")
+        vectors = [form.pair(text, weights, self._weights_type, (number, "%g"), "%at") for number in numbers]
+        for part in range(2):
+            at = text.value(f"arith.addi {begin}, {text.index(part * form.step_inputs)} : index")
+            spread = [
+                spread_step(text, form, rounded, self._rounded[0], (text.index(row), at)) for row in range(self._rows)
+            ]
+            for i, (row, block) in enumerate(self._places):
+                sums[i] = form.add_products(text, vectors[block][part], spread[row], sums[i])
+        text.line(f"scf.yield {','.join(sums)} : {kinds}\n}}")
+        return [form.group_sum(text, total) for total in _parts("%z", count)]
+
+    def _scaled(
+        self, products: list[str], scales: str, activations: tuple[str, str, str], numbers: list[str]
+    ) -> list[str]:
+        """The sums so far with a group's products added."""
+        text, ends = self._text, []
+        factors = [self._factors(scales, number) for number in numbers]
+        own = [[self._spread(tensor, row) for row in range(self._rows)] for tensor in activations[1:]]
+        for i, (row, block) in enumerate(self._places):
+            scale, *offset = factors[block]
+            real = text.value(f"arith.sitofp {products[i]} : vector<8xi32> to {_EIGHT}")
+            both = text.value(f"arith.mulf {scale}, {own[0][row]} : {_EIGHT}")
+            total = text.value(f"math.fma {real}, {both}, %t{i} : {_EIGHT}")
+            ends.append(text.value(f"math.fma {offset[0]}, {own[1][row]}, {total} : {_EIGHT}") if offset else total)
+        return ends
+
+    def _factors(self, scales: str, block: str) -> list[str]:
+        """A block's scales and, where the format has them, offsets of the group at %g."""
+        text, made = self._text, []
+        for at in range(0, self._form.scales, BLOCK):
+            half = text.read(scales, self._scales_type, (block, "%g", text.index(at)), "vector<8xf16>")
+            made.append(text.value(f"arith.extf {half} : vector<8xf16> to {_EIGHT}"))
+        return made
+
+    def _spread(self, tensor: str, row: int) -> str:
+        one = self._text.value(f"tensor.extract {tensor}[{self._text.index(row)},%g] : {self._rounded[1]}")
+        return self._text.value(f"vector.broadcast {one} : f32 to {_EIGHT}")
+
+
+def spread_step(text: Text, form: Format, numbers: str, numbers_type: str, at: tuple[str, str]) -> str:
+    """A row's activations of one step, repeated for every output: vector<8xi32>."""
+    kind = f"vector<{form.step_inputs}x{form.activation}>"
+    some = text.read(numbers, numbers_type, at, kind)
+    word = text.value(f"vector.bitcast {some} : {kind} to vector<1xi32>")
+    return text.value(f"vector.broadcast {word} : vector<1xi32> to vector<8xi32>")
+
+
+def _listed(kind: str, count: int) -> str:
+    return ",".join([kind] * count)
+
+
+def _begun(name: str, values: list[str]) -> str:
+    return ",".join(f"{name}{i}={value}" for i, value in enumerate(values))
+
+
+def _named(name: str, count: int) -> str:
+    return name if count == 1 else f"{name}:{count}"
+
+
+def _parts(name: str, count: int) -> list[str]:
+    return [name] if count == 1 else [f"{name}#{i}" for i in range(count)]

@@ -31,9 +31,7 @@ ENERGY: Final = Policy("energy", objective=None)
 STATIC_PEAK: Final = Policy(
     "static-peak",
     adaptive=False,
-    levers=Levers(
-        variants=False, partitions=False, power=False, resting=False, consolidation=False, packing=False
-    ),
+    levers=Levers(variants=False, partitions=False, power=False, resting=False, consolidation=False, packing=False),
     objective=Objective.LATENCY,
 )
 POLICIES: Final[dict[str, Policy]] = {

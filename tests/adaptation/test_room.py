@@ -82,7 +82,7 @@ def test_an_alarm_takes_the_easing_back_at_once() -> None:
 
 def test_a_fall_goes_to_a_share_of_the_provision_at_most() -> None:
     busy = windows(1500, 40.0, 0.005)
-    course = provided(WISH, [*busy, *windows(4500, 1.0, 0.005, since_s=1500.0)])
+    course = provided(WISH, [*busy, *windows(9000, 1.0, 0.005, since_s=1500.0)])
     rates = [p.demand.requests_per_s for p in course]
     falls = [after / before for before, after in pairwise(rates) if after < before]
     assert len(falls) > 1

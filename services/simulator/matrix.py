@@ -104,6 +104,7 @@ def evaluate(
     *,
     kept: Kept | None = None,
     jobs: int = 1,
+    run_missing: bool = True,
 ) -> tuple[Menu | StoredMenu, list[tuple[Case, list[Outcome]]]]:
     """Runs everything that is not kept already.
 
@@ -111,13 +112,14 @@ def evaluate(
         tell: is told workload, policy, step and the step's outcome; with several jobs only what ended.
         kept: where outcomes are looked for and kept as they come.
         jobs: processes at work together; figures do not depend on it.
+        run_missing: without it only what is kept is returned.
     """
     cluster = cluster or parse_cluster(MIXED, "mixed")
     menu = menu_of(cluster, tables)
     cases = [case_of(workload, traces, cluster, menu, seed) for workload in workloads]
     wanted = [(number, policy) for number in range(len(cases)) for policy in policies]
     found = {key: kept.find(cases[key[0]], key[1]) if kept else None for key in wanted}
-    left = [key for key, outcome in found.items() if outcome is None]
+    left = [key for key, outcome in found.items() if outcome is None and run_missing]
     for (number, policy), outcome in found.items():
         if outcome is not None:
             tell(cases[number].trace.name, policy, "kept", outcome)

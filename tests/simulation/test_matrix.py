@@ -19,12 +19,12 @@ TINY = Workload("tiny", "azure2023_conv_300.csv", LIMITS, from_s=0.0, look_s=2.0
 POLICY_NAMES = ("static-peak", "energy")
 
 
-def matrix(kept: Path | None, jobs: int = 1) -> tuple[list[str], list[Outcome]]:
+def matrix(kept: Path | None, jobs: int = 1, *, run_missing: bool = True) -> tuple[list[str], list[Outcome]]:
     """Steps as they were told, and outcomes."""
     told: list[str] = []
     _, results = evaluate(
         [TINY], POLICY_NAMES, HERE, TABLES, 1, lambda _, policy, step, __: told.append(f"{policy}:{step}"), menu()[0],
-        kept=Kept(kept) if kept else None, jobs=jobs,
+        kept=Kept(kept) if kept else None, jobs=jobs, run_missing=run_missing,
     )  # fmt: skip
     return told, results[0][1]
 
@@ -34,6 +34,9 @@ def test_what_was_run_is_not_run_again(tmp_path: Path) -> None:
     told, again = matrix(tmp_path)
     assert told == ["static-peak:kept", "energy:kept"]
     assert again == first
+    (tmp_path / "tiny.energy.1.json").unlink()
+    told, known = matrix(tmp_path, run_missing=False)
+    assert known == first[:1], "only what is kept, and nothing is run"
 
 
 def test_a_kept_run_of_another_question_does_not_count(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def simulated(
     cluster: Annotated[Path | None, typer.Option("--cluster", help="YAML; the mixed cluster when not given.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal bytes.")] = 1,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at work together, each in its own process.")] = 1,
+    so_far: Annotated[bool, typer.Option("--so-far", help="Report what is kept in OUT/runs; run nothing.")] = False,
 ) -> None:
     """Every workload under every policy on a mixed cluster, all of it simulated.
 
@@ -68,8 +69,9 @@ def simulated(
 
         found = read_cluster(cluster) if cluster else None
         menu, results = evaluate(
-            chosen, names, traces, device_tables, seed, tell, found, kept=Kept(out / "runs"), jobs=jobs
-        )
+            chosen, names, traces, device_tables, seed, tell, found,
+            kept=Kept(out / "runs"), jobs=jobs, run_missing=not so_far,
+        )  # fmt: skip
     cases = [(case_document(case, outcomes), outcomes) for case, outcomes in results]
     source = origin(menu.errors, " ".join(["tradewind", *sys.argv[1:]]))
     document = write_report(out, "Adaptive policies against fixed placements", cases, source)

@@ -107,7 +107,8 @@ def foresight(trace: Trace, share: float) -> Callable[[float], tuple[tuple[str, 
         left, right = (bisect_left(trace.arrival_s, t) for t in (start_s, end_s))
         count = max(right - left, 1)
         starts = (start_s + i * _PEAK_WINDOW_S for i in range(int((end_s - start_s) / _PEAK_WINDOW_S)))
-        peak = max(trace.rate_per_s(t, t + _PEAK_WINDOW_S) for t in starts)
+        mean = max(sum(trace.prompt_tokens[left:right]) / count, 1.0)
+        peak = max(_work_per_s(trace, t, mean) for t in starts)
         rate, mean = (float(f"{v:.2g}") for v in (share * peak, (right - left) / (end_s - start_s)))
         prompts = sum(trace.prompt_tokens[left:right]) / count
         outputs = sum(trace.output_tokens[left:right]) / count
@@ -117,6 +118,12 @@ def foresight(trace: Trace, share: float) -> Callable[[float], tuple[tuple[str, 
         return ((trace.name, demand),)
 
     return lambda now_s: at(max(now_s, 0.0) // FORESEEN_EVERY_S * FORESEEN_EVERY_S)
+
+
+def _work_per_s(trace: Trace, start_s: float, mean_tokens: float) -> float:
+    """Requests a second of a window, or what its prompt tokens are in requests of mean length when that is more."""
+    left, right = (bisect_left(trace.arrival_s, t) for t in (start_s, start_s + _PEAK_WINDOW_S))
+    return max(right - left, sum(trace.prompt_tokens[left:right]) / mean_tokens) / _PEAK_WINDOW_S
 
 
 def _search(case: Case, policy: Policy, device_type: str, tell: Tell) -> list[Outcome]:

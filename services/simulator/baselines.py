@@ -99,7 +99,7 @@ def begin(case: Case) -> Demand:
 
 
 def foresight(trace: Trace, share: float) -> Callable[[float], tuple[tuple[str, Demand], ...]]:
-    """A share of the busiest window's demand until `FORESIGHT_S` after the next look, with the lengths to come."""
+    """A share of the busiest window's work until `FORESIGHT_S` after the next look, with the lengths to come."""
 
     @cache
     def at(start_s: float) -> tuple[tuple[str, Demand], ...]:
@@ -107,10 +107,9 @@ def foresight(trace: Trace, share: float) -> Callable[[float], tuple[tuple[str, 
         left, right = (bisect_left(trace.arrival_s, t) for t in (start_s, end_s))
         count = max(right - left, 1)
         starts = (start_s + i * _PEAK_WINDOW_S for i in range(int((end_s - start_s) / _PEAK_WINDOW_S)))
-        mean = max(sum(trace.prompt_tokens[left:right]) / count, 1.0)
-        peak = max(_work_per_s(trace, t, mean) for t in starts)
+        prompts = max(sum(trace.prompt_tokens[left:right]) / count, 1.0)
+        peak = max(_work_per_s(trace, t, prompts) for t in starts)
         rate, mean = (float(f"{v:.2g}") for v in (share * peak, (right - left) / (end_s - start_s)))
-        prompts = sum(trace.prompt_tokens[left:right]) / count
         outputs = sum(trace.output_tokens[left:right]) / count
         # Coarse steps, so that it does not plan anew for next to nothing.
         lengths = max(int(round(prompts, -2)), 64), max(int(round(outputs, -1)), 10)

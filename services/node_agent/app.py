@@ -204,6 +204,7 @@ class _Parts:
             socket=self._folder.sockets / f"{name}-{number}",
             cpu_ids=spec.cpu_ids,
             gpu_uuid=gpu_uuid,
+            idle_boost=self._settings.idle_boost == "on",
             batch_limit=spec.batch_limit,
             parent=os.getpid(),
             rate=self._inventory.find(spec.device_id).rate(),

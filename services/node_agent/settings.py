@@ -32,6 +32,7 @@ class NodeAgentSettings(ServiceSettings):
         tdp_w: thermal design power of the processor, for modelled energy; 0 when not known.
         gpu_helper: socket of the privileged helper, through which boards are cut and their power is set; "" for none.
         adopt_unknown_slices: whether slices that somebody else made become ours; else they are left alone.
+        idle_boost: "off" lets the clocks of a board fall while its replicas rest; "on" is the driver's default.
         gpu_power_budget_w: for all boards of this node together; 0 for none.
     """
 
@@ -55,6 +56,7 @@ class NodeAgentSettings(ServiceSettings):
     tdp_w: float = Field(default=0.0, ge=0, le=2000)
     gpu_helper: str = ""
     adopt_unknown_slices: bool = False
+    idle_boost: Literal["off", "on"] = "off"
     gpu_power_budget_w: float = Field(default=0.0, ge=0, le=100_000)
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache
 from math import sqrt
 from typing import Final
 
@@ -30,6 +31,14 @@ _PEAK_STEP: Final = 1.15
 _PEAK_TRIES: Final = 10
 # What an oracle looks ahead: waking a board and loading a replica take half of it.
 FORESIGHT_S: Final = 300.0
+# It looks again so often; in between nothing that it knows changes, so that nothing is planned anew.
+FORESEEN_EVERY_S: Final = 60.0
+# Windows whose busiest rate is provisioned for.
+_PEAK_WINDOW_S: Final = 10.0
+# What of that rate has to be provisioned for is found with hindsight: the capacity model errs on the safe side, and
+# bursts within the windows on the other. By this factor up until enough requests are within the SLO, or down as long.
+_SHARE_STEP: Final = 1.18
+_SHARE_TRIES: Final = 5
 Tell = Callable[[str, Outcome], None]
 
 
@@ -61,12 +70,18 @@ def static_peak(case: Case, tell: Tell) -> Outcome:
 
 
 def oracle(case: Case, tell: Tell) -> Outcome:
-    """The adaptive planner that knows the rates to come; the best of some ways to read them."""
-    outcomes = []
-    for window_s in (10.0, 30.0):
-        outcome = run(case, POLICIES["oracle"], begin(case), foresee=foresight(case.trace, window_s))
-        tell(f"peaks of {window_s:g} s", outcome)
+    """The adaptive planner that knows the rates to come, and what share of them it has to provision for."""
+    outcomes: list[Outcome] = []
+    share, factor = 1.0, 1.0
+    for _ in range(_SHARE_TRIES):
+        outcome = run(case, POLICIES["oracle"], begin(case), foresee=foresight(case.trace, share))
+        tell(f"{share:.0%} of the peak of {_PEAK_WINDOW_S:g} s", outcome)
         outcomes.append(outcome)
+        attains = outcome.attainment >= WANTED_ATTAINMENT
+        if factor != 1.0 and attains == (factor > 1.0):
+            break
+        factor = 1.0 / _SHARE_STEP if attains else _SHARE_STEP
+        share *= factor
     return _best(outcomes)
 
 
@@ -83,24 +98,31 @@ def begin(case: Case) -> Demand:
     return demand_of(known, known.peak_per_s(min(60.0, known.length_s)), known.rate_per_s(0.0, known.length_s))
 
 
-def foresight(trace: Trace, window_s: float) -> Callable[[float], tuple[tuple[str, Demand], ...]]:
-    """Demand of the next `FORESIGHT_S`: the busiest window in it, with the lengths to come."""
+def foresight(trace: Trace, share: float) -> Callable[[float], tuple[tuple[str, Demand], ...]]:
+    """A share of the busiest window's work until `FORESIGHT_S` after the next look, with the lengths to come."""
 
-    def foresee(now_s: float) -> tuple[tuple[str, Demand], ...]:
-        start = max(now_s, 0.0)
-        left, right = (bisect_left(trace.arrival_s, t) for t in (start, start + FORESIGHT_S))
+    @cache
+    def at(start_s: float) -> tuple[tuple[str, Demand], ...]:
+        end_s = start_s + FORESEEN_EVERY_S + FORESIGHT_S
+        left, right = (bisect_left(trace.arrival_s, t) for t in (start_s, end_s))
         count = max(right - left, 1)
-        windows = int(FORESIGHT_S / window_s)
-        peak = max(trace.rate_per_s(start + i * window_s, start + (i + 1) * window_s) for i in range(windows))
-        rate, mean = (float(f"{v:.2g}") for v in (peak, (right - left) / FORESIGHT_S))
-        prompts = sum(trace.prompt_tokens[left:right]) / count
+        starts = (start_s + i * _PEAK_WINDOW_S for i in range(int((end_s - start_s) / _PEAK_WINDOW_S)))
+        prompts = max(sum(trace.prompt_tokens[left:right]) / count, 1.0)
+        peak = max(_work_per_s(trace, t, prompts) for t in starts)
+        rate, mean = (float(f"{v:.2g}") for v in (share * peak, (right - left) / (end_s - start_s)))
         outputs = sum(trace.output_tokens[left:right]) / count
-        # Coarse steps, so that it does not plan anew for every request.
+        # Coarse steps, so that it does not plan anew for next to nothing.
         lengths = max(int(round(prompts, -2)), 64), max(int(round(outputs, -1)), 10)
         demand = Demand(max(rate, 0.01), *lengths, max(mean, 0.01))
         return ((trace.name, demand),)
 
-    return foresee
+    return lambda now_s: at(max(now_s, 0.0) // FORESEEN_EVERY_S * FORESEEN_EVERY_S)
+
+
+def _work_per_s(trace: Trace, start_s: float, mean_tokens: float) -> float:
+    """Requests a second of a window, or what its prompt tokens are in requests of mean length when that is more."""
+    left, right = (bisect_left(trace.arrival_s, t) for t in (start_s, start_s + _PEAK_WINDOW_S))
+    return max(right - left, sum(trace.prompt_tokens[left:right]) / mean_tokens) / _PEAK_WINDOW_S
 
 
 def _search(case: Case, policy: Policy, device_type: str, tell: Tell) -> list[Outcome]:

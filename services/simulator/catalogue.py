@@ -92,6 +92,6 @@ def _profile(menu: Menu, point: Point, output_tokens: int) -> Profile:
         loads=loads_of(point, output_tokens),
         memory_bytes=_memory(menu, point.precision),
         load_s=point.cost.load_s,
-        idle_power_mw=point.board.loaded_idle_w * 1000.0,
+        idle_power_mw=(point.board.loaded_idle_w - point.cost.rest_saved_w) * 1000.0,
         power=PowerSetting(sm_clock_mhz=point.clock_mhz) if point.clock_mhz else DEFAULT_POWER,
     )

@@ -6,20 +6,26 @@ tuning; figures count from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from services.simulator.catalogue import menu_of
 from services.simulator.cluster import Cluster, parse_cluster
 from services.simulator.devices.menu import Menu
+from services.simulator.kept import Kept
 from services.simulator.outcome import Outcome
 from services.simulator.policies import run_policy
 from services.simulator.run import Case, Limits
 from services.simulator.stored.menu import StoredMenu
 from services.simulator.trace import Trace, read_rates, read_trace, with_rates
 
+Tell: TypeAlias = Callable[[str, str, str, Outcome | None], None]
+# Number of the workload, and the policy.
+Key: TypeAlias = tuple[int, str]
 # Copies of a request are this far apart at most: users of one rhythm do not press the same second.
 COPY_SPREAD_S: Final = 5.0
 TUNE_UNTIL_S: Final = 1800.0
@@ -81,29 +87,69 @@ def load(workload: Workload, traces: Path, seed: int) -> Trace:
     )
 
 
+def case_of(workload: Workload, traces: Path, cluster: Cluster, menu: Menu | StoredMenu, seed: int) -> Case:
+    """A workload on a cluster."""
+    trace = load(workload, traces, seed)
+    return Case(cluster, menu, trace, workload.limits, from_s=workload.from_s, look_s=workload.look_s, seed=seed)
+
+
 def evaluate(
     workloads: Iterable[Workload],
-    policies: Iterable[str],
+    policies: Sequence[str],
     traces: Path,
     tables: Path,
     seed: int,
-    tell: Callable[[str, str, str, Outcome | None], None],
+    tell: Tell,
     cluster: Cluster | None = None,
+    *,
+    kept: Kept | None = None,
+    jobs: int = 1,
+    run_missing: bool = True,
 ) -> tuple[Menu | StoredMenu, list[tuple[Case, list[Outcome]]]]:
-    """Runs everything. `tell` is told workload, policy, step and the step's outcome."""
+    """Runs everything that is not kept already.
+
+    Args:
+        tell: is told workload, policy, step and the step's outcome; with several jobs only what ended.
+        kept: where outcomes are looked for and kept as they come.
+        jobs: processes at work together; figures do not depend on it.
+        run_missing: without it only what is kept is returned.
+    """
     cluster = cluster or parse_cluster(MIXED, "mixed")
     menu = menu_of(cluster, tables)
-    results: list[tuple[Case, list[Outcome]]] = []
-    for workload in workloads:
-        trace = load(workload, traces, seed)
-        case = Case(cluster, menu, trace, workload.limits, from_s=workload.from_s, look_s=workload.look_s, seed=seed)
-        outcomes = []
-        for policy in policies:
-            tell(workload.name, policy, "", None)
+    cases = [case_of(workload, traces, cluster, menu, seed) for workload in workloads]
+    wanted = [(number, policy) for number in range(len(cases)) for policy in policies]
+    found = {key: kept.find(cases[key[0]], key[1]) if kept else None for key in wanted}
+    left = [key for key, outcome in found.items() if outcome is None and run_missing]
+    for (number, policy), outcome in found.items():
+        if outcome is not None:
+            tell(cases[number].trace.name, policy, "kept", outcome)
+    for (number, policy), outcome in _ran(cases, left, tell, jobs):
+        found[number, policy] = outcome
+        if kept:
+            kept.put(cases[number], policy, outcome)
+    outcomes = [[o for p in policies if (o := found[number, p]) is not None] for number in range(len(cases))]
+    return menu, list(zip(cases, outcomes, strict=True))
 
-            def told(step: str, outcome: Outcome, policy: str = policy, name: str = workload.name) -> None:
+
+def _ran(cases: Sequence[Case], left: Sequence[Key], tell: Tell, jobs: int) -> Iterator[tuple[Key, Outcome]]:
+    if jobs <= 1:
+        for number, policy in left:
+            tell(cases[number].trace.name, policy, "", None)
+
+            def told(step: str, outcome: Outcome, name: str = cases[number].trace.name, policy: str = policy) -> None:
                 tell(name, policy, step, outcome)
 
-            outcomes.append(run_policy(case, policy, told))
-        results.append((case, outcomes))
-    return menu, results
+            yield (number, policy), run_policy(cases[number], policy, told)
+        return
+    # Started anew rather than forked: the solver has threads of its own.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        works = {pool.submit(_alone, cases[number], policy): (number, policy) for number, policy in left}
+        for work in as_completed(works):
+            number, policy = works[work]
+            tell(cases[number].trace.name, policy, "", None)
+            tell(cases[number].trace.name, policy, "", work.result())
+            yield (number, policy), work.result()
+
+
+def _alone(case: Case, policy: str) -> Outcome:
+    return run_policy(case, policy, lambda *_: None)

@@ -136,6 +136,8 @@ def _setting(
     device_type: str,
 ) -> Setting:
     menu = case.menu
+    if policy.levers.resting and isinstance(menu, Menu):
+        menu = menu.resting()
     deployment = Deployment(
         deployment_id=case.trace.name,
         name=case.trace.name,

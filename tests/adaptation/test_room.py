@@ -6,7 +6,9 @@ import random
 from dataclasses import replace
 from itertools import pairwise
 
+from services.orchestrator.core.adaptation.adapt import Memory
 from services.orchestrator.core.adaptation.alarm import Alarm, Danger
+from services.orchestrator.core.adaptation.forecast import forecast
 from services.orchestrator.core.adaptation.history import History, absorb
 from services.orchestrator.core.adaptation.provision import (
     LEAST_PRESSURE,
@@ -46,6 +48,11 @@ def windows(seconds: float, rate: float, misses: float, since_s: float = 0.0) ->
     return made
 
 
+def absorbed(seen: list[Window]) -> History:
+    """What is remembered of it."""
+    return absorb(History(), seen)
+
+
 def provided(deployment: Deployment, seen: list[Window], alarmed_s: float = -1.0) -> list[Provision]:
     """The provision after each window."""
     history, provision, found = History(), None, []
@@ -66,6 +73,22 @@ def test_it_eases_while_limits_are_kept_with_room() -> None:
     assert near.demand.requests_per_s > 20.0
 
 
+def test_who_has_room_is_filled_further_and_who_is_in_danger_is_not() -> None:
+    kept, near = (absorbed(windows(3000, 20.0, share)) for share in (0.0, 0.008))
+    alarm = Alarm(WISH.deployment_id, Danger.TTFT, 3000.0, 3000.0, "")
+    assert Memory(histories=((WISH.deployment_id, kept),)).roomy([WISH]) == {WISH.deployment_id}
+    assert not Memory(histories=((WISH.deployment_id, near),)).roomy([WISH])
+    assert not Memory(histories=((WISH.deployment_id, kept),), alarms=(alarm,)).roomy([WISH])
+    assert not Memory().roomy([WISH]), "nothing was seen yet"
+
+
+def test_first_traffic_is_little_of_a_burst() -> None:
+    steady = forecast(absorbed(windows(1200, 40.0, 0.0)), 1200.0)
+    begun = forecast(absorbed([*windows(600, 0.0, 0.0), *windows(600, 40.0, 0.0, since_s=600.0)]), 1200.0)
+    assert steady.upper_per_s < 41.0
+    assert begun.upper_per_s < 1.6 * steady.upper_per_s, "against a mean of two minutes it was 1.75 times as much"
+
+
 def test_few_requests_prove_nothing() -> None:
     # Twenty requests in half an hour: none of them missed, of a percentile that allows one in a hundred.
     rare = [replace(w, judged=w.judged if n % 75 == 0 else 0) for n, w in enumerate(windows(2000, 0.2, 0.0))]
@@ -82,7 +105,7 @@ def test_an_alarm_takes_the_easing_back_at_once() -> None:
 
 def test_a_fall_goes_to_a_share_of_the_provision_at_most() -> None:
     busy = windows(1500, 40.0, 0.005)
-    course = provided(WISH, [*busy, *windows(4500, 1.0, 0.005, since_s=1500.0)])
+    course = provided(WISH, [*busy, *windows(9000, 1.0, 0.005, since_s=1500.0)])
     rates = [p.demand.requests_per_s for p in course]
     falls = [after / before for before, after in pairwise(rates) if after < before]
     assert len(falls) > 1

@@ -13,7 +13,7 @@ import pytest
 
 from services.node_agent.core.energy import Rate
 from services.node_agent.replica.spec import ProcessSpec
-from services.node_agent.supervision.process import ReplicaProcess
+from services.node_agent.supervision.process import ReplicaProcess, environment_of
 from tests.node_agent.wait import until
 from tests.tiny_variant import TinyVariant
 from tradewind.domain.errors import RemoteError, ReplicaLost, reason_of
@@ -86,6 +86,20 @@ async def test_it_stays_on_its_cores_and_takes_new_rates(start: Start) -> None:
     await until(lambda: process.stats.generated_tokens >= 8)
     assert process.stats.totals["decode_tokens"] >= 6
     assert process.peak_memory_bytes >= process.memory_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("gpu_uuid", "idle_boost", "told"), [("GPU-1", False, "1"), ("GPU-1", True, None), ("", False, None)]
+)
+def test_a_board_is_told_to_let_clocks_fall_at_rest(
+    gpu_uuid: str, idle_boost: bool, told: str | None, tmp_path: Path
+) -> None:
+    rate = Rate(1000.0, FigureSource.MODELLED, "test@1")
+    spec = ProcessSpec(
+        "r1", "v1", tmp_path, tmp_path, tmp_path, tmp_path, (0,), 0, 1, rate, gpu_uuid=gpu_uuid, idle_boost=idle_boost
+    )
+    assert environment_of(spec).get("CUDA_DISABLE_PERF_BOOST") == told
+    assert environment_of(spec)["CUDA_VISIBLE_DEVICES"] == gpu_uuid
 
 
 async def test_an_idle_replica_burns_no_core(start: Start) -> None:

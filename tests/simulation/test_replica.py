@@ -135,3 +135,29 @@ def test_what_does_not_fit_the_cache_waits() -> None:
     while replica.in_hand:
         replica.advance(replica.ends_at_s)
     assert second.first_s > first.done_s
+
+
+def test_a_rest_saves_power_and_delays_what_comes_after_it() -> None:
+    resting = replace(COST, rest_saved_w=50.0, ramp_s=0.2)
+    busy, rested = Replica("r", COST, 4), Replica("r", resting, 4)
+    for replica in (busy, rested):
+        for number, arrival_s in enumerate((0.0, 60.0)):
+            replica.submit(Request(number, arrival_s, 100, 1), arrival_s)
+            while replica.in_hand:
+                replica.advance(replica.ends_at_s)
+    took_s = COST.prefill_s(100)
+    assert rested.rests_from_s == pytest.approx(busy.rests_from_s + 0.2), "only the one after a rest comes later"
+    assert busy.rested_mj(100.0) == 0.0
+    rests_s = (60.0 - took_s - 4.0) + (100.0 - 60.2 - took_s - 4.0)
+    assert rested.rested_mj(100.0) == pytest.approx(50.0 * 1000.0 * rests_s)
+    assert rested.prefill_mj - busy.prefill_mj == pytest.approx(0.2 * 300.0 * 1000.0), "clocks rise at full power"
+
+
+def test_one_that_works_or_waits_for_seconds_only_saves_nothing() -> None:
+    replica = Replica("r", replace(COST, rest_saved_w=50.0, ramp_s=0.2), 4)
+    for number in range(20):
+        replica.submit(Request(number, float(number), 100, 1), float(number))
+        while replica.in_hand:
+            replica.advance(replica.ends_at_s)
+    assert replica.rested_mj(20.0) == 0.0
+    assert replica.rests_from_s == pytest.approx(19.0 + COST.prefill_s(100)), "nothing came later"

@@ -23,6 +23,7 @@ class ProcessSpec:
         socket: unix socket to serve on.
         cpu_ids: logical CPUs it may use; none for all.
         gpu_uuid: the one board or slice that it sees; "" for none.
+        idle_boost: whether its context keeps the board at high clocks while nothing runs.
         batch_limit: most sequences decoded together; 0 for as many as the variant can.
         parent: process id of the agent; the replica dies with it.
     """
@@ -40,6 +41,7 @@ class ProcessSpec:
     log_format: LogFormat = "text"
     log_level: str = "INFO"
     gpu_uuid: str = ""
+    idle_boost: bool = False
 
     def to_json(self) -> str:
         """One line."""

@@ -16,7 +16,7 @@ import psutil
 import structlog
 
 from services.node_agent.core.energy import Rate
-from services.node_agent.replica.device import VISIBLE_DEVICES
+from services.node_agent.replica.device import NO_IDLE_BOOST, VISIBLE_DEVICES
 from services.node_agent.replica.latencies import Stats
 from services.node_agent.replica.spec import ProcessSpec
 from tradewind.domain.errors import JobTimeout, RemoteError, ReplicaLost, TradewindError
@@ -80,7 +80,7 @@ class ReplicaProcess:
             spec.to_json(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=_environment(spec),
+            env=environment_of(spec),
             # Ctrl-C in a terminal is for the agent, which stops its replicas in order.
             start_new_session=True,
         )
@@ -212,6 +212,7 @@ class ReplicaProcess:
         return ReplicaLost(f"the replica process {how} (it was {self.stage}); its log says more")
 
 
-def _environment(spec: ProcessSpec) -> dict[str, str]:
-    """The agent's own, and the one board or slice that the process may see; none for one on a CPU."""
-    return {**os.environ, VISIBLE_DEVICES: spec.gpu_uuid}
+def environment_of(spec: ProcessSpec) -> dict[str, str]:
+    """The agent's own, the board or slice that the process may see (none for one on a CPU), and its clocks at rest."""
+    calm = {} if spec.idle_boost or not spec.gpu_uuid else {NO_IDLE_BOOST: "1"}
+    return {**os.environ, VISIBLE_DEVICES: spec.gpu_uuid, **calm}

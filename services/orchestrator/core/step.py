@@ -158,7 +158,8 @@ def _rolled_out(
 def _publish(state: State, seen: Observation, rollout: Rollout, wishes: tuple[Deployment, ...]) -> Publish:
     learnt, policy = state.learnt, state.policy
     packed = rollout.routes if policy.levers.packing else ()
-    fills = fills_of(packed, wishes, seen.catalog, seen.blueprint, learnt.alarmed)
+    roomy = learnt.roomy(wishes) if policy.adaptive else frozenset()
+    fills = fills_of(packed, wishes, seen.catalog, seen.blueprint, learnt.alarmed, roomy)
     if not policy.adaptive:
         return Publish(rollout.routes, weights_of(rollout.routes, ()), fills=fills)
     return Publish(rollout.routes, weights_of(rollout.routes, seen.speeds), rollout.limits, learnt.asleep, fills)

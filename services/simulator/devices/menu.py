@@ -96,11 +96,25 @@ class Menu:
     points: tuple[Point, ...]
     errors: tuple[Error, ...]
 
+    def resting(self) -> Menu:
+        """The same where engines let the clocks of an idle board fall.
+
+        Of whole boards only: a board of which one slice works keeps its clocks, and which slices rest together is not
+        modelled.
+        """
+        return replace(self, points=tuple(_resting(p) if p.kind == "gpu/whole" else p for p in self.points))
+
     def cost(self, precision: str, board: str, kind: str, clock_mhz: int) -> StepCost:
         """The cost of a point; a clock that is the default may be given as 0."""
         default = BOARDS[board].clocks_mhz[:1]
         clock = 0 if (clock_mhz,) == default else clock_mhz
         return next(p.cost for p in self.points if p.key == (precision, board, kind, clock))
+
+
+def _resting(point: Point) -> Point:
+    board = point.board
+    saved_w = board.loaded_idle_w - board.rested_idle_w
+    return replace(point, cost=replace(point.cost, rest_saved_w=saved_w, ramp_s=board.ramp_s))
 
 
 def model_named(name: str) -> Model:

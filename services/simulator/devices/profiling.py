@@ -45,12 +45,15 @@ def load_of(cost: StepCost, prompt: int, output: int, n: int) -> Load:
     service_s = prefill_s + chunks * step_s
     cycle_s = n * prefill_s + (later + chunks) * step_s
     busy = min(n * prefill_s / cycle_s, _MOST_UTILISATION) if n > 1 else 0.0
+    # One that comes alone may find the clocks down; with others at work they are up.
+    service_s += cost.ramp_s if n == 1 else 0.0
     wait_s = min(busy * service_s / (2.0 * (1.0 - busy)), (n - 1) * prefill_s)
     met = (n - 1) * later * step_s / cycle_s
     ttft = {p: service_s + min(w * wait_s, (n - 1) * service_s) for p, w in _WAIT.items()}
     tpot = {p: step_s + prefill_s * (met + z * sqrt(met)) / later for p, z in _Z.items()}
     mean_tpot_s = max((cycle_s - service_s - wait_s) / later, step_s)
-    idle_w = cost.idle_power_w
+    # Above an idle board; where its clocks fall at rest, work pays for keeping them up.
+    idle_w = cost.idle_power_w - cost.rest_saved_w
     prefill_mj = prefill_s * (cost.prefill_power_w - idle_w) * 1000.0
     decode_mj = later * step_s * (cost.decode_power_w[n] - idle_w) / n * 1000.0
     return Load(

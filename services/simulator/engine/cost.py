@@ -23,6 +23,8 @@ class StepCost:
         cache_tokens: tokens of context that fit.
         load_s: from nothing to ready.
         by_slot: entry n of the decode figures holds while the highest slot in use is n, whatever is free below it.
+        rest_saved_w: what an idle replica draws less than loaded idle once its clocks have fallen; 0 when they do not.
+        ramp_s: what the first work takes longer after that.
         prefill_grain_tokens: prompts are padded to whole multiples of this, as compiled functions of one length do.
         apart: a chunk and the decode step after it are two calls: the first token comes with the last chunk, and that
             step has the sequence already. Else they are one, as in engines that mix prompts into batches.
@@ -39,7 +41,12 @@ class StepCost:
     load_s: float
     prefill_grain_tokens: int = 1
     by_slot: bool = False
+<<<<<<< HEAD
     apart: bool = False
+=======
+    rest_saved_w: float = 0.0
+    ramp_s: float = 0.0
+>>>>>>> energy
 
     @property
     def idle_power_w(self) -> float:

@@ -66,6 +66,7 @@ class SimDevice:
         self.loaded -= 1
         if engine is not None:
             self.ready -= 1
+            self.spent_mj[Part.READY] -= engine.rested_mj(now_s)
             self.spent_mj[Part.PREFILL] += engine.prefill_mj
             self.spent_mj[Part.DECODE] += engine.decode_mj
 

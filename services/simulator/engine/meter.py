@@ -47,6 +47,7 @@ class Meter:
                         spent_mj[device.board.name, part] += millijoules
             for held in node.held.values():
                 if held.engine:
+                    spent_mj[held.device.board.name, Part.READY] -= held.engine.rested_mj(now_s)
                     spent_mj[held.device.board.name, Part.PREFILL] += held.engine.prefill_mj
                     spent_mj[held.device.board.name, Part.DECODE] += held.engine.decode_mj
         return Energy({key: millijoules / 1000.0 for key, millijoules in spent_mj.items() if millijoules})

@@ -154,7 +154,7 @@ class SimNode:
         if boots != self.boots or self.held.get(held.spec.replica_id) is not held:
             return
         held.state = after(held.state, Event.READY)
-        held.engine = Replica(held.spec.replica_id, self._cost(held), held.spec.batch_limit)
+        held.engine = Replica(held.spec.replica_id, self._cost(held), held.spec.batch_limit, now_s)
         held.device.serve(now_s)
         self._refit()
         self.follow(now_s)

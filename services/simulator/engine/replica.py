@@ -15,9 +15,14 @@ from collections import deque
 from heapq import heappop, heappush
 from itertools import count
 from math import ceil
+from typing import Final
 
 from services.simulator.engine.cost import StepCost
 from services.simulator.engine.request import Request
+
+# After the last kernel SM clocks fall within 2 s and power within 4 s, where they fall at all (arXiv 2605.23918, H100).
+CLOCKS_FALL_S: Final = 2.0
+POWER_FALLS_S: Final = 4.0
 
 
 class Replica:
@@ -33,10 +38,12 @@ class Replica:
         awaited: the version whose end is queued.
         prefill_mj, decode_mj: energy above loaded idle so far.
         busy_s: time at work so far.
+        rests_from_s: when it last had nothing more to do, or was ready.
     """
 
     __slots__ = (
         *("awaited", "batch_limit", "busy_s", "decode_mj", "ends_at_s", "in_hand", "prefill_mj", "replica_id"),
+<<<<<<< HEAD
         *("tokens", "unanswered", "version", "_chunks", "_context", "_cost", "_decode_mw", "_decoding"),
         *(
             "_filled",
@@ -50,15 +57,21 @@ class Replica:
             "_steps",
             "_todo",
         ),
+=======
+        *("rests_from_s", "tokens", "unanswered", "_rested_mj"),
+        *("version", "_chunks", "_context", "_cost", "_decode_mw", "_decoding"),
+        *("_filled", "_prefill", "_prefill_mw", "_reserved", "_slots", "_start_s", "_step_s", "_steps", "_todo"),
+>>>>>>> energy
         "_waiting",
     )
 
-    def __init__(self, replica_id: str, cost: StepCost, batch_limit: int) -> None:
+    def __init__(self, replica_id: str, cost: StepCost, batch_limit: int, ready_s: float = 0.0) -> None:
         self.replica_id, self._cost = replica_id, cost
         self.batch_limit = max(1, min(batch_limit, cost.most_sequences))
         self.in_hand = self.tokens = self.unanswered = self.version = self.awaited = 0
         self.ends_at_s = float("inf")
-        self.prefill_mj = self.decode_mj = self.busy_s = 0.0
+        self.prefill_mj = self.decode_mj = self.busy_s = self._rested_mj = 0.0
+        self.rests_from_s = ready_s
         self._waiting: deque[Request] = deque()
         self._decoding: list[tuple[int, int, Request]] = []
         self._prefill: Request | None = None
@@ -78,6 +91,10 @@ class Replica:
         """Energy above loaded idle so far."""
         return self.prefill_mj + self.decode_mj
 
+    def rested_mj(self, now_s: float) -> float:
+        """Energy that it drew less than loaded idle until now, for its clocks had fallen."""
+        return self._rested_mj + self._rest_mj(now_s)
+
     @property
     def waiting(self) -> int:
         """Requests that have no place yet."""
@@ -90,7 +107,7 @@ class Replica:
         self.unanswered += request.prompt_tokens
         self._waiting.append(request)
         if self.ends_at_s == float("inf"):
-            self._begin(now_s)
+            self._wake(now_s)
         elif self._prefill is None and len(self._decoding) < self.batch_limit:
             self._cut(now_s)
 
@@ -130,6 +147,7 @@ class Replica:
         """Ends at once. Returns every request it still had, as they are."""
         if self.ends_at_s != float("inf"):
             self._account(now_s)
+            self.rests_from_s = now_s
         left = [r for _, _, r in sorted(self._decoding)] + list(self._waiting)
         if self._prefill is not None:
             left.insert(0, self._prefill)
@@ -186,6 +204,20 @@ class Replica:
             return len(self._decoding)
         return 1 + max((self._slots[request.number] for _, _, request in self._decoding), default=-1)
 
+    def _rest_mj(self, now_s: float) -> float:
+        if self.ends_at_s != float("inf"):
+            return 0.0
+        return max(now_s - self.rests_from_s - POWER_FALLS_S, 0.0) * self._cost.rest_saved_w * 1000.0
+
+    def _wake(self, now_s: float) -> None:
+        """Begins after a rest: clocks that fell rise first, at the power of a prompt."""
+        ramp_s = self._cost.ramp_s if now_s - self.rests_from_s > CLOCKS_FALL_S else 0.0
+        self._rested_mj += self._rest_mj(now_s)
+        self._begin(now_s)
+        if ramp_s:
+            self.prefill_mj += ramp_s * self._prefill_mw
+            self.delay(ramp_s)
+
     def _begin(self, now_s: float) -> None:
         self._admit()
         cost, decoding = self._cost, self._decoding
@@ -203,7 +235,7 @@ class Replica:
             self._prefill_mw = 0.0
             self._chunks = 0
         else:
-            self.ends_at_s, self._todo = float("inf"), 0
+            self.ends_at_s, self._todo, self.rests_from_s = float("inf"), 0, now_s
             return
         self.ends_at_s = now_s + self._step_s * max(self._todo, 1)
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from services.simulator.bound import least_j
 from services.simulator.devices.boards import ASSUMPTIONS
 from services.simulator.devices.fits import Error
 from services.simulator.engine.spent import Part
@@ -30,6 +31,7 @@ def figure(value: float, unit: str, source: str = SIMULATED) -> dict[str, Any]:
 def case_document(case: Case, outcomes: Sequence[Outcome], base: str = "static") -> dict[str, Any]:
     """One trace on one cluster under several policies; savings are against `base` where it is among them."""
     against = {o.policy: o.energy.total_j for o in outcomes}
+    least = least_j(case)
     return {
         "trace": {
             "name": case.trace.name,
@@ -46,6 +48,7 @@ def case_document(case: Case, outcomes: Sequence[Outcome], base: str = "static")
         },
         "reported_from_s": case.from_s,
         "seed": case.seed,
+        **({"least_possible": figure(round(least, 1), "J", "modelled")} if least is not None else {}),
         "policies": [outcome_document(o, against, base) for o in outcomes],
     }
 

@@ -71,7 +71,20 @@ def _case(document: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
         f"{document['reported_from_s']:,.0f} s on. "
         f"SLO of each request: TTFT ≤ {slo['ttft']['value']:g} ms and TPOT ≤ {slo['tpot']['value']:g} ms.</p>"
     )
-    return intro + _table(outcomes) + _parts(outcomes) + _plots(outcomes)
+    return intro + _table(outcomes) + _least(document, outcomes) + _parts(outcomes) + _plots(outcomes)
+
+
+def _least(document: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
+    """What no policy can go below, and how far there the static placement has to go."""
+    if "least_possible" not in document:
+        return ""
+    joules = document["least_possible"]["value"]
+    static = next((o.energy.total_j for o in outcomes if o.policy == "static"), 0.0)
+    against = f" ({(joules / static - 1.0) * 100.0:+.1f} % against <i>static</i>)" if static else ""
+    return (
+        f'<p class="note">No policy can take less than {joules / 1e6:.3f} MJ{against}: every request on the '
+        "board and in the batch that is best for it, always full, boards on only while they work.</p>"
+    )
 
 
 def _table(outcomes: Sequence[Outcome]) -> str:

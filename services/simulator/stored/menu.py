@@ -117,7 +117,8 @@ def _board(device: node_pb2.Device) -> Board:
     sleep_w = device.sleep_power_mw / 1000.0 if device.HasField("sleep_power_mw") else idle_w
     return Board(
         name=device.device_class, hardware="", vidur="", kind="cpu" if device.cpu_ids else "gpu",
-        memory_bytes=device.memory_bytes, bare_idle_w=idle_w, loaded_idle_w=idle_w, most_w=0.0, peak_flops=0.0,
+        memory_bytes=device.memory_bytes, bare_idle_w=idle_w, loaded_idle_w=idle_w, rested_idle_w=idle_w,
+        ramp_s=0.0, most_w=0.0, peak_flops=0.0,
         sleep_w=sleep_w, wake_s=device.wake_s, load_bytes_per_s=0.0, start_s=0.0, clocks_mhz=(), mig=False,
         price_per_hour=device.price_per_hour, precisions=(),
     )  # fmt: skip

@@ -37,10 +37,16 @@ def simulated(
     policy: Annotated[list[str] | None, typer.Option("--policy", help="Repeatable; all when none is given.")] = None,
     cluster: Annotated[Path | None, typer.Option("--cluster", help="YAML; the mixed cluster when not given.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal bytes.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at work together, each in its own process.")] = 1,
+    so_far: Annotated[bool, typer.Option("--so-far", help="Report what is kept in OUT/runs; run nothing.")] = False,
 ) -> None:
-    """Every workload under every policy on a mixed cluster, all of it simulated."""
+    """Every workload under every policy on a mixed cluster, all of it simulated.
+
+    Each run is kept in OUT/runs; given again, the command goes on where it was ended.
+    """
     require_simulator()
     from services.simulator.cluster import read_cluster
+    from services.simulator.kept import Kept
     from services.simulator.matrix import WORKLOADS, evaluate
     from services.simulator.policies import ORDER, check_policy
     from services.simulator.report.document import case_document, origin
@@ -57,12 +63,15 @@ def simulated(
 
         def tell(trace: str, name: str, step: str, outcome: Outcome | None) -> None:
             nonlocal done
-            done += outcome is None
+            done += outcome is None or step == "kept"
             words = f" {step} {outcome.energy.total_j / 1e6:.3f} MJ, {outcome.attainment:.2%}" if outcome else ""
             shown.tell(f"{trace}: {name}{words}", (done - 1) / total)
 
         found = read_cluster(cluster) if cluster else None
-        menu, results = evaluate(chosen, names, traces, device_tables, seed, tell, found)
+        menu, results = evaluate(
+            chosen, names, traces, device_tables, seed, tell, found,
+            kept=Kept(out / "runs"), jobs=jobs, run_missing=not so_far,
+        )  # fmt: skip
     cases = [(case_document(case, outcomes), outcomes) for case, outcomes in results]
     source = origin(menu.errors, " ".join(["tradewind", *sys.argv[1:]]))
     document = write_report(out, "Adaptive policies against fixed placements", cases, source)

@@ -18,7 +18,7 @@ from services.orchestrator.core.adaptation.alarm import Alarm, alarms
 from services.orchestrator.core.adaptation.drift import Drift, corrected, drifted
 from services.orchestrator.core.adaptation.fading import NOTHING, Faded
 from services.orchestrator.core.adaptation.history import History, absorb
-from services.orchestrator.core.adaptation.provision import Provision, provide
+from services.orchestrator.core.adaptation.provision import Provision, has_room, provide
 from services.orchestrator.core.adaptation.trial import Outcome, Trial, begin, judge
 from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.catalog import EMPTY_CATALOG, Catalog, Quarantine
@@ -72,6 +72,12 @@ class Memory:
     def alarmed(self) -> frozenset[str]:
         """Deployments in danger."""
         return frozenset(a.deployment_id for a in self.alarms)
+
+    def roomy(self, wishes: Iterable[Deployment]) -> frozenset[str]:
+        """Deployments that kept their limits with room for half an hour, and are in no danger."""
+        histories, alarmed = dict(self.histories), self.alarmed
+        seen = ((w, histories.get(w.deployment_id)) for w in wishes if w.deployment_id not in alarmed)
+        return frozenset(w.deployment_id for w, history in seen if history and has_room(w.slo, history))
 
     @property
     def on_trial(self) -> frozenset[str]:

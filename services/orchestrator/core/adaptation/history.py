@@ -17,8 +17,9 @@ from services.orchestrator.core.facts.traffic import Window, p95_of
 # does not; slow: what a load is made of once bursts are over.
 FAST_S: Final = 30.0
 SLOW_S: Final = 600.0
-# Bursts are deviations from this mean: a lasting change of the load is none after two minutes.
-MIDDLE_S: Final = 120.0
+# Bursts are deviations from this mean: a lasting change of the load, or the first traffic ever, is none after 40 s.
+# With two minutes a ramp was held for bursts over half an hour, and provisioned for beyond its end.
+MIDDLE_S: Final = 40.0
 # Bursts are remembered over several of the pauses between them (four minutes in on/off code completion traffic).
 BURST_S: Final = 1800.0
 # Lengths change with the users, over hours; half an hour follows that and averages hundreds of requests.

@@ -41,9 +41,10 @@ RAISE_PAUSE_S: Final = 15.0
 LENGTH_SHARE: Final = 0.15
 # Without a request for so long a deployment that may sleep does.
 SLEEP_AFTER_S: Final = 600.0
-# An alarm that the forecast does not explain raises the provision by this factor, again after `PRESS_PAUSE_S`.
+# An alarm that the forecast does not explain raises the provision by this factor, again after `PRESS_PAUSE_S`: the time
+# that a sleeping board takes to serve (wake 120 s, engine and weights 20 s). Sooner, what comes cannot have helped yet.
 PRESS: Final = 1.25
-PRESS_PAUSE_S: Final = 60.0
+PRESS_PAUSE_S: Final = 150.0
 # Outside these factors the model is not a little wrong but useless; more or fewer machines are not the answer.
 MOST_PRESSURE: Final = 2.0
 LEAST_PRESSURE: Final = 0.75
@@ -136,13 +137,13 @@ def _pressed(before: Provision, slo: Slo, history: History, alarmed: tuple[Alarm
             pressure = min(max(before.pressure * PRESS, 1.0), MOST_PRESSURE)
             return replace(before, pressure=pressure, pressed_s=now_s)
         return before
-    may_ease = before.pressure > 1.0 or (before.pressure > LEAST_PRESSURE and _has_room(slo, history))
+    may_ease = before.pressure > 1.0 or (before.pressure > LEAST_PRESSURE and has_room(slo, history))
     if may_ease and now_s - before.pressed_s >= EASE_AFTER_S:
         return replace(before, pressure=max(before.pressure * EASE, LEAST_PRESSURE), pressed_s=now_s)
     return before
 
 
-def _has_room(slo: Slo, history: History) -> bool:
+def has_room(slo: Slo, history: History) -> bool:
     """Whether every limit was missed by far fewer requests than the SLO allows, of enough requests to tell."""
     for limit in slo.latency:
         missed = history.tpot_missed if limit.metric is Metric.TPOT else history.ttft_missed

@@ -59,9 +59,8 @@ def figures_of(
     """
     reached = latencies or [NOT_TOLD] * len(points)
     demand = deployment.demand
-    each = numpy.minimum(demand.requests_per_s / numpy.maximum(replicas, 1), stations.most_per_s)
     compared = numpy.minimum(demand.compared_requests_per_s / numpy.maximum(replicas, 1), stations.most_per_s)
-    energies = energies_per_token_mj(stations, each)
+    energies = energies_per_token_mj(stations, _met(demand.compared_requests_per_s, replicas, stations, capacities))
     active = compared * stations.output_tokens * energies
     counts = replicas.astype(int).tolist()
     return [
@@ -78,6 +77,16 @@ def figures_of(
             points, counts, capacities.tolist(), energies.tolist(), active.tolist(), reached, strict=True
         )
     ]
+
+
+def _met(rate_per_s: float, replicas: Vector, stations: Stations, capacities: Vector) -> Vector:
+    """The rate that a replica at work meets: the mean demand on as few as take it, for one is filled after the other.
+
+    What is provisioned for is the rate of bursts; a variant that is thrifty in their batches may not be in those of
+    every day.
+    """
+    few = numpy.ceil(rate_per_s / numpy.where(capacities > 0.0, capacities, numpy.inf))
+    return numpy.minimum(rate_per_s / numpy.clip(few, 1.0, numpy.maximum(replicas, 1)), stations.most_per_s)
 
 
 def latencies_of(slo: Slo, stations: Stations, rates_per_s: Vector) -> list[Latencies]:

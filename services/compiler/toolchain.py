@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import Final
 
 # Grown by hand when the same inputs would now give another model, module or verdict.
-<<<<<<< HEAD
 IMPORT_VERSION: Final = 3
-EXPORT_VERSION: Final = 4
-QUALITY_VERSION: Final = 3
-=======
-IMPORT_VERSION: Final = 2
 EXPORT_VERSION: Final = 5
-QUALITY_VERSION: Final = 2
->>>>>>> kern
+QUALITY_VERSION: Final = 3
 
 _DISTRIBUTIONS: Final = ("iree-base-compiler", "iree-turbine", "torch", "torch-mlir", "transformers")
 

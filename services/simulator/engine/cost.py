@@ -41,12 +41,9 @@ class StepCost:
     load_s: float
     prefill_grain_tokens: int = 1
     by_slot: bool = False
-<<<<<<< HEAD
     apart: bool = False
-=======
     rest_saved_w: float = 0.0
     ramp_s: float = 0.0
->>>>>>> energy
 
     @property
     def idle_power_w(self) -> float:

@@ -43,25 +43,10 @@ class Replica:
 
     __slots__ = (
         *("awaited", "batch_limit", "busy_s", "decode_mj", "ends_at_s", "in_hand", "prefill_mj", "replica_id"),
-<<<<<<< HEAD
-        *("tokens", "unanswered", "version", "_chunks", "_context", "_cost", "_decode_mw", "_decoding"),
-        *(
-            "_filled",
-            "_owed",
-            "_prefill",
-            "_prefill_mw",
-            "_reserved",
-            "_slots",
-            "_start_s",
-            "_step_s",
-            "_steps",
-            "_todo",
-        ),
-=======
         *("rests_from_s", "tokens", "unanswered", "_rested_mj"),
         *("version", "_chunks", "_context", "_cost", "_decode_mw", "_decoding"),
-        *("_filled", "_prefill", "_prefill_mw", "_reserved", "_slots", "_start_s", "_step_s", "_steps", "_todo"),
->>>>>>> energy
+        *("_filled", "_owed", "_prefill", "_prefill_mw", "_reserved", "_slots", "_start_s", "_step_s"),
+        *("_steps", "_todo"),
         "_waiting",
     )
 

@@ -30,6 +30,7 @@ import numpy
 from services.orchestrator.core.facts.wish import LatencyLimit, Metric
 from services.orchestrator.core.planning.stations import (
     Bools,
+    Queues,
     Spreads,
     Stations,
     Vector,
@@ -57,7 +58,7 @@ _CELLS: Final = 65_536
 _FULL: Final = 1.0 - 1e-9
 
 
-def presence(stations: Stations, rates_per_s: Vector) -> Vector:
+def presence(stations: Stations | Queues, rates_per_s: Vector) -> Vector:
     """π(0), π(1), … π(B-1) of each station, and in the last column that all places are taken."""
     quiet = rates_per_s <= 0.0
     log_rates = numpy.log(numpy.where(quiet, 1.0, rates_per_s))[:, None]
@@ -189,7 +190,7 @@ def _margin_of(asked: Sequence[tuple[Stations, Limits]], stations: Stations) -> 
         kept.append(_kept_of(stations, spreads, waits, numpy.repeat([x.limit_ms for x in mine], counts)))
         misses = [max(1.0 - x.percentile / 100.0, _FEWEST) for x in mine]
         allowed.append(numpy.repeat(misses, counts))
-    return _Margin(stations, tuple(kept), tuple(allowed))
+    return _Margin(stations.queues, tuple(kept), tuple(allowed))
 
 
 def _capacities(margin: _Margin, stations: Stations) -> Vector:
@@ -261,12 +262,12 @@ class _Margin:
     What the rate does not change is worked out once.
     """
 
-    def __init__(self, stations: Stations, kept: tuple[_Kept, ...], allowed: tuple[Vector, ...]) -> None:
-        self._stations, self._kept, self._allowed = stations, kept, allowed
+    def __init__(self, queues: Queues, kept: tuple[_Kept, ...], allowed: tuple[Vector, ...]) -> None:
+        self._queues, self._kept, self._allowed = queues, kept, allowed
 
     def at(self, rates_per_s: Vector) -> Vector:
         """Of each station at its rate; negative when a limit is broken."""
-        seen = presence(self._stations, rates_per_s)
+        seen = presence(self._queues, rates_per_s)
         return self._least([kept.share(seen, rates_per_s) for kept in self._kept])
 
     @property
@@ -275,7 +276,7 @@ class _Margin:
         return self._least([kept.at_once[:, 0] for kept in self._kept])
 
     def _least(self, shares: list[Vector]) -> Vector:
-        least = numpy.full(len(self._stations), numpy.inf)
+        least = numpy.full(len(self._queues.batches), numpy.inf)
         for allowed, share in zip(self._allowed, shares, strict=True):
             least = numpy.minimum(least, numpy.log(allowed / numpy.maximum(1.0 - share, _FEWEST)))
         return numpy.asarray(numpy.minimum(least, 1.0))
@@ -283,20 +284,23 @@ class _Margin:
     def of(self, rows: Whole) -> _Margin:
         """Of some stations."""
         kept, allowed = (tuple(one.of(rows) for one in self._kept), tuple(one[rows] for one in self._allowed))
-        return _Margin(self._stations.take(rows), kept, allowed)
+        return _Margin(self._queues.take(rows), kept, allowed)
 
 
 def _crossing(margin: _Margin, high: Vector, above: Vector, below: Vector) -> Vector:
     """The greatest rates at which the margin is not negative: regula falsi with halving (Illinois), all at once."""
     low, found, rows = numpy.zeros(len(high)), high.copy(), numpy.arange(len(high))
-    side = numpy.zeros(len(high), dtype=int)
+    side, sought = numpy.zeros(len(high), dtype=int), numpy.ones(len(high), dtype=bool)
     for _ in range(_STEPS):
-        open_ = high - low > _PRECISION * high
-        if not open_.all():
-            found[rows[~open_]] = low[~open_]
-            left = numpy.flatnonzero(open_)
-            if not left.size:
-                return found
+        done = sought & (high - low <= _PRECISION * high)
+        found[rows[done]] = low[done]
+        sought &= ~done
+        left = numpy.flatnonzero(sought)
+        if not left.size:
+            return found
+        # Leaving out costs copies: worth it when half are done.
+        if 2 * left.size <= len(rows):
+            sought = sought[left]
             margin, rows, side = margin.of(left), rows[left], side[left]
             low, high, above, below = low[left], high[left], above[left], below[left]
         middle = low + (high - low) * numpy.clip(above / (above - below), _CAUTION, 1.0 - _CAUTION)
@@ -311,5 +315,5 @@ def _crossing(margin: _Margin, high: Vector, above: Vector, below: Vector) -> Ve
         )
         low, high = numpy.where(falls, low, middle), numpy.where(falls, middle, high)
         side = numpy.where(falls, -1, 1)
-    found[rows] = low
+    found[rows[sought]] = low[sought]
     return found

@@ -63,6 +63,24 @@ class Spreads:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Queues:
+    """What of stations says how many requests are there: see `Stations`."""
+
+    log_rates: Vector
+    full_per_s: Vector
+    batches: Whole
+
+    @property
+    def rows(self) -> Whole:
+        """The number of each row."""
+        return numpy.arange(len(self.batches))
+
+    def take(self, rows: Whole) -> Queues:
+        """Some of them."""
+        return Queues(self.log_rates[rows], self.full_per_s[rows], self.batches[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Stations:
     """Replicas as queues, a row each; column n-1 speaks of n sequences at work, and of nothing beyond `batches`.
 
@@ -88,6 +106,11 @@ class Stations:
     def rows(self) -> Whole:
         """The number of each row."""
         return numpy.arange(len(self.batches))
+
+    @property
+    def queues(self) -> Queues:
+        """They without latencies and energies."""
+        return Queues(self.log_rates, self.full_per_s, self.batches)
 
     @property
     def most_per_s(self) -> Vector:

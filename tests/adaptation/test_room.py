@@ -112,6 +112,18 @@ def test_a_fall_goes_to_a_share_of_the_provision_at_most() -> None:
     assert min(falls) > LOWER_LEAST * 0.98
 
 
+def test_bursts_of_long_prompts_are_provisioned_for_as_bursts_of_requests_are() -> None:
+    """Two loads of equal requests and tokens: in one every twelfth window has all the long prompts."""
+    even = windows(3000, 4.0, 0.0)
+    lumpy = [
+        replace(w, prompt_tokens=w.prompt_tokens * (6.5 if n % 12 == 0 else 0.5), prompt_squares=w.prompt_squares)
+        for n, w in enumerate(even)
+    ]
+    assert sum(w.prompt_tokens for w in lumpy) == sum(w.prompt_tokens for w in even)
+    steady, burst = (provided(WISH, seen)[-1].demand.requests_per_s for seen in (even, lumpy))
+    assert burst > 2.0 * steady
+
+
 def test_a_load_beyond_the_devices_is_served_as_far_as_they_go() -> None:
     house = House(lambda t: 0.5 if t < 120 else 60.0, nodes=2, deployments=(wish(rate=0.5, slo=slo(ttft=400)),))
     house.run(240)

@@ -108,8 +108,8 @@ class History:
     Attributes:
         since_s: when the first window began; `seen_to_s` when the newest ended.
         fast, middle, slow: requests a second.
-        spread: squared deviation of a window's arrivals from the middle mean, in requests².
-        peaks: rate of busy windows: a mean over requests, not over time, of the rate that each met.
+        spread: squared deviation of a window's work from the middle mean, in requests with prompts of mean length, squared.
+        peaks: work a second of busy windows: a mean over requests, not over time, of what each met.
         ttft_missed, tpot_missed: share of judged requests beyond their limit; the weights are numbers of requests.
         idle_since_s: end of the last window in which anything was asked or at work.
     """
@@ -148,10 +148,20 @@ def slot_of(at_s: float) -> int:
     return int(at_s % DAY_S / DAY_S * SLOTS) % SLOTS
 
 
+def _work(history: History, window: Window) -> float:
+    """A window's work in requests with prompts of mean length, never less than its requests.
+
+    Where prompts differ by a factor of a hundred, a few long ones together break limits as many requests do.
+    """
+    mean, arrivals = history.prompts.mean, float(window.arrivals)
+    return max(arrivals, window.prompt_tokens / mean) if mean > 0.0 else arrivals
+
+
 def _after(history: History, window: Window) -> History:
     first = history.seen_to_s == -math.inf
     length_s, rate = window.length_s, window.arrivals / window.length_s
     slow, middle = history.slow.after(rate, length_s, SLOW_S), history.middle.after(rate, length_s, MIDDLE_S)
+    work = _work(history, window)
     busy = window.arrivals > 0 or window.queued > 0 or window.at_work > 0
     keep = math.exp(-length_s / BURST_S)
     return History(
@@ -160,8 +170,8 @@ def _after(history: History, window: Window) -> History:
         fast=history.fast.after(rate, length_s, FAST_S),
         middle=middle,
         slow=slow,
-        spread=history.spread.after((window.arrivals - middle.mean * length_s) ** 2, length_s, BURST_S),
-        peaks=history.peaks.plus(rate, float(window.arrivals), keep),
+        spread=history.spread.after((work - middle.mean * length_s) ** 2, length_s, BURST_S),
+        peaks=history.peaks.plus(work / length_s, float(window.arrivals), keep),
         prompts=history.prompts.after(window.prompt_tokens, window.prompt_squares, window.arrivals, length_s),
         outputs=history.outputs.after(window.output_tokens, window.output_squares, window.finished, length_s),
         season=history.season.after(window.start_s, window.arrivals, length_s),

@@ -107,8 +107,9 @@ def smollm2() -> Path:
 
 
 @pytest.mark.smollm2
+@pytest.mark.timeout(900)
 async def test_a_real_gguf_is_imported_whole_and_refused_when_cut(tmp_path: Path) -> None:
-    workshop, stored = await opened(tmp_path / "state", smollm2())
+    workshop, stored = await opened(tmp_path / "state", smollm2(), JobLimits(600, 6 << 30))
     model = stored.model
     assert (model.architecture, model.layer_count, model.vocabulary_size) == ("LlamaForCausalLM", 30, 49152)
     assert model.parameter_count == 134_515_008

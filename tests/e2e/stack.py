@@ -31,7 +31,7 @@ from tradewind.v1 import (
 
 CALL_S: Final = 30
 # Compiling and measuring a tiny model takes seconds; a loaded machine may take minutes.
-WORK_S: Final = 280
+WORK_S: Final = 600
 TRADEWIND: Final = str(Path(sys.executable).parent / "tradewind")
 
 

@@ -108,7 +108,7 @@ class History:
     Attributes:
         since_s: when the first window began; `seen_to_s` when the newest ended.
         fast, middle, slow: requests a second.
-        spread: squared deviation of a window's work from the middle mean, in requests with prompts of mean length, squared.
+        spread: squared deviation of a window's work from the middle mean, in requests² with mean prompts.
         peaks: work a second of busy windows: a mean over requests, not over time, of what each met.
         ttft_missed, tpot_missed: share of judged requests beyond their limit; the weights are numbers of requests.
         idle_since_s: end of the last window in which anything was asked or at work.

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.cli.specimens import MODELLED, TTFT, explanation, profile_of, rejected_of, unchecked_of, variant_of
 from tradewind.domain.errors import BadModelSource, CompileFailed, InvalidField, NotFound, ProfileMissing, SloInfeasible
 from tradewind.rpc.errors import to_operation_error
 from tradewind.v1 import (
-    common_pb2,
     compiler_pb2,
     compiler_pb2_grpc,
     node_pb2,
@@ -28,8 +28,6 @@ from tradewind.v1 import (
 
 RUNNING, DONE = operation_pb2.OPERATION_STATE_RUNNING, operation_pb2.OPERATION_STATE_DONE
 FAILED, CANCELLED = operation_pb2.OPERATION_STATE_FAILED, operation_pb2.OPERATION_STATE_CANCELLED
-TTFT = common_pb2.LATENCY_METRIC_TTFT
-MODELLED = common_pb2.FIGURE_SOURCE_MODELLED
 # Below this TTFT nothing in this world can serve.
 FASTEST_TTFT_MS = 50.0
 
@@ -151,9 +149,9 @@ class Compiler(compiler_pb2_grpc.CompilerServiceServicer):
         if self.world.compile_fails:
             error = CompileFailed("iree-compile refused recipe f32: unknown flag")
             return compiler_pb2.BuildVariantsResponse(operation=self.jobs.add("BuildVariants", [], error))
-        made = [_variant(model, "f32-grouped", 1.0), _variant(model, "bf16-grouped", 0.994), _rejected(model)]
+        made = [variant_of(model, "f32-grouped", 1.0), variant_of(model, "bf16-grouped", 0.994), rejected_of(model)]
         if request.chain:
-            made = [_unchecked(model, "f32-gpu", "metal:default"), made[0]]
+            made = [unchecked_of(model, "f32-gpu", "metal:default"), made[0]]
             self.world.chain = compiler_pb2.FallbackChain(
                 targets=[v.target for v in made], variant_ids=[v.variant_id for v in made]
             )
@@ -212,7 +210,7 @@ class Profiler(profiler_pb2_grpc.ProfilerServiceServicer):
         self.world.model(request.model)
         admitted = [v for v in self.world.variants if v.state == compiler_pb2.VARIANT_STATE_ADMITTED]
         self.world.profiles = [
-            _profile(v, kind, speed * cores)
+            profile_of(v, kind, speed * cores)
             for v, speed in zip(admitted, (1.0, 1.6), strict=False)
             for kind, cores in (("cpu/1", 1.0), ("cpu/2", 1.7))
         ]
@@ -261,7 +259,7 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             state_reason="placing",
         )
         self.world.deployments[request.name] = deployment
-        return orchestrator_pb2.CreateDeploymentResponse(deployment=deployment, explanation=_explanation())
+        return orchestrator_pb2.CreateDeploymentResponse(deployment=deployment, explanation=explanation())
 
     async def UpdateDeployment(self, request: Any, context: Any) -> orchestrator_pb2.UpdateDeploymentResponse:
         self.world.calls.append("UpdateDeployment")
@@ -271,7 +269,7 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         deployment.spec.CopyFrom(self._normal(request.spec))
         deployment.generation += 1
         deployment.state = orchestrator_pb2.DEPLOYMENT_STATE_PROGRESSING
-        return orchestrator_pb2.UpdateDeploymentResponse(deployment=deployment, explanation=_explanation())
+        return orchestrator_pb2.UpdateDeploymentResponse(deployment=deployment, explanation=explanation())
 
     async def GetDeployment(self, request: Any, context: Any) -> orchestrator_pb2.GetDeploymentResponse:
         return orchestrator_pb2.GetDeploymentResponse(deployment=self._get(request.deployment))
@@ -301,12 +299,12 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     async def PreviewPlan(self, request: Any, context: Any) -> orchestrator_pb2.PreviewPlanResponse:
         return orchestrator_pb2.PreviewPlanResponse(
-            changes=[f"+ replica of {request.name} on n1 cpu/2"], explanation=_explanation()
+            changes=[f"+ replica of {request.name} on n1 cpu/2"], explanation=explanation()
         )
 
     async def ExplainDeployment(self, request: Any, context: Any) -> orchestrator_pb2.ExplainDeploymentResponse:
         self._get(request.deployment)
-        return orchestrator_pb2.ExplainDeploymentResponse(explanation=_explanation())
+        return orchestrator_pb2.ExplainDeploymentResponse(explanation=explanation())
 
     async def ListDecisions(self, request: Any, context: Any) -> orchestrator_pb2.ListDecisionsResponse:
         decision = orchestrator_pb2.Decision(
@@ -413,99 +411,3 @@ async def gateway(scope: Any, receive: Any, send: Any) -> None:
 async def _respond(send: Any, status: int, body: bytes, kind: bytes) -> None:
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
     await send({"type": "http.response.body", "body": body})
-
-
-def _variant(model: compiler_pb2.Model, name: str, top1: float) -> compiler_pb2.Variant:
-    variant = compiler_pb2.Variant(
-        variant_id=f"sha256:{name.encode().hex():0<64}",
-        name=f"{name}/cpu-host",
-        model_id=model.model_id,
-        target="cpu:host",
-        compiled_target="cpu:znver3",
-        recipe=compiler_pb2.Recipe(
-            name=name, precision=name.partition("-")[0], decode_batches=[1, 4], context_buckets=[256, 512], slots=4
-        ),
-        state=compiler_pb2.VARIANT_STATE_ADMITTED,
-        state_reason=f"top-1 {top1:.1%} ≥ 98 %",
-        quality=compiler_pb2.Quality(
-            top1_agreement=top1,
-            kl_divergence_nats=1e-4,
-            perplexity=10.2,
-            reference_perplexity=10.1,
-            positions=500,
-            perplexity_increase_error=0.0012,
-        ),
-        memory_bytes=600 << 20,
-        compile_s=21.5,
-    )
-    variant.create_time.GetCurrentTime()
-    return variant
-
-
-def _rejected(model: compiler_pb2.Model) -> compiler_pb2.Variant:
-    variant = _variant(model, "f32-fast-and-wrong", 0.03)
-    variant.state = compiler_pb2.VARIANT_STATE_REJECTED
-    variant.state_reason = "top-1 3.0 % < 98 %; perplexity 4801 against 10.1"
-    return variant
-
-
-def _unchecked(model: compiler_pb2.Model, name: str, target: str) -> compiler_pb2.Variant:
-    variant = _variant(model, name, 1.0)
-    variant.name, variant.target, variant.compiled_target = f"{name}/{target.replace(':', '-')}", target, target
-    variant.state, variant.state_reason = compiler_pb2.VARIANT_STATE_UNCHECKED, f"no device for {target} here"
-    variant.ClearField("quality")
-    return variant
-
-
-def _profile(variant: compiler_pb2.Variant, kind: str, speed: float) -> profiler_pb2.Profile:
-    stats = profiler_pb2.LatencyStats
-    load = profiler_pb2.LoadPoint(
-        prompt_tokens=128,
-        output_tokens=20,
-        concurrency=1,
-        ttft=stats(p50_ms=400 / speed, p95_ms=440 / speed, samples=3),
-        tpot=stats(p50_ms=42 / speed, p95_ms=50 / speed, samples=57),
-        tokens_per_s=24 * speed,
-        energy_per_token=common_pb2.Energy(
-            energy_mj=900 - 150 * speed, source=MODELLED, method="cpu-linear@1(tdp=65W)"
-        ),
-        power_mw=20_000 + 4_000 * speed,
-    )
-    point = common_pb2.OperatingPoint(
-        variant_id=variant.variant_id, device_class="cpu:amd-epyc-milan", partition_kind=kind, batch_limit=4
-    )
-    profile = profiler_pb2.Profile(
-        profile_id=f"profile-{variant.name}-{kind}",
-        point=point,
-        model_id=variant.model_id,
-        loads=[load],
-        memory_bytes=620 << 20,
-        node_id="n1",
-    )
-    profile.create_time.GetCurrentTime()
-    return profile
-
-
-def _explanation() -> orchestrator_pb2.Explanation:
-    energy = common_pb2.Energy(energy_mj=492, source=MODELLED, method="cpu-linear@1(tdp=65W)")
-    chosen = orchestrator_pb2.Candidate(
-        point=common_pb2.OperatingPoint(device_class="cpu:amd-epyc-milan", partition_kind="cpu/2", batch_limit=4),
-        variant_name="bf16-grouped/cpu-host",
-        chosen=True,
-        reason="least energy of 3 that meet the SLO",
-        ttft_ms=162,
-        tpot_ms=18.4,
-        energy_per_token=energy,
-        memory_bytes=620 << 20,
-        replicas=1,
-        capacity_requests_per_s=0.61,
-    )
-    refused = orchestrator_pb2.Candidate()
-    refused.CopyFrom(chosen)
-    refused.chosen, refused.variant_name, refused.replicas = False, "f32-grouped/cpu-host", 0
-    refused.refusal, refused.reason, refused.ttft_ms = "TTFT_LIMIT", "440 ms > 300 ms", 440
-    return orchestrator_pb2.Explanation(
-        deployment_id="d-chat",
-        summary="bf16-grouped on two cores of n1: it meets every limit at 492 mJ a token, the least of 4 options.",
-        candidates=[chosen, refused],
-    )

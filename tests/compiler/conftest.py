@@ -27,6 +27,10 @@ LIMIT_S = 240
 LIMITS = JobLimits(time_s=LIMIT_S, memory_bytes=6 << 30)
 
 
+def silent(_stage: str, _share: float) -> None:
+    """Hears nothing of a job's progress."""
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model as a Hugging Face folder; not to be changed."""

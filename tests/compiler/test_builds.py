@@ -16,7 +16,7 @@ from services.compiler.jobs.limits import JobLimits
 from services.compiler.order import Order
 from services.compiler.recipes import find_recipe
 from services.compiler.workshop import Workshop
-from tests.compiler.conftest import LIMITS
+from tests.compiler.conftest import LIMITS, silent
 from tests.tiny_model import write_tiny_model
 from tests.tiny_variant import TINY_RECIPE
 from tradewind.domain.errors import BadModelSource
@@ -26,10 +26,6 @@ from tradewind.v1 import compiler_pb2
 pytestmark = pytest.mark.timeout(900)
 
 SMALL = replace(TINY_RECIPE, name="small", prefill_chunks=(16,), decode_batches=(1,), context_buckets=(64,), slots=2)
-
-
-def silent(_stage: str, _share: float) -> None:
-    """Hears nothing."""
 
 
 async def opened(state: Path, folder: Path, limits: JobLimits = LIMITS) -> tuple[Workshop, StoredModel]:

@@ -20,16 +20,12 @@ from services.compiler.search.probing import Prober, Try
 from services.compiler.store.index import Index
 from services.compiler.store.signing import open_signing_key
 from services.compiler.workshop import Workshop
-from tests.compiler.conftest import LIMITS, imported_state, tiny_folder  # noqa: F401  fixtures
+from tests.compiler.conftest import LIMITS, imported_state, silent, tiny_folder  # noqa: F401  fixtures
 from tests.tiny_variant import TINY_RECIPE
 from tradewind.domain.quality_floor import QualityFloor
 
 WISH = Wish(QualityFloor(), "a search", {})
 GROW = f"exec {sys.executable} -c 'data = [bytearray(1 << 24) for _ in iter(int, 1)]'"
-
-
-def silent(_stage: str, _share: float) -> None:
-    """Hears nothing."""
 
 
 @pytest.mark.parametrize(

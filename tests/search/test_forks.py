@@ -18,7 +18,7 @@ from services.compiler.search.core.facts import Fate, Trial
 from services.compiler.search.probing import Try
 from services.compiler.store.index import Index
 from services.compiler.workshop import Workshop
-from tests.compiler.conftest import LIMITS, imported_state, tiny_folder  # noqa: F401  fixtures
+from tests.compiler.conftest import LIMITS, imported_state, silent, tiny_folder  # noqa: F401  fixtures
 from tests.tiny_variant import TINY_RECIPE
 from tradewind.domain.errors import CompileFailed
 from tradewind.domain.passes import FLAT_LINEAR
@@ -46,10 +46,6 @@ def run(path):
 run_each([Path(p) for p in sys.argv[1:]], 1.0, run, lambda told: print(json.dumps(told), flush=True))
 print(json.dumps({"pid": os.getpid()}))
 """
-
-
-def silent(_stage: str, _share: float) -> None:
-    """Hears nothing."""
 
 
 async def test_real_exports_share_a_child_and_one_that_fails_takes_nobody_along(

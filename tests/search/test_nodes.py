@@ -25,7 +25,7 @@ from services.compiler.store.index import Index
 from services.compiler.store.signing import open_signing_key
 from services.compiler.targets import find_target
 from services.compiler.workshop import Workshop
-from tests.compiler.conftest import LIMITS, imported_state, tiny_folder  # noqa: F401  fixtures
+from tests.compiler.conftest import LIMITS, imported_state, silent, tiny_folder  # noqa: F401  fixtures
 from tests.node_agent.agent_process import NODE_ID, Agent
 from tests.node_agent.neighbours import serve_compiler
 from tests.search.roster import serving
@@ -64,10 +64,6 @@ async def agent_of(workshop: Workshop, state: Path, orchestrator: str) -> AsyncI
     finally:
         await agent.close()
         await server.stop(0)
-
-
-def silent(_stage: str, _share: float) -> None:
-    """Hears nothing."""
 
 
 def blobs_of(workshop: Workshop, state: Path) -> list[str]:

@@ -3,7 +3,8 @@
     level    the slow mean rate, and what the fast one stands above it by beyond noise
     season   × what this time of day brought before against what it brings in `LEAD_S` (after a day of history)
     trend    + the same rise once more: it goes on
-    burst    + `BURST_Z` standard deviations of a window's rate beyond Poisson noise
+    burst    + `BURST_Z` standard deviations of a window's work, in requests with mean prompts, beyond Poisson noise
+             of requests
 
 Poisson noise itself is left out of the burst allowance: a replica's capacity (`capacity.py`) is reckoned under Poisson
 arrivals already. The index of dispersion follows Cox and Lewis, "The Statistical Analysis of Series of Events" (1966),

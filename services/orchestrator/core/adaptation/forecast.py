@@ -3,13 +3,15 @@
     level    the slow mean rate, and what the fast one stands above it by beyond noise
     season   × what this time of day brought before against what it brings in `LEAD_S` (after a day of history)
     trend    + the same rise once more: it goes on
-    burst    + `BURST_Z` standard deviations of a window's work, in requests with mean prompts, beyond Poisson noise
-             of requests
+    burst    + `BURST_Z` standard deviations of a window's arrivals, or of its work in requests with mean prompts,
+             beyond the noise that either has when requests come independently
 
-Poisson noise itself is left out of the burst allowance: a replica's capacity (`capacity.py`) is reckoned under Poisson
-arrivals already. The index of dispersion follows Cox and Lewis, "The Statistical Analysis of Series of Events" (1966),
-ch. 4.5: variance over mean of counts, 1 for Poisson. For on/off traffic it is far above 1, so that a mean over pauses
-does not fool the provision: what requests met (`History.peaks`) is provisioned for even in a pause.
+That noise itself is left out of the burst allowance: a replica's capacity (`capacity.py`) is reckoned under Poisson
+arrivals already. Counts have the variance of their mean, and work, a compound Poisson sum, that times the mean square
+over the squared mean of lengths (S. Ross, "Stochastic Processes", 1996, ch. 2.5). The index of dispersion follows Cox
+and Lewis, "The Statistical Analysis of Series of Events" (1966), ch. 4.5: variance over mean of counts, 1 for Poisson.
+For on/off traffic it is far above 1, so that a mean over pauses does not fool the provision: what requests met
+(`Bursts.peaks`) is provisioned for even in a pause.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from services.orchestrator.core.facts.traffic import WINDOW_S
 
 # How far ahead a provision must hold: loading and warming a replica takes up to a minute, its settling another.
 LEAD_S: Final = 120.0
-# Share of windows that may exceed the provision if deviations were normal: 0.6 %. Found by backtest on the first 30
-# minutes of the traces named in docs/orchestrator.md.
-BURST_Z: Final = 2.5
+# Share of windows that may exceed the provision if deviations were normal: 0.13 %. Found over seeds of two workloads
+# (ADR 87).
+BURST_Z: Final = 3.0
 # Standard deviations of the fast mean that are noise; what is beyond them is a rise.
 RISE_Z: Final = 1.5
 # The rhythm of yesterday moves today's level by this factor at most, so that a holiday does no harm.
@@ -58,12 +60,13 @@ class Forecast:
 def forecast(history: History, now_s: float) -> Forecast:
     """The forecast that a history gives; zeros of an empty one."""
     slow, fast = history.slow.mean, history.fast.mean
-    spread = history.spread.mean
-    excess_per_s = math.sqrt(max(spread - slow * WINDOW_S, 0.0)) / WINDOW_S
+    spread, noise = history.arrivals.spread.mean, slow * WINDOW_S
+    excess = max(spread - noise, history.work.spread.mean - noise * history.prompts.scatter, 0.0)
+    excess_per_s = math.sqrt(excess) / WINDOW_S
     season = _season(history, now_s)
     rise = _rise(fast, slow)
     level = (slow + rise) * season + min(rise, MOST_TREND * slow)
-    burst = max(level + BURST_Z * excess_per_s, history.peaks.mean)
+    burst = max(level + BURST_Z * excess_per_s, history.arrivals.peaks.mean, history.work.peaks.mean)
     return Forecast(
         mean_per_s=max(slow * season, 0.0),
         upper_per_s=burst if history.age_s > 0.0 else 0.0,

@@ -59,8 +59,38 @@ class Lengths:
         """95th percentile of tokens."""
         return p95_of(self.values.mean, self.squares.mean, 1.0)
 
+    @property
+    def scatter(self) -> float:
+        """Mean square over squared mean: 1 of equal lengths, 2 of exponential ones."""
+        return max(self.squares.mean / self.values.mean**2, 1.0) if self.values.mean > 0.0 else 1.0
+
 
 NO_LENGTHS: Final = Lengths()
+
+
+@dataclass(frozen=True, slots=True)
+class Bursts:
+    """How unevenly something comes: arrivals, or their work in requests with mean prompts.
+
+    Attributes:
+        middle: its rate a second.
+        spread: squared deviation of a window's amount from that.
+        peaks: rate a second in busy windows: a mean over requests, not over time, of what each met.
+    """
+
+    middle: Faded = NOTHING
+    spread: Faded = NOTHING
+    peaks: Faded = NOTHING
+
+    def after(self, amount: float, arrivals: int, length_s: float) -> Bursts:
+        """With the amount and the requests of one window."""
+        rate = amount / length_s
+        middle = self.middle.after(rate, length_s, MIDDLE_S)
+        spread = self.spread.after((amount - middle.mean * length_s) ** 2, length_s, BURST_S)
+        return Bursts(middle, spread, self.peaks.plus(rate, float(arrivals), math.exp(-length_s / BURST_S)))
+
+
+NO_BURSTS: Final = Bursts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +137,8 @@ class History:
 
     Attributes:
         since_s: when the first window began; `seen_to_s` when the newest ended.
-        fast, middle, slow: requests a second.
-        spread: squared deviation of a window's work from the middle mean, in requests² with mean prompts.
-        peaks: work a second of busy windows: a mean over requests, not over time, of what each met.
+        fast, slow: requests a second.
+        arrivals, work: bursts of requests, and of their work in requests with prompts of mean length.
         ttft_missed, tpot_missed: share of judged requests beyond their limit; the weights are numbers of requests.
         idle_since_s: end of the last window in which anything was asked or at work.
     """
@@ -117,10 +146,9 @@ class History:
     since_s: float = 0.0
     seen_to_s: float = -math.inf
     fast: Faded = NOTHING
-    middle: Faded = NOTHING
     slow: Faded = NOTHING
-    spread: Faded = NOTHING
-    peaks: Faded = NOTHING
+    arrivals: Bursts = NO_BURSTS
+    work: Bursts = NO_BURSTS
     prompts: Lengths = NO_LENGTHS
     outputs: Lengths = NO_LENGTHS
     season: Season = NO_SEASON
@@ -149,29 +177,25 @@ def slot_of(at_s: float) -> int:
 
 
 def _work(history: History, window: Window) -> float:
-    """A window's work in requests with prompts of mean length, never less than its requests.
+    """A window's work in requests with prompts of mean length.
 
     Where prompts differ by a factor of a hundred, a few long ones together break limits as many requests do.
     """
-    mean, arrivals = history.prompts.mean, float(window.arrivals)
-    return max(arrivals, window.prompt_tokens / mean) if mean > 0.0 else arrivals
+    mean = history.prompts.mean
+    return window.prompt_tokens / mean if mean > 0.0 else float(window.arrivals)
 
 
 def _after(history: History, window: Window) -> History:
     first = history.seen_to_s == -math.inf
     length_s, rate = window.length_s, window.arrivals / window.length_s
-    slow, middle = history.slow.after(rate, length_s, SLOW_S), history.middle.after(rate, length_s, MIDDLE_S)
-    work = _work(history, window)
     busy = window.arrivals > 0 or window.queued > 0 or window.at_work > 0
-    keep = math.exp(-length_s / BURST_S)
     return History(
         since_s=window.start_s if first else history.since_s,
         seen_to_s=window.end_s,
         fast=history.fast.after(rate, length_s, FAST_S),
-        middle=middle,
-        slow=slow,
-        spread=history.spread.after((work - middle.mean * length_s) ** 2, length_s, BURST_S),
-        peaks=history.peaks.plus(work / length_s, float(window.arrivals), keep),
+        slow=history.slow.after(rate, length_s, SLOW_S),
+        arrivals=history.arrivals.after(float(window.arrivals), window.arrivals, length_s),
+        work=history.work.after(_work(history, window), window.arrivals, length_s),
         prompts=history.prompts.after(window.prompt_tokens, window.prompt_squares, window.arrivals, length_s),
         outputs=history.outputs.after(window.output_tokens, window.output_squares, window.finished, length_s),
         season=history.season.after(window.start_s, window.arrivals, length_s),

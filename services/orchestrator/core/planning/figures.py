@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy
 
 from services.orchestrator.core.facts.explanation import Candidate, Refusal
-from services.orchestrator.core.facts.wish import Deployment, Metric, Slo
+from services.orchestrator.core.facts.wish import Metric, Slo
 from services.orchestrator.core.planning.capacity import energies_per_token_mj, percentiles_ms
 from services.orchestrator.core.planning.points import Point
-from services.orchestrator.core.planning.stations import Stations, Vector
+from services.orchestrator.core.planning.stations import Stations, Vector, side_by_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,49 +44,63 @@ class Figures:
     latencies: Latencies = NOT_TOLD
 
 
-def figures_of(
-    deployment: Deployment,
-    points: Sequence[Point],
-    stations: Stations,
-    replicas: Vector,
-    capacities: Vector,
-    latencies: Sequence[Latencies] = (),
-) -> list[Figures]:
-    """What points draw when so many replicas share the demand; beyond their most, at their most.
+@dataclass(frozen=True, slots=True, eq=False)
+class Shares:
+    """Points that share a mean demand: so many replicas of each, of this capacity.
 
-    Args:
+    Attributes:
+        requests_per_s: the mean demand, one for all points or one for each.
         latencies: of each point, when they are worked out.
     """
-    reached = latencies or [NOT_TOLD] * len(points)
-    demand = deployment.demand
-    compared = numpy.minimum(demand.compared_requests_per_s / numpy.maximum(replicas, 1), stations.most_per_s)
-    energies = energies_per_token_mj(stations, _met(demand.compared_requests_per_s, replicas, stations, capacities))
+
+    requests_per_s: float | Vector
+    points: Sequence[Point]
+    stations: Stations
+    replicas: Vector
+    capacities: Vector
+    latencies: Sequence[Latencies] = ()
+
+
+def figures_of(shares: Sequence[Shares]) -> list[list[Figures]]:
+    """What points draw when replicas share the demand; beyond their most, at their most."""
+    if not shares:
+        return []
+    counts = [len(share.points) for share in shares]
+    stations = side_by_side([share.stations for share in shares])
+    replicas = numpy.concatenate([share.replicas for share in shares])
+    capacities = numpy.concatenate([share.capacities for share in shares])
+    asked = numpy.concatenate([numpy.full(n, s.requests_per_s) for n, s in zip(counts, shares, strict=True)])
+    compared = numpy.minimum(asked / numpy.maximum(replicas, 1), stations.most_per_s)
+    energies = energies_per_token_mj(stations, _met(asked, replicas, stations, capacities))
     active = compared * stations.output_tokens * energies
-    counts = replicas.astype(int).tolist()
-    return [
-        Figures(
-            count,
-            capacity,
-            energy,
-            active_mw,
-            count * (active_mw + point.idle_mw),
-            count * point.device_share * point.device.price_per_hour,
-            latency,
-        )
-        for point, count, capacity, energy, active_mw, latency in zip(
-            points, counts, capacities.tolist(), energies.tolist(), active.tolist(), reached, strict=True
-        )
-    ]
+    columns = [column.tolist() for column in (replicas.astype(int), capacities, energies, active)]
+    found, begin = [], 0
+    for share in shares:
+        end = begin + len(share.points)
+        latencies = share.latencies or [NOT_TOLD] * len(share.points)
+        rows = zip(share.points, *(column[begin:end] for column in columns), latencies, strict=True)
+        found.append([_figures(*row) for row in rows])
+        begin = end
+    return found
 
 
-def _met(rate_per_s: float, replicas: Vector, stations: Stations, capacities: Vector) -> Vector:
+def _figures(
+    point: Point, count: int, capacity: float, energy_mj: float, active_mw: float, latencies: Latencies
+) -> Figures:
+    power_mw = count * (active_mw + point.idle_mw)
+    price = count * point.device_share * point.device.price_per_hour
+    return Figures(count, capacity, energy_mj, active_mw, power_mw, price, latencies)
+
+
+def _met(rates_per_s: Vector, replicas: Vector, stations: Stations, capacities: Vector) -> Vector:
     """The rate that a replica at work meets: the mean demand on as few as take it, for one is filled after the other.
 
     What is provisioned for is the rate of bursts; a variant that is thrifty in their batches may not be in those of
     every day.
     """
-    few = numpy.ceil(rate_per_s / numpy.where(capacities > 0.0, capacities, numpy.inf))
-    return numpy.minimum(rate_per_s / numpy.clip(few, 1.0, numpy.maximum(replicas, 1)), stations.most_per_s)
+    few = numpy.ceil(rates_per_s / numpy.where(capacities > 0.0, capacities, numpy.inf))
+    met: Vector = numpy.minimum(rates_per_s / numpy.clip(few, 1.0, numpy.maximum(replicas, 1)), stations.most_per_s)
+    return met
 
 
 def latencies_of(slo: Slo, stations: Stations, rates_per_s: Vector) -> list[Latencies]:
@@ -96,10 +110,12 @@ def latencies_of(slo: Slo, stations: Stations, rates_per_s: Vector) -> list[Late
     return [Latencies(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def told(point: Point, shown: Figures | None, refusal: Refusal | None = None, reason: str = "") -> Candidate:
-    """A point as a line of the explanation."""
+def told(
+    point: Point, shown: Figures | None, refusal: Refusal | None = None, reason: str = "", alike: int = 1
+) -> Candidate:
+    """A point as a line of the explanation, which may stand for others like it."""
     if shown is None:
-        return point.candidate(refusal, reason)
+        return point.candidate(refusal, reason, alike)
     source, method = point.energy_source
     profile = point.profile
     return Candidate(
@@ -122,4 +138,5 @@ def told(point: Point, shown: Figures | None, refusal: Refusal | None = None, re
         capacity_requests_per_s=shown.capacity,
         power_mw=shown.power_mw,
         price_per_hour=shown.price_per_hour,
+        alike=alike,
     )

@@ -16,25 +16,29 @@ MOST_LINES: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What tells options apart or makes them alike, and the line itself, which is only written when it is told."""
+    """What tells options apart or makes them alike, and the line itself, which is only written when it is told.
+
+    Attributes:
+        write: the line, told for so many options alike.
+    """
 
     names: tuple[str, str, str]
     refusal: str
-    write: Callable[[], Candidate]
+    write: Callable[[int], Candidate]
     alike: int = 1
 
 
 def grouped(lines: Sequence[Line]) -> tuple[Candidate, ...]:
     """The lines, best first; beyond `MOST_TOLD` one for each variant, device class, kind and refusal."""
     if len(lines) <= MOST_TOLD:
-        return tuple(line.write() for line in lines)
+        return tuple(line.write(1) for line in lines)
     for detail in (3, 2, 1):
         firsts = _merged(lines, detail)
         if len(firsts) <= MOST_LINES:
             return tuple(_written(line) for line in firsts)
     kept, rest = firsts[: MOST_LINES - 1], firsts[MOST_LINES - 1 :]
     left_out = sum(line.alike for line in rest)
-    last = replace(rest[0].write(), alike=left_out, reason=f"and {left_out} more options, this one the best of them")
+    last = replace(rest[0].write(left_out), reason=f"and {left_out} more options, this one the best of them")
     return (*(_written(line) for line in kept), last)
 
 
@@ -46,11 +50,12 @@ def _merged(lines: Sequence[Line], detail: int) -> tuple[Line, ...]:
         key = (line.refusal, *line.names[:detail])
         first.setdefault(key, line)
         counts[key] = counts.get(key, 0) + line.alike
-    return tuple(replace(line, alike=counts[key]) if counts[key] > 1 else line for key, line in first.items())
+    return tuple(
+        Line(line.names, line.refusal, line.write, counts[key]) if counts[key] > 1 else line
+        for key, line in first.items()
+    )
 
 
 def _written(line: Line) -> Candidate:
-    shown = line.write()
-    if line.alike <= 1:
-        return shown
-    return replace(shown, alike=line.alike, reason=f"{shown.reason} (and {line.alike - 1} more like it)")
+    shown = line.write(line.alike)
+    return shown if line.alike <= 1 else replace(shown, reason=f"{shown.reason} (and {line.alike - 1} more like it)")

@@ -50,12 +50,12 @@ def outlook_of(
             items[item.base[1]].append(item)
     parcels = add_folds(program, folds_of(groups, rules), items, rules)
     covers = add_demands(program, parcels, wanted, rules, budgets)
-    prices = program.prices()
-    if prices is None:
+    relaxed = program.relaxed()
+    if relaxed is None:
         return None
     columns = sum(len(items.get(group.likeness.device_class, ())) for group in groups)
     keep = FEW_WAYS if columns <= MANY_COLUMNS else _FEWEST_WAYS
-    priced = priced_ways(program, parcels, wanted, covers, prices, keep)
+    priced = priced_ways(program, parcels, wanted, covers, relaxed.prices, keep)
     if priced is None:
         return Outlook(frozenset(), 0.0)
     worth = {offered[number] for offered, found in priced.ways for way in found for number, _ in way.counts}

@@ -18,6 +18,8 @@ from services.orchestrator.core.planning.links import first_links
 from services.orchestrator.core.planning.offer import USABLE_MEMORY_SHARE, Offer, Shape
 from tradewind.domain.figures import FigureSource
 
+PointKey = tuple[str, str, str, int, tuple[int, int]]
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -30,6 +32,7 @@ class Point:
         idle_mw: idle power charged to one replica: its share of the device's, and what being loaded adds.
         at_work_mw: the most power that was measured at work.
         energy_source: the weakest source of the loads, with its method: a rate between measured loads is no better.
+        key: variant, device class, partition kind, batch limit, power setting.
     """
 
     variant: Variant
@@ -41,6 +44,7 @@ class Point:
     idle_mw: float
     at_work_mw: float
     energy_source: tuple[FigureSource, str]
+    key: PointKey
 
     @property
     def device(self) -> Device:
@@ -52,16 +56,9 @@ class Point:
         """Memory of one replica: as measured, else as the compiler says."""
         return self.profile.memory_bytes or self.variant.memory_bytes
 
-    @property
-    def key(self) -> tuple[str, str, str, int, tuple[int, int]]:
-        """Variant, device class, partition kind, batch limit, power setting."""
-        profile = self.profile
-        names = (self.variant.variant_id, profile.device_class, profile.partition_kind)
-        return (*names, self.batch_limit, profile.power.order)
-
-    def candidate(self, refusal: Refusal | None = None, reason: str = "") -> Candidate:
+    def candidate(self, refusal: Refusal | None = None, reason: str = "", alike: int = 1) -> Candidate:
         """As an option of the explanation, without figures."""
-        return _candidate(self.variant, self.profile, self.batch_limit, refusal, reason, self.memory_bytes)
+        return _candidate(self.variant, self.profile, self.batch_limit, refusal, reason, self.memory_bytes, alike)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +224,8 @@ def _point(
         return _candidate(variant, profile, batch, *room, profile.memory_bytes or variant.memory_bytes)
     share, idle_mw = room.shape.share_of(profile.partition_kind), room.shape.device.idle_power_mw
     added = max(profile.idle_power_mw - idle_mw, 0.0) if profile.idle_power_mw else 0.0
-    return Point(variant, profile, batch, room.shape, room.places, share, idle_mw * share + added, *work)
+    key = (variant.variant_id, profile.device_class, profile.partition_kind, batch, profile.power.order)
+    return Point(variant, profile, batch, room.shape, room.places, share, idle_mw * share + added, *work, key)
 
 
 def _room(
@@ -265,7 +263,13 @@ def _can_be_set(device: Device, power: PowerSetting) -> bool:
 
 
 def _candidate(
-    variant: Variant, profile: Profile, batch: int, refusal: Refusal | None, reason: str, memory: int
+    variant: Variant,
+    profile: Profile,
+    batch: int,
+    refusal: Refusal | None,
+    reason: str,
+    memory: int,
+    alike: int = 1,
 ) -> Candidate:
     return Candidate(
         variant_id=variant.variant_id,
@@ -277,4 +281,5 @@ def _candidate(
         refusal=refusal or "",
         reason=reason,
         memory_bytes=memory,
+        alike=alike,
     )

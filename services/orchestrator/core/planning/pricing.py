@@ -65,6 +65,7 @@ def solve_by_ways(
     parcels: list[Parcel],
     wanted: tuple[Wanted, ...],
     covers: frozenset[int],
+    prices: tuple[float, ...],
     keep: int = WAYS_KEPT,
     enough: float | None = None,
 ) -> Answer | None:
@@ -73,12 +74,10 @@ def solve_by_ways(
     The gap is against the bound of the prices (Lagrange), for plans with at most two options for each wish.
 
     Args:
+        prices: of the rows, when columns need not be whole numbers.
         keep: ways for each wish.
         enough: a cost that is good enough to stop at.
     """
-    prices = program.prices()
-    if prices is None:
-        return None
     priced = priced_ways(program, parcels, wanted, covers, prices, keep)
     if priced is None:
         return None

@@ -9,20 +9,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-import numpy
-
 from services.orchestrator.core.facts.blueprint import Blueprint, Replica
 from services.orchestrator.core.facts.explanation import Candidate, Explanation, Refusal
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER
 from services.orchestrator.core.facts.loads import Sheaf
 from services.orchestrator.core.facts.wish import Deployment, LatencyLimit, Metric, Objective, Slo
-from services.orchestrator.core.planning.drafts import Draft
-from services.orchestrator.core.planning.figures import figures_of, told
+from services.orchestrator.core.planning.drafts import Draft, Placed
+from services.orchestrator.core.planning.figures import told
 from services.orchestrator.core.planning.grouping import Line, grouped
 from services.orchestrator.core.planning.nearest import Nearest
-from services.orchestrator.core.planning.points import Point
+from services.orchestrator.core.planning.points import Point, PointKey
 from services.orchestrator.core.planning.scores import Item
-from services.orchestrator.core.planning.stations import stations_of
 from services.orchestrator.core.planning.weigh import Option, Refused
 
 _NO_VARIANT = "NO_VARIANT"
@@ -57,12 +54,12 @@ def explain_chosen(
     keys = [item.option.key for item, _ in verdict.chosen]
     others = sorted((o for o in options if o.key not in keys), key=_by_cost)
     dearer = [_line(o.point, "", partial(_dearer, deployment, o, first)) for o in others if not o.short]
-    short = [_line(o.point, Refusal.CAPACITY, partial(_crowded, o, Refusal.CAPACITY)) for o in others if o.short]
+    short = [_line(o.point, Refusal.CAPACITY, partial(_crowded, o, Refusal.CAPACITY, "")) for o in others if o.short]
     held = " It was swapped lately and is kept for now." if verdict.settled else ""
     apart = f" The plan is within {verdict.gap:.2%} of the least cost." if verdict.gap > _SHOWN_GAP else ""
     if verdict.timed_out:
         apart += " The search was ended by the clock: made again, the plan may be another one."
-    placed = as_placed(deployment, verdict.chosen, sheaves)
+    placed = _placed(verdict.chosen)
     lines = grouped([*dearer, *short, *(_refusal(r) for r in refused)])
     refusals = [*(line.refusal for line in short), *(r.refusal for r in refused)]
     count = _weighed(len(options) - len(short), refusals)
@@ -74,50 +71,48 @@ def explain_chosen(
         found = (*best, *candidates)
         return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, found, gap=verdict.gap)
 
-    return Draft(deployment, placed, lines, _points(options), sheaves, write)
+    return Draft(deployment, placed, lines, _points(options), _slow(refused), sheaves, write)
 
 
-def as_placed(
-    deployment: Deployment, chosen: tuple[tuple[Item, int], ...], sheaves: tuple[Sheaf, ...]
-) -> tuple[Candidate, ...]:
-    """Figures of what was chosen, each option with its share of the demand: in proportion to capacities."""
+def _placed(chosen: tuple[tuple[Item, int], ...]) -> tuple[Placed, ...]:
+    """What was chosen, each option with its share of the demand: in proportion to capacities."""
     total = sum(item.option.capacity * count for item, count in chosen)
-    shown = []
-    for item, count in chosen:
-        option, rate = item.option, deployment.demand.requests_per_s
-        if len(chosen) == 1 and count == option.replicas:
-            shown.append(option.candidate)
-            continue
-        part = option.capacity * count / total if len(chosen) > 1 else 1.0
-        mean = deployment.demand.compared_requests_per_s * part
-        mine = replace(deployment.demand, requests_per_s=rate * part, mean_requests_per_s=mean)
-        wish, point = replace(deployment, demand=mine), option.point
-        station = stations_of((point.profile,), (point.batch_limit,), mine, sheaves)
-        figures = figures_of(wish, (point,), station, numpy.array([float(count)]), numpy.array([option.capacity]))[0]
-        shown.append(told(point, figures))
-    return tuple(shown)
+    alone = len(chosen) == 1
+    return tuple(
+        Placed(item.option, count, 1.0 if alone else item.option.capacity * count / total) for item, count in chosen
+    )
 
 
-def _points(options: tuple[Option, ...]) -> dict[tuple[object, ...], Point]:
+def _points(options: tuple[Option, ...]) -> dict[PointKey, Point]:
     return {option.key: option.point for option in options}
 
 
-def _line(point: Point, refusal: str, write: Callable[[], Candidate]) -> Line:
+def _slow(refused: tuple[Refused | Candidate, ...]) -> dict[PointKey, Point]:
+    return {r.point.key: r.point for r in refused if isinstance(r, Refused) and r.slow}
+
+
+def _line(point: Point, refusal: str, write: Callable[[int], Candidate]) -> Line:
     return Line(point.key[:3], refusal, write)
 
 
 def _refusal(refused: Refused | Candidate) -> Line:
     if isinstance(refused, Candidate):
-        return Line(refused.key[:3], refused.refusal, lambda: refused)
-    return _line(refused.point, refused.refusal, lambda: refused.candidate)
+        return Line(refused.key[:3], refused.refusal, partial(_again, refused))
+    return _line(
+        refused.point, refused.refusal, partial(told, refused.point, refused.shown, refused.refusal, refused.reason)
+    )
 
 
-def _dearer(deployment: Deployment, option: Option, chosen: Option) -> Candidate:
-    return told(option.point, option.shown, reason=_why_not(deployment, option, chosen))
+def _again(line: Candidate, alike: int) -> Candidate:
+    return line if alike == 1 else replace(line, alike=alike)
 
 
-def _crowded(option: Option, refusal: Refusal, reason: str = "") -> Candidate:
-    return told(option.point, option.shown, refusal, option.short or reason)
+def _dearer(deployment: Deployment, option: Option, chosen: Option, alike: int) -> Candidate:
+    return told(option.point, option.shown, None, _why_not(deployment, option, chosen), alike)
+
+
+def _crowded(option: Option, refusal: Refusal, reason: str, alike: int) -> Candidate:
+    return told(option.point, option.shown, refusal, option.short or reason, alike)
 
 
 def explain_infeasible(
@@ -157,7 +152,7 @@ def explain_infeasible(
             nearest_demand_requests_per_s=near.requests_per_s if near else None,
         )
 
-    return Draft(deployment, (), lines, _points(options), sheaves, write)
+    return Draft(deployment, (), lines, _points(options), _slow(refused), sheaves, write)
 
 
 def differences(before: Blueprint, after: Blueprint, names: dict[str, str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ Of options that take the same room, those that another beats in everything are l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from services.orchestrator.core.facts.fleet import PowerSetting, cores_of
 from services.orchestrator.core.facts.wish import Deployment, Objective
@@ -69,12 +69,33 @@ def items_of(deployment: Deployment, options: tuple[Option, ...], bases: frozens
     """
     if not options:
         return ()
-    unit = _unit_mw(deployment, options)
-    rooms: dict[tuple[object, ...], list[Item]] = {}
-    for option in options:
-        item = _item(deployment, option, bases, unit)
-        rooms.setdefault((option.point.profile.device_class, item.kind, item.power), []).append(item)
-    return tuple(item for items in rooms.values() for item in _undominated(items))
+    unit, scores = _unit_mw(deployment, options), list[_Score]()
+    costs = [_cost_mw(deployment, option, unit) for option in options]
+    capacities = [_share_taken(deployment, option) for option in options]
+    rooms: dict[tuple[object, ...], list[_Score]] = {}
+    for option, cost, capacity in zip(options, costs, capacities, strict=True):
+        incumbent = option.base in bases
+        left = cost * (1.0 + HYSTERESIS_SHARE) if bases and not incumbent else cost
+        change = change_mw(option) if bases else 0.0
+        scores.append(_Score(option, capacity, left, change, incumbent))
+        rooms.setdefault(_room_of(option), []).append(scores[-1])
+    return tuple(_item(deployment, score) for scores in rooms.values() for score in _undominated(scores))
+
+
+class _Score(NamedTuple):
+    """An option with what it is ranked by."""
+
+    option: Option
+    capacity: float
+    cost_mw: float
+    change_mw: float
+    incumbent: bool
+
+
+def _room_of(option: Option) -> tuple[object, ...]:
+    """Device class, kind of partition, power setting."""
+    _, device_class, kind, _, power = option.point.key
+    return (device_class, kind, power)
 
 
 def _unit_mw(deployment: Deployment, options: tuple[Option, ...]) -> float:
@@ -86,15 +107,22 @@ def _unit_mw(deployment: Deployment, options: tuple[Option, ...]) -> float:
     return REGRET_WEIGHT * stake / max(min(option.cost for option in options), 1e-9)
 
 
-def _item(deployment: Deployment, option: Option, bases: frozenset[Base], unit: float) -> Item:
-    profile = option.point.profile
+def _cost_mw(deployment: Deployment, option: Option, unit: float) -> float:
     cost = option.cost * unit / option.replicas
     if deployment.objective is not Objective.ENERGY:
         cost += option.shown.power_mw / option.replicas * _ENERGY_TIE
     elif option.point.energy_source[0] in (FigureSource.UNAVAILABLE, FigureSource.UNSPECIFIED):
         cost += UNKNOWN_ENERGY_MW
-    incumbent = option.base in bases
+    return cost
+
+
+def _share_taken(deployment: Deployment, option: Option) -> float:
     rate = deployment.demand.requests_per_s
+    return min(option.capacity / rate * (1 + 1e-9), 1.0) if rate > 0.0 else 1.0
+
+
+def _item(deployment: Deployment, score: _Score) -> Item:
+    option, profile = score.option, score.option.point.profile
     return Item(
         deployment_id=deployment.deployment_id,
         option=option,
@@ -102,11 +130,11 @@ def _item(deployment: Deployment, option: Option, bases: frozenset[Base], unit: 
         kind=profile.partition_kind,
         units=cores_of(profile.partition_kind) or 1,
         memory_bytes=option.point.memory_bytes,
-        capacity=min(option.capacity / rate * (1 + 1e-9), 1.0) if rate > 0.0 else 1.0,
-        cost_mw=cost * (1.0 + HYSTERESIS_SHARE) if bases and not incumbent else cost,
-        change_mw=change_mw(option) if bases else 0.0,
+        capacity=score.capacity,
+        cost_mw=score.cost_mw,
+        change_mw=score.change_mw,
         power=profile.power,
-        incumbent=incumbent,
+        incumbent=score.incumbent,
     )
 
 
@@ -119,30 +147,46 @@ def change_mw(option: Option) -> float:
     return (load_s * point.at_work_mw + (load_s + option.service_s) * point.idle_mw) / PAYBACK_S
 
 
-def _undominated(items: list[Item]) -> list[Item]:
-    costs = {item: (_told(item.cost_mw), _told(item.cost_mw + item.change_mw)) for item in items}
-    ranked = sorted((_rank(item), number, item) for number, item in enumerate(items))
-    kept: list[Item] = []
-    for _, _, item in ranked:
-        cost, changed = costs[item]
-        beaten = any(
-            other.capacity >= item.capacity
-            and costs[other][1] <= changed
-            and costs[other][0] <= cost
-            and other.memory_bytes <= item.memory_bytes
-            for other in kept
-        )
-        if item.incumbent or (not beaten and sum(not k.incumbent for k in kept) < MOST_ALIKE):
-            kept.append(item)
+def _undominated(scores: list[_Score]) -> list[_Score]:
+    ranked = sorted((_rank(score), number, score) for number, score in enumerate(scores))
+    kept: list[tuple[_Score, float, float]] = []
+    for _, _, score in ranked:
+        cost, changed = _told(score.cost_mw), _told(score.cost_mw + score.change_mw)
+        if score.incumbent:
+            kept.append((score, cost, changed))
+            continue
+        room = sum(not other.incumbent for other, _, _ in kept) < MOST_ALIKE
+        if room and not any(_beats(other, score, cost, changed) for other in kept):
+            kept.append((score, cost, changed))
+    found = [score for score, _, _ in kept]
     # Where room is scarce the dearest may be the only one that does.
-    strongest = min(ranked, key=lambda one: (-one[2].capacity, costs[one[2]][0], one[2].memory_bytes, one[0]))[2]
-    return kept if strongest in kept else [*kept, strongest]
+    strongest = min(ranked, key=_strength)[2]
+    return found if any(score is strongest for score in found) else [*found, strongest]
 
 
-def _rank(item: Item) -> tuple[object, ...]:
+def _beats(other: tuple[_Score, float, float], score: _Score, cost_mw: float, changed_mw: float) -> bool:
+    """Whether another that is kept is no worse in anything."""
+    mine, least_mw, least_changed_mw = other
+    return (
+        mine.capacity >= score.capacity
+        and least_changed_mw <= changed_mw
+        and least_mw <= cost_mw
+        and mine.option.point.memory_bytes <= score.option.point.memory_bytes
+    )
+
+
+_Rank = tuple[object, ...]
+
+
+def _rank(score: _Score) -> _Rank:
     """The dearest last; of equal costs the larger batch limit: it costs nothing until used, and then shares."""
-    per_request, option = _told(item.cost_mw / max(item.capacity, 1e-9)), item.option
+    per_request, option = _told(score.cost_mw / max(score.capacity, 1e-9)), score.option
     return (per_request, -option.point.batch_limit, option.service_s, option.point.variant.name, option.key)
+
+
+def _strength(ranked: tuple[_Rank, int, _Score]) -> tuple[object, ...]:
+    rank, _, score = ranked
+    return (-score.capacity, _told(score.cost_mw), score.option.point.memory_bytes, rank)
 
 
 def _told(cost_mw: float) -> float:

@@ -22,7 +22,8 @@ MOST_LOOKS: Final = 100
 # Safety net for one program; the figures asked for are 20 s for the largest fleet.
 MOST_S: Final = 15.0
 _OUT_OF_TIME: Final = highspy.HighsModelStatus.kTimeLimit
-# Rounding heuristics that HiGHS leaves off: they halve the time of programs with many groups (docs/adr/0058).
+# Rounding heuristics that HiGHS leaves off: they halve the time of programs with many groups (docs/adr/0058). Its
+# feasibility jump, which is on by default, found nothing in any of them and took a sixth of the time of small ones.
 _Options = dict[str, bool | int | float | str]
 _SAME: Final[_Options] = {
     "output_flag": False,
@@ -31,6 +32,7 @@ _SAME: Final[_Options] = {
     "random_seed": 0,
     "mip_heuristic_run_zi_round": True,
     "mip_heuristic_run_shifting": True,
+    "mip_heuristic_run_feasibility_jump": False,
 }
 
 
@@ -46,6 +48,19 @@ class Answer:
     cost: float
     gap: float
     timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxed:
+    """The best when columns need not be whole numbers.
+
+    Attributes:
+        prices: dual values of the rows.
+        cost: no answer in whole numbers costs less.
+    """
+
+    prices: tuple[float, ...]
+    cost: float
 
 
 @dataclass(slots=True)
@@ -114,14 +129,20 @@ class Program:
         timed_out = solver.getModelStatus() == _OUT_OF_TIME
         return Answer(tuple(solution.col_value), float(info.objective_function_value), reached, timed_out)
 
-    def prices(self) -> tuple[float, ...] | None:
-        """Dual values of the rows when columns need not be whole numbers; None when not even that is possible."""
+    def relaxed(self) -> Relaxed | None:
+        """The best when columns need not be whole numbers; None when not even that is possible.
+
+        Prices are 0, which bound nothing, in the case that the safety net ends the search.
+        """
         solver = self._solver({"time_limit": MOST_S})
         solver.passModel(self._model(relaxed=True))
         solver.run()
-        if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        status = solver.getModelStatus()
+        if status == _OUT_OF_TIME:
+            return Relaxed((0.0,) * self.height, -math.inf)
+        if status != highspy.HighsModelStatus.kOptimal:
             return None
-        return tuple(solver.getSolution().row_dual)
+        return Relaxed(tuple(solver.getSolution().row_dual), float(solver.getInfo().objective_function_value))
 
     def reduced_costs(self, prices: tuple[float, ...], aside: frozenset[int]) -> list[float]:
         """Costs of columns less what rows pay for them; rows in `aside` pay nothing."""

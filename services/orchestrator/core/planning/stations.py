@@ -20,6 +20,8 @@ from services.orchestrator.core.planning.normal import normal_cdf
 
 # Queues grow as 1/(1-ρ); above this share the model's errors decide, not the load.
 MOST_UTILISATION: Final = 0.9
+# Batch limits within a factor of four (two doublings) are worked on side by side.
+_WIDTH_STEP: Final = 2.0
 _Z95: Final = 1.6449
 _Z99: Final = 2.3263
 
@@ -52,10 +54,9 @@ class Spreads:
         found: Vector = self.medians_ms[rows, columns] * numpy.exp(_Z95 * self.sigmas[rows, columns])
         return found
 
-    @property
-    def first(self) -> Spreads:
-        """Those of a single sequence."""
-        return Spreads(self.medians_ms[:, :1], self.sigmas[:, :1])
+    def up_to(self, most: int) -> Spreads:
+        """Those of at most so many sequences."""
+        return Spreads(self.medians_ms[:, :most], self.sigmas[:, :most])
 
     def take(self, rows: Whole) -> Spreads:
         """Those of some stations."""
@@ -92,7 +93,6 @@ class Stations:
 
     ttft: Spreads
     tpot: Spreads
-    e2e: Spreads
     log_rates: Vector
     full_per_s: Vector
     energies_mj: Vector
@@ -119,20 +119,48 @@ class Stations:
 
     def spreads(self, metric: Metric) -> Spreads:
         """Latencies of a metric."""
-        return {Metric.TTFT: self.ttft, Metric.TPOT: self.tpot, Metric.E2E: self.e2e}[metric]
+        if metric is Metric.E2E:
+            return _sum(self.ttft, self.tpot, numpy.maximum(self.output_tokens - 1.0, 0.0)[:, None])
+        return self.ttft if metric is Metric.TTFT else self.tpot
 
     def take(self, rows: Whole) -> Stations:
         """Some of them."""
         return Stations(
             self.ttft.take(rows),
             self.tpot.take(rows),
-            self.e2e.take(rows),
             self.log_rates[rows],
             self.full_per_s[rows],
             self.energies_mj[rows],
             self.batches[rows],
             self.output_tokens[rows],
         )
+
+    def up_to(self, most: int) -> Stations:
+        """They without the columns beyond so many sequences; `batches` are not above it."""
+        return Stations(
+            self.ttft.up_to(most),
+            self.tpot.up_to(most),
+            self.log_rates[:, : most + 1],
+            self.full_per_s,
+            self.energies_mj[:, :most],
+            self.batches,
+            self.output_tokens,
+        )
+
+    def by_width(self, cells: int) -> list[tuple[Whole, Stations]]:
+        """They in parts of like batch limits with their rows: small batches are no work for the sake of large ones.
+
+        Args:
+            cells: figures that a part has at most.
+        """
+        classes, found = numpy.ceil(numpy.log2(self.batches) / _WIDTH_STEP).astype(int), []
+        for one in sorted(set(classes.tolist())):
+            rows = numpy.flatnonzero(classes == one)
+            width = int(self.batches[rows].max())
+            narrow, most = self.up_to(width), max(cells // width, 1)
+            for some in numpy.split(rows, range(most, len(rows), most)):
+                found.append((some, narrow if len(some) == len(self) else narrow.take(some)))
+        return found
 
 
 def side_by_side(parts: Sequence[Stations]) -> Stations:
@@ -141,7 +169,6 @@ def side_by_side(parts: Sequence[Stations]) -> Stations:
     return Stations(
         put_together([part.ttft for part in parts]),
         put_together([part.tpot for part in parts]),
-        put_together([part.e2e for part in parts]),
         numpy.concatenate([_wider(part.log_rates, wide + 1) for part in parts]),
         numpy.concatenate([part.full_per_s for part in parts]),
         numpy.concatenate([_wider(part.energies_mj, wide) for part in parts]),
@@ -226,7 +253,6 @@ def _stations(table: Table, rows: Whole, batches: Whole, demand: Demand) -> Stat
     return Stations(
         ttft=ttft.take(rows),
         tpot=tpot.take(rows),
-        e2e=_sum(ttft, tpot, later).take(rows),
         log_rates=log_rates[rows],
         full_per_s=rates[rows, batches - 1],
         energies_mj=_energies_mj(table, output)[rows],
@@ -246,7 +272,7 @@ def _spreads(table: Table, median: COLUMNS) -> Spreads:
     return Spreads(numpy.where(known, p50, numpy.maximum(mean, 0.0)), sigmas)
 
 
-def _sum(ttft: Spreads, tpot: Spreads, later: int) -> Spreads:
+def _sum(ttft: Spreads, tpot: Spreads, later: Vector) -> Spreads:
     """First token plus the later ones; percentiles add up as if both were slow together, the safe side."""
     medians = ttft.medians_ms + later * tpot.medians_ms
     p95 = ttft.medians_ms * numpy.exp(_Z95 * ttft.sigmas) + later * tpot.medians_ms * numpy.exp(_Z95 * tpot.sigmas)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy
@@ -20,17 +20,18 @@ import numpy
 from services.orchestrator.core.facts.explanation import Candidate, Refusal
 from services.orchestrator.core.facts.loads import Sheaf, sheaves_of
 from services.orchestrator.core.facts.variant import Variant
-from services.orchestrator.core.facts.wish import Deployment, Objective, Slo
+from services.orchestrator.core.facts.wish import Deployment, Metric, Objective, Slo
 from services.orchestrator.core.planning.capacity import alone_ms, broken_limits, capacities_together
-from services.orchestrator.core.planning.figures import Figures, Latencies, figures_of, latencies_of, told
+from services.orchestrator.core.planning.figures import Figures, Latencies, Shares, figures_of, latencies_of, told
 from services.orchestrator.core.planning.ground import Base
-from services.orchestrator.core.planning.points import Point
-from services.orchestrator.core.planning.stations import Stations, Vector, Whole, stations_of
+from services.orchestrator.core.planning.points import Point, PointKey
+from services.orchestrator.core.planning.stations import Stations, Vector, stations_of
 
 # A single replica is ready this share of the time: a crash an hour, with about half a minute to load again.
 SINGLE_AVAILABILITY: Final = 0.99
 # Above this share of the limit a figure is the limit, for comparison of floating numbers.
 _SLACK: Final = 1e-9
+_TOO_SLOW: Final = {metric: Refusal(f"{metric}_LIMIT") for metric in Metric}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,6 @@ class Option:
         shown: figures at the planned load; as many replicas as the demand takes when every one is of this point.
         cost: what the objective makes least of, in its own unit, of all replicas.
         service_s: mean time of a request when the batch is full.
-        key: the base with its power setting.
         short: why it cannot do alone and may only take part; empty when it can.
     """
 
@@ -49,8 +49,12 @@ class Option:
     shown: Figures
     cost: float
     service_s: float
-    key: tuple[str, str, str, int, tuple[int, int]]
     short: str = ""
+
+    @property
+    def key(self) -> PointKey:
+        """The base with its power setting."""
+        return self.point.key
 
     @property
     def base(self) -> Base:
@@ -75,12 +79,20 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A point that does not keep the SLO; with figures when it came so far."""
+    """A point that does not keep the SLO; with figures when it came so far.
+
+    Those of points that are too slow (`slow`) are worked out when they are told.
+    """
 
     point: Point
     refusal: Refusal
     reason: str
     shown: Figures | None = None
+
+    @property
+    def slow(self) -> bool:
+        """Whether it breaks a latency limit with a single request already."""
+        return self.shown is None and self.refusal in _TOO_SLOW.values()
 
     @property
     def candidate(self) -> Candidate:
@@ -118,9 +130,11 @@ def weigh_loads(loads: Iterable[Load]) -> list[tuple[Option | Refused, ...]]:
     sifted = [_sifted(load) for load in loads]
     able = [(one, one.stations) for one in sifted if one.stations is not None]
     capacities = capacities_together([(stations, one.load.deployment.slo.latency) for one, stations in able])
-    for (one, stations), mine in zip(able, capacities, strict=True):
-        points = [one.load.points[number] for number in one.able]
-        options = _by_demand(one.load.deployment, points, stations, mine)
+    shares = [_share(one, stations, mine) for (one, stations), mine in zip(able, capacities, strict=True)]
+    for (one, stations), share, shown in zip(able, shares, figures_of(shares), strict=True):
+        service_s = (stations.batches / stations.full_per_s).tolist()
+        wish = one.load.deployment
+        options = [_judged(wish, *point) for point in zip(share.points, shown, service_s, strict=True)]
         one.results.update(zip(one.able, options, strict=True))
     return [tuple(one.results[number] for number in range(len(one.load.points))) for one in sifted]
 
@@ -154,8 +168,13 @@ def replicas_needed(deployment: Deployment) -> int:
 
 def replicas_wanted(deployment: Deployment, capacity_requests_per_s: float) -> int:
     """Replicas that the wish needs, of this capacity each."""
-    count, rate = replicas_needed(deployment), deployment.demand.requests_per_s
-    return max(count, math.ceil(rate / capacity_requests_per_s - _SLACK)) if rate > 0.0 else count
+    return _replicas(deployment.demand.requests_per_s, replicas_needed(deployment), capacity_requests_per_s)
+
+
+def _replicas(requests_per_s: float, least: int, capacity_requests_per_s: float) -> int:
+    if requests_per_s <= 0.0:
+        return least
+    return max(least, math.ceil(requests_per_s / capacity_requests_per_s - _SLACK))
 
 
 def most_replicas(deployment: Deployment, point: Point) -> int:
@@ -192,55 +211,50 @@ def _sifted(load: Load) -> _Sifted:
     broken = broken_limits(stations, wish.slo.latency, numpy.zeros(len(good)))
     slow, able = numpy.flatnonzero(broken >= 0), numpy.flatnonzero(broken < 0)
     if slow.size:
-        refused = _too_slow(wish, good, stations.take(slow), slow, broken)
-        results.update((int(left[number]), one) for number, one in refused.items())
+        refused = _too_slow(wish, [good[n] for n in slow.tolist()], stations.take(slow), broken[slow].tolist())
+        results.update(zip(left[slow].tolist(), refused, strict=True))
     return _Sifted(load, results, left[able].tolist(), stations.take(able) if able.size else None)
 
 
-def _too_slow(
-    deployment: Deployment, points: list[Point], stations: Stations, slow: Whole, broken: Whole
-) -> dict[int, Option | Refused]:
-    """Refusals of points whose latency breaks a limit with a single request already."""
-    numbers, nothing = slow.tolist(), numpy.zeros(len(slow))
-    mine = [points[number] for number in numbers]
-    latencies = latencies_of(deployment.slo, stations, nothing)
-    shown = figures_of(deployment, mine, stations, numpy.ones(len(slow)), nothing, latencies)
-    found: dict[int, Option | Refused] = {}
-    for which, limit in enumerate(deployment.slo.latency):
-        reached_ms = alone_ms(stations, limit.metric, limit.percentile).tolist()
-        begins, refusal = f"{limit.metric} p{limit.percentile:g} is ", Refusal(f"{limit.metric}_LIMIT")
-        ends = f" ms with a single request, at most {limit.limit_ms:.4g} ms is asked for"
-        for row in numpy.flatnonzero(broken[slow] == which).tolist():
-            reason = f"{begins}{reached_ms[row]:.4g}{ends}"
-            found[numbers[row]] = Refused(mine[row], refusal, reason, shown[row])
+def _too_slow(deployment: Deployment, points: list[Point], stations: Stations, broken: list[int]) -> list[Refused]:
+    """Refusals of points whose latency breaks a limit with a single request already.
+
+    Args:
+        broken: for each point the number of the limit.
+    """
+    limits = deployment.slo.latency
+    reached_ms = [alone_ms(stations, limit.metric, limit.percentile).tolist() for limit in limits]
+    found = []
+    for row, (point, which) in enumerate(zip(points, broken, strict=True)):
+        limit = limits[which]
+        reached = f"{limit.metric} p{limit.percentile:g} is {reached_ms[which][row]:.4g} ms with a single request"
+        reason = f"{reached}, at most {limit.limit_ms:.4g} ms is asked for"
+        found.append(Refused(point, _TOO_SLOW[limit.metric], reason))
     return found
 
 
-def _by_demand(
-    deployment: Deployment, points: list[Point], stations: Stations, capacities: Vector
-) -> list[Option | Refused]:
+def _share(one: _Sifted, stations: Stations, capacities: Vector) -> Shares:
     """Points that are fast enough alone, with as many replicas as the demand takes."""
-    wanted = numpy.array([float(replicas_wanted(deployment, capacity)) for capacity in capacities.tolist()])
+    deployment = one.load.deployment
+    rate, least = deployment.demand.requests_per_s, replicas_needed(deployment)
     latencies: Sequence[Latencies] = ()
-    rate = deployment.demand.requests_per_s
+    wanted = numpy.array([float(_replicas(rate, least, capacity)) for capacity in capacities.tolist()])
     if deployment.objective is Objective.LATENCY or rate <= 0.0:
         latencies = latencies_of(deployment.slo, stations, numpy.minimum(rate / wanted, stations.most_per_s))
-    shown = figures_of(deployment, points, stations, wanted, capacities, latencies)
-    service_s = stations.batches / stations.full_per_s
-    return [_judged(deployment, *one) for one in zip(points, shown, service_s.tolist(), strict=True)]
+    points = [one.load.points[number] for number in one.able]
+    mean = deployment.demand.compared_requests_per_s
+    return Shares(mean, points, stations, wanted, capacities, latencies)
 
 
 def _judged(deployment: Deployment, point: Point, shown: Figures, service_s: float) -> Option | Refused:
-    most, short, slo = most_replicas(deployment, point), "", deployment.slo
+    most, short = most_replicas(deployment, point), ""
     if shown.replicas > most:
         limit = "the wish allows" if deployment.max_replicas and most == deployment.max_replicas else "the nodes take"
         need = f"{shown.replicas} replicas would be needed for {deployment.demand.requests_per_s:.4g} requests/s"
         short = f"{need} at {shown.capacity:.4g} each, {limit} at most {most}"
-        # A part of the wish draws less than the whole; what is drawn together is the program's business.
-        slo = replace(slo, power_mw=None)
-    if broken := _against_energy(slo, shown):
+    if broken := _against_energy(deployment.slo, shown, alone=not short):
         return Refused(point, *broken, shown)
-    return Option(point, shown, _cost(deployment.objective, point, shown), service_s, point.key, short)
+    return Option(point, shown, _cost(deployment.objective, point, shown), service_s, short)
 
 
 def _cost(objective: Objective, point: Point, shown: Figures) -> float:
@@ -253,10 +267,15 @@ def _cost(objective: Objective, point: Point, shown: Figures) -> float:
     return shown.replicas * point.device_share * (point.device.price_per_hour or 1.0)
 
 
-def _against_energy(slo: Slo, shown: Figures) -> tuple[Refusal, str] | None:
+def _against_energy(slo: Slo, shown: Figures, *, alone: bool) -> tuple[Refusal, str] | None:
+    """The limit of energy or power that a point breaks.
+
+    Args:
+        alone: it meets the whole wish. A part draws less; what is drawn together is the program's business.
+    """
     energy, power = shown.energy_per_token_mj, shown.power_mw
     if slo.energy_per_token_mj is not None and energy > slo.energy_per_token_mj * (1 + _SLACK):
         return Refusal.ENERGY_LIMIT, f"{energy:.4g} mJ a token, at most {slo.energy_per_token_mj:.4g} mJ is asked for"
-    if slo.power_mw is not None and power > slo.power_mw * (1 + _SLACK):
+    if alone and slo.power_mw is not None and power > slo.power_mw * (1 + _SLACK):
         return Refusal.POWER_LIMIT, f"{power:.4g} mW with its share of idle, at most {slo.power_mw:.4g} mW is asked for"
     return None

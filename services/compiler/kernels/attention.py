@@ -101,28 +101,31 @@ class _Attend:
 
     def write(self, shares: int) -> Text:
         text = self._text
+        if shares == self._shape.tokens:
+            self._attend("%wg0")
+            return text
         tokens, step = text.index(self._shape.tokens), text.index(shares)
         text.line(f"scf.for %tk = %wg0 to {tokens} step {step} {{")
-        self._token()
+        self._attend("%tk")
         text.line("}")
         return text
 
-    def _token(self) -> None:
+    def _attend(self, token: str) -> None:
         shape, text, group = self._shape, self._text, self._shape.group
         zero = text.index(0)
         head = text.value(f"arith.muli %wg1, {text.index(group)} : index")
         part = (1, group, shape.width)
-        queries = text.load("%q", self._queries, ("%tk", head, zero), part, self._mine)
-        slot, position = self._number("slots"), self._number("positions")
+        queries = text.load("%q", self._queries, (token, head, zero), part, self._mine)
+        slot, position = self._number("slots", token), self._number("positions", token)
         rows = (1, 1, shape.rows, shape.width)
         keys, values = (
             text.load(f"%{key}", self._cache, (slot, "%wg1", zero, zero), rows, self._rows_type) for key in "kv"
         )
         count = text.value(f"arith.addi {position}, {text.index(1)} : index")
         out = self._divide(*self._blocks(queries, keys, values, count))
-        self._store(out, head)
+        self._store(out, token, head)
 
-    def _store(self, out: str, head: str) -> None:
+    def _store(self, out: str, token: str, head: str) -> None:
         shape, text, group = self._shape, self._text, self._shape.group
         made, kinds = (out,), (self._mine,)
         if shape.rounded:
@@ -131,12 +134,12 @@ class _Attend:
             kinds = rounded_types(shape.rounded, group, shape.width)
         sizes = (shape.width, shape.width // GROUP, shape.width // GROUP)
         for (key, whole), value, kind, size in zip(shape.results.items(), made, kinds, sizes, strict=False):
-            text.store(value, kind, f"%{key}", whole, ("%tk", head, text.index(0)), (1, group, size))
+            text.store(value, kind, f"%{key}", whole, (token, head, text.index(0)), (1, group, size))
 
-    def _number(self, which: str) -> str:
+    def _number(self, which: str, token: str) -> str:
         text = self._text
         tensor = text.load(f"%{which}", self._numbers, (text.index(0),), (self._shape.tokens,), self._numbers)
-        number = text.value(f"tensor.extract {tensor}[%tk] : {self._numbers}")
+        number = text.value(f"tensor.extract {tensor}[{token}] : {self._numbers}")
         return text.value(f"arith.index_cast {number} : i64 to index")
 
     def _blocks(self, queries: str, keys: str, values: str, count: str) -> tuple[str, list[str]]:
@@ -177,12 +180,12 @@ class _Attend:
         places = self._places(_TOGETHER)
         sums = {head: ["" for _ in places] for head in heads}
         for at in range(0, shape.width, LANES):
-            key = [self._cached(keys, row, at) for _, row in places]
-            for head in heads:
-                query = text.read(queries, self._mine, (text.index(head), text.index(at)), _EIGHT)
-                for i, vector in enumerate(key):
+            query = {head: text.read(queries, self._mine, (text.index(head), text.index(at)), _EIGHT) for head in heads}
+            for i, (_, row) in enumerate(places):
+                key = self._cached(keys, row, at)
+                for head in heads:
                     known = sums[head][i]
-                    made = f"math.fma {query}, {vector}, {known}" if known else f"arith.mulf {query}, {vector}"
+                    made = f"math.fma {query[head]}, {key}, {known}" if known else f"arith.mulf {query[head]}, {key}"
                     sums[head][i] = text.value(f"{made} : {_EIGHT}")
         out, scale = f"{name}o", text.constant(shape.scale, _FOUR)
         for head in heads:
@@ -246,8 +249,10 @@ class _Attend:
         text, most = self._text, scores[0]
         for other in scores[1:]:
             most = larger(text, most, other)
-        whole = text.value(f"vector.reduction <maxnumf>, {most} : {_EIGHT} into f32")
-        return larger(text, known, text.value(f"vector.broadcast {whole} : f32 to {_EIGHT}"))
+        for order in ("4,5,6,7,0,1,2,3", "2,3,0,1,6,7,4,5", "1,0,3,2,5,4,7,6"):
+            turned = text.value(f"vector.shuffle {most}, {most} [{order}] : {_EIGHT}, {_EIGHT}")
+            most = larger(text, most, turned)
+        return larger(text, known, most)
 
     def _values(self, values: str, scores: str, length: str, fades: list[str]) -> str:
         """Weighted values of a block added to the faded sums."""

@@ -138,7 +138,7 @@ class _Product:
 
     def __init__(self, shape: Linear) -> None:
         self._shape, self._text, self._added = shape, Text(), ""
-        self._share = self._gated_share() if shape.gated else self._plain_share()
+        self._share = self._plain_share()
 
     def _plain_share(self) -> Share:
         shape = self._shape
@@ -147,19 +147,11 @@ class _Product:
         kinds = f"{part}x{form.group_bytes}xi8>", f"{part}x{form.scales}xf16>"
         return Share(form, shape.rows, shape.read.inputs, blocks, *kinds)
 
-    def _gated_share(self) -> Share:
-        """Blocks of the first half, and those of the second that they gate."""
-        shape, text = self._shape, self._text
-        blocks = shape.blocks // shape.workgroups
-        first = text.value(f"arith.muli %wg0, {text.index(blocks // 2)} : index")
-        sizes = (shape.form, shape.rows, shape.read.inputs, blocks)
-        return Share(*sizes, *shape.weights, first, shape.blocks // 2)
-
     def kernel(self) -> str:
         shape, text = self._shape, self._text
         activations = self._activations()
         if shape.gated:
-            self._gate(self._blocks(*self._whole_weights(), activations), shape.gated)
+            self._multiply_gated(activations, shape.gated)
         else:
             self._multiply(activations)
         return dispatch(shape.name, shape.arguments, shape.results, (shape.workgroups,), text)
@@ -185,6 +177,19 @@ class _Product:
         out = self._blocks(w, s, activations)
         text.store(out, share.out_type, "%y", shape.result, place, size)
 
+    def _multiply_gated(self, activations: tuple[str, str, str], form: Format) -> None:
+        """Loops over groups of the workgroup's gated columns, so that what waits to be gated is small."""
+        shape, text = self._shape, self._text
+        zero, one, count = text.index(0), text.index(1), shape.outputs // 2 // GROUP // shape.workgroups
+        before = text.value(f"arith.muli %wg0, {text.index(count)} : index")
+        text.line(f"scf.for %part = {zero} to {text.index(count)} step {one} {{")
+        group = text.value(f"arith.addi {before}, %part : index")
+        first = text.value(f"arith.muli {group}, {text.index(GROUP // BLOCK)} : index")
+        sizes = shape.form, shape.rows, shape.read.inputs, 2 * GROUP // BLOCK
+        self._share = Share(*sizes, *shape.weights, first, shape.blocks // 2)
+        self._gate(self._blocks(*self._whole_weights(), activations), group, form)
+        text.line("}")
+
     def _whole_weights(self) -> tuple[str, str]:
         shape, text = self._shape, self._text
         zero, lasts = text.index(0), (shape.form.group_bytes, shape.form.scales)
@@ -194,16 +199,14 @@ class _Product:
         )
         return w, s
 
-    def _gate(self, out: str, form: Format) -> None:
-        """Gates the workgroup's columns and stores them rounded."""
+    def _gate(self, out: str, group: str, form: Format) -> None:
+        """Gates a group's columns and stores them rounded."""
         shape, text = self._shape, self._text
-        columns = self._share.blocks * BLOCK // 2
-        reader = RowReader(text, Rows(shape.rows, columns, GATED), out, shape.rows, "")
-        made, parts = round_rows(text, form, reader, shape.rows, columns), rounded_types(form, shape.rows, columns)
-        for (key, kind), value, part, width in zip(
-            shape.results.items(), made, parts, (columns, columns // GROUP, columns // GROUP), strict=True
-        ):
-            place = text.value(f"arith.muli %wg0, {text.index(width)} : index")
+        reader = RowReader(text, Rows(shape.rows, GROUP, GATED), out, shape.rows, "")
+        made, parts = round_rows(text, form, reader, shape.rows, GROUP), rounded_types(form, shape.rows, GROUP)
+        column = text.value(f"arith.muli {group}, {text.index(GROUP)} : index")
+        places = ((column, GROUP), (group, 1), (group, 1))
+        for (key, kind), value, part, (place, width) in zip(shape.results.items(), made, parts, places, strict=True):
             text.store(value, part, f"%{key}", kind, (text.index(0), place), (shape.rows, width))
 
     def _activations(self) -> tuple[str, str, str]:

@@ -159,22 +159,12 @@ class _Product:
     def _multiply(self, activations: tuple[str, str, str]) -> None:
         shape, text, share = self._shape, self._text, self._share
         first = text.value(f"arith.muli %wg0, {text.index(share.blocks)} : index")
-        zero, part = text.index(0), (share.blocks, shape.groups)
-        w, s = (
-            text.load(f"%{key}", whole, (first, zero, zero), (*part, last), kind)
-            for key, whole, last, kind in zip(
-                "ws",
-                shape.weights,
-                (shape.form.group_bytes, shape.form.scales),
-                (share.weights_type, share.scales_type),
-                strict=True,
-            )
-        )
+        zero, weights = text.index(0), self._weights(first, share.blocks)
         column = text.value(f"arith.muli {first}, {text.index(BLOCK)} : index")
         place, size = (zero, column), (shape.rows, share.blocks * BLOCK)
         if shape.added:
             self._added = text.load("%added", shape.result, place, size, share.out_type)
-        out = self._blocks(w, s, activations)
+        out = self._blocks(*weights, activations)
         text.store(out, share.out_type, "%y", shape.result, place, size)
 
     def _multiply_gated(self, activations: tuple[str, str, str], form: Format) -> None:
@@ -187,15 +177,18 @@ class _Product:
         first = text.value(f"arith.muli {group}, {text.index(GROUP // BLOCK)} : index")
         sizes = shape.form, shape.rows, shape.read.inputs, 2 * GROUP // BLOCK
         self._share = Share(*sizes, *shape.weights, first, shape.blocks // 2)
-        self._gate(self._blocks(*self._whole_weights(), activations), group, form)
+        self._gate(self._blocks(*self._weights(zero, shape.blocks), activations), group, form)
         text.line("}")
 
-    def _whole_weights(self) -> tuple[str, str]:
-        shape, text = self._shape, self._text
-        zero, lasts = text.index(0), (shape.form.group_bytes, shape.form.scales)
+    def _weights(self, first: str, blocks: int) -> tuple[str, str]:
+        """The tensors of the share's types: some blocks of the layer's weights, and of their scales."""
+        shape, text, share = self._shape, self._text, self._share
+        zero, kinds = text.index(0), (share.weights_type, share.scales_type)
         w, s = (
-            text.load(f"%{key}", kind, (zero, zero, zero), (shape.blocks, shape.groups, last), kind)
-            for key, kind, last in zip("ws", shape.weights, lasts, strict=True)
+            text.load(f"%{key}", whole, (first, zero, zero), (blocks, shape.groups, last), kind)
+            for key, whole, last, kind in zip(
+                "ws", shape.weights, (shape.form.group_bytes, shape.form.scales), kinds, strict=True
+            )
         )
         return w, s
 

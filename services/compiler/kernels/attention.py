@@ -127,7 +127,8 @@ class _Attend:
 
     def _store(self, out: str, token: str, head: str) -> None:
         shape, text, group = self._shape, self._text, self._shape.group
-        made, kinds = (out,), (self._mine,)
+        made: tuple[str, ...] = (out,)
+        kinds: tuple[str, ...] = (self._mine,)
         if shape.rounded:
             reader = RowReader(text, Rows(group, shape.width), out, group, "")
             made = round_rows(text, shape.rounded, reader, group, shape.width)

@@ -126,7 +126,7 @@ def _rounded_linear(operands: _Operands) -> Made:
     numbers, _, _, weights, _, added = operands.shapes
     assert numbers is not None
     assert weights is not None
-    shape = Linear(_form(weights), Rows(*numbers, ROUNDED), weights[0] * BLOCK, added is not None)
+    shape = Linear(_form(weights), Rows(numbers[0], numbers[1], ROUNDED), weights[0] * BLOCK, added is not None)
     return shape.name, linear_kernels(shape)
 
 
@@ -135,7 +135,7 @@ def _gated_linear(operands: _Operands) -> Made:
     assert rows is not None
     assert weights is not None
     (wide,), (epsilon,) = operands.flags, operands.numbers
-    read = Rows(*rows, PLAIN if gain is None else NORMED, epsilon)
+    read = Rows(rows[0], rows[1], PLAIN if gain is None else NORMED, epsilon)
     shape = Linear(_form(weights), read, weights[0] * BLOCK, gated=_rounding(wide))
     return shape.name, linear_kernels(shape)
 

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.compiler.kernels.exponential import exponential, larger
+from services.compiler.kernels.formats import GROUP, Format
 from services.compiler.kernels.prompt_attention import PromptAttention, tokens_together
-from services.compiler.kernels.text import Text, dispatch
+from services.compiler.kernels.rounding import round_rows, rounded_types
+from services.compiler.kernels.rows import RowReader, Rows
+from services.compiler.kernels.text import MOST_WORKGROUPS, Text, dispatch, equal_shares
 
 LANES: Final = 8
 # Rows that pass by together.
@@ -34,7 +37,8 @@ _WORDS: Final = "vector<8xi32>"
 class Attention:
     """Shape: queries f32 [tokens, heads, width], caches f16 [slots, kv_heads, rows, width].
 
-    Tokens that `follows` says so of follow each other in one slot.
+    Tokens that `follows` says so of follow each other in one slot. With a format to be rounded for, the result is what
+    `rounding` makes of it, numbers [tokens, heads, width] and the others [tokens, heads, width / 32].
     """
 
     tokens: int
@@ -45,13 +49,23 @@ class Attention:
     kv_heads: int
     scale: float
     follows: bool = False
+    rounded: Format | None = None
 
     @property
     def name(self) -> str:
         """Of its function."""
         shape = f"{self.tokens}x{self.heads}x{self.width}_{self.slots}x{self.kv_heads}x{self.rows}"
-        kind = "attend_prompt" if self.follows else "attend"
+        kind = "attend_prompt" if self.follows else f"attend_{self.rounded.name}" if self.rounded else "attend"
         return f"tradewind_{kind}_{shape}_{self.scale.hex().replace('.', '_').replace('-', 'm')}".replace("+", "")
+
+    @property
+    def results(self) -> dict[str, str]:
+        """Types of what its function gives."""
+        places = f"tensor<{self.tokens}x{self.heads}x"
+        if self.rounded is None:
+            return {"o": f"{places}{self.width}xf32>"}
+        groups = f"{places}{self.width // GROUP}xf32>"
+        return {"oq": f"{places}{self.width}x{self.rounded.activation}>", "oa": groups, "ob": groups}
 
     @property
     def group(self) -> int:
@@ -60,7 +74,7 @@ class Attention:
 
 
 def attention_kernel(shape: Attention) -> str:
-    """Function `shape.name`(queries, keys, values, slots i64 [tokens], positions i64 [tokens]) → like queries.
+    """Function `shape.name`(queries, keys, values, slots i64 [tokens], positions i64 [tokens]) → `shape.results`.
 
     Token t sees rows up to and with positions[t] of slots[t]; of tokens that follow each other the first's are read.
     """
@@ -70,12 +84,13 @@ def attention_kernel(shape: Attention) -> str:
     inputs = {"q": queries, "k": cache, "v": cache, "slots": whole, "positions": whole}
     if tokens_together(shape):
         return PromptAttention(shape, (queries, cache, whole)).kernel()
-    body = _Attend(shape, queries, cache, whole)
-    return dispatch(shape.name, inputs, {"o": queries}, (shape.tokens, shape.kv_heads), body.write())
+    shares = equal_shares(shape.tokens, MOST_WORKGROUPS // shape.kv_heads)
+    body = _Attend(shape, queries, cache, whole).write(shares)
+    return dispatch(shape.name, inputs, shape.results, (shares, shape.kv_heads), body)
 
 
 class _Attend:
-    """The dispatch under way: a workgroup for each token and KV head."""
+    """The dispatch under way: a workgroup for each KV head and some tokens, of which none waits for another."""
 
     def __init__(self, shape: Attention, queries: str, cache: str, numbers: str) -> None:
         self._shape, self._text = shape, Text()
@@ -84,26 +99,48 @@ class _Attend:
         self._rows_type = f"tensor<{shape.rows}x{shape.width}xf16>"
         self._scores_type = f"tensor<{shape.group}x{_ROWS}xf32>"
 
-    def write(self) -> Text:
+    def write(self, shares: int) -> Text:
+        text = self._text
+        if shares == self._shape.tokens:
+            self._attend("%wg0")
+            return text
+        tokens, step = text.index(self._shape.tokens), text.index(shares)
+        text.line(f"scf.for %tk = %wg0 to {tokens} step {step} {{")
+        self._attend("%tk")
+        text.line("}")
+        return text
+
+    def _attend(self, token: str) -> None:
         shape, text, group = self._shape, self._text, self._shape.group
         zero = text.index(0)
         head = text.value(f"arith.muli %wg1, {text.index(group)} : index")
         part = (1, group, shape.width)
-        queries = text.load("%q", self._queries, ("%wg0", head, zero), part, self._mine)
-        slot, position = self._number("slots"), self._number("positions")
+        queries = text.load("%q", self._queries, (token, head, zero), part, self._mine)
+        slot, position = self._number("slots", token), self._number("positions", token)
         rows = (1, 1, shape.rows, shape.width)
         keys, values = (
             text.load(f"%{key}", self._cache, (slot, "%wg1", zero, zero), rows, self._rows_type) for key in "kv"
         )
         count = text.value(f"arith.addi {position}, {text.index(1)} : index")
         out = self._divide(*self._blocks(queries, keys, values, count))
-        text.store(out, self._mine, "%o", self._queries, ("%wg0", head, zero), part)
-        return text
+        self._store(out, token, head)
 
-    def _number(self, which: str) -> str:
+    def _store(self, out: str, token: str, head: str) -> None:
+        shape, text, group = self._shape, self._text, self._shape.group
+        made: tuple[str, ...] = (out,)
+        kinds: tuple[str, ...] = (self._mine,)
+        if shape.rounded:
+            reader = RowReader(text, Rows(group, shape.width), out, group, "")
+            made = round_rows(text, shape.rounded, reader, group, shape.width)
+            kinds = rounded_types(shape.rounded, group, shape.width)
+        sizes = (shape.width, shape.width // GROUP, shape.width // GROUP)
+        for (key, whole), value, kind, size in zip(shape.results.items(), made, kinds, sizes, strict=False):
+            text.store(value, kind, f"%{key}", whole, (token, head, text.index(0)), (1, group, size))
+
+    def _number(self, which: str, token: str) -> str:
         text = self._text
         tensor = text.load(f"%{which}", self._numbers, (text.index(0),), (self._shape.tokens,), self._numbers)
-        number = text.value(f"tensor.extract {tensor}[%wg0] : {self._numbers}")
+        number = text.value(f"tensor.extract {tensor}[{token}] : {self._numbers}")
         return text.value(f"arith.index_cast {number} : i64 to index")
 
     def _blocks(self, queries: str, keys: str, values: str, count: str) -> tuple[str, list[str]]:
@@ -144,12 +181,12 @@ class _Attend:
         places = self._places(_TOGETHER)
         sums = {head: ["" for _ in places] for head in heads}
         for at in range(0, shape.width, LANES):
-            key = [self._cached(keys, row, at) for _, row in places]
-            for head in heads:
-                query = text.read(queries, self._mine, (text.index(head), text.index(at)), _EIGHT)
-                for i, vector in enumerate(key):
+            query = {head: text.read(queries, self._mine, (text.index(head), text.index(at)), _EIGHT) for head in heads}
+            for i, (_, row) in enumerate(places):
+                key = self._cached(keys, row, at)
+                for head in heads:
                     known = sums[head][i]
-                    made = f"math.fma {query}, {vector}, {known}" if known else f"arith.mulf {query}, {vector}"
+                    made = f"math.fma {query[head]}, {key}, {known}" if known else f"arith.mulf {query[head]}, {key}"
                     sums[head][i] = text.value(f"{made} : {_EIGHT}")
         out, scale = f"{name}o", text.constant(shape.scale, _FOUR)
         for head in heads:
@@ -213,8 +250,10 @@ class _Attend:
         text, most = self._text, scores[0]
         for other in scores[1:]:
             most = larger(text, most, other)
-        whole = text.value(f"vector.reduction <maxnumf>, {most} : {_EIGHT} into f32")
-        return larger(text, known, text.value(f"vector.broadcast {whole} : f32 to {_EIGHT}"))
+        for order in ("4,5,6,7,0,1,2,3", "2,3,0,1,6,7,4,5", "1,0,3,2,5,4,7,6"):
+            turned = text.value(f"vector.shuffle {most}, {most} [{order}] : {_EIGHT}, {_EIGHT}")
+            most = larger(text, most, turned)
+        return larger(text, known, most)
 
     def _values(self, values: str, scores: str, length: str, fades: list[str]) -> str:
         """Weighted values of a block added to the faded sums."""

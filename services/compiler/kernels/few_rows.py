@@ -10,6 +10,7 @@ from typing import Final
 
 from services.compiler.kernels.formats import BLOCK, GROUP, PAIR_BYTES, Format
 from services.compiler.kernels.rounding import rounded_types
+from services.compiler.kernels.share import Share
 from services.compiler.kernels.text import Text
 
 # Sums of whole numbers that are kept in registers; the other half is for what goes into them.
@@ -27,20 +28,16 @@ class FewRows:
 
     Args:
         text: to write to.
-        form: of the weights.
-        sizes: rows, inputs, and blocks of the workgroup.
-        kinds: types of the workgroup's weights, scales and result [rows, 8 · blocks].
+        share: what it has of the product.
     """
 
-    def __init__(self, text: Text, form: Format, sizes: tuple[int, int, int], kinds: tuple[str, str, str]) -> None:
+    def __init__(self, text: Text, share: Share) -> None:
         """Writes nothing yet."""
-        self._text, self._form = text, form
-        self._rows, self._inputs, self._blocks = sizes
-        self._weights_type, self._scales_type, self._out_type = kinds
-        self._width = next(n for n in range(_SUMS // self._rows, 0, -1) if self._blocks % n == 0)
-        self._rounded = rounded_types(form, self._rows, self._inputs)
+        self._text, self._share, form = text, share, share.form
+        self._width = next(n for n in range(_SUMS // self._share.rows, 0, -1) if self._share.blocks % n == 0)
+        self._rounded = rounded_types(form, self._share.rows, self._share.inputs)
         # Row and block of the workgroup's step, for each sum.
-        self._places = [(row, block) for row in range(self._rows) for block in range(self._width)]
+        self._places = [(row, block) for row in range(self._share.rows) for block in range(self._width)]
 
     def write(self, weights: str, scales: str, activations: tuple[str, str, str], added: str) -> str:
         """Loops over blocks of outputs; the workgroup's part of the result.
@@ -51,8 +48,8 @@ class FewRows:
             activations: rounded.
             added: what the result is added to, of its type; "" for nothing.
         """
-        text, kind = self._text, self._out_type
-        zero, width, blocks = (text.index(n) for n in (0, self._width, self._blocks))
+        text, kind = self._text, self._share.out_type
+        zero, width, blocks = (text.index(n) for n in (0, self._width, self._share.blocks))
         empty = text.value(f"tensor.empty() : {kind}")
         text.line(f"%o = scf.for %n = {zero} to {blocks} step {width} iter_args(%o0={empty}) -> ({kind}) {{")
         numbers = [text.value(f"arith.addi %n, {text.index(block)} : index") for block in range(self._width)]
@@ -60,8 +57,8 @@ class FewRows:
         places = [(text.index(row), columns[block]) for row, block in self._places]
         nothing = text.constant(0.0, _EIGHT)
         starts = [text.read(added, kind, place, _EIGHT) if added else nothing for place in places]
-        out = "%o0"
-        for total, place in zip(self._sums(weights, scales, activations, numbers, starts), places, strict=True):
+        out, found = "%o0", [self._share.block(text, number) for number in numbers]
+        for total, place in zip(self._sums(weights, scales, activations, found, starts), places, strict=True):
             out = text.write(total, _EIGHT, out, kind, place)
         text.line(f"scf.yield {out} : {kind}\n}}")
         return "%o"
@@ -71,7 +68,7 @@ class FewRows:
     ) -> list[str]:
         """Loops over groups of inputs; what was begun, with the products added."""
         text = self._text
-        zero, one, groups = text.index(0), text.index(1), text.index(self._inputs // GROUP)
+        zero, one, groups = text.index(0), text.index(1), text.index(self._share.inputs // GROUP)
         kinds, begun = _listed(_EIGHT, len(starts)), _begun("%t", starts)
         text.line(f"{_named('%u', len(starts))} = scf.for %g = {zero} to {groups} step {one} iter_args({begun})")
         text.line(f"-> ({kinds}) {{")
@@ -81,7 +78,7 @@ class FewRows:
 
     def _products(self, weights: str, rounded: str, numbers: list[str]) -> list[str]:
         """Loops over a group's pairs of steps; their sums of whole numbers, vector<8xi32> for each row and block."""
-        text, form, count = self._text, self._form, len(self._places)
+        text, form, count = self._text, self._share.form, len(self._places)
         nothing = text.value(f"arith.constant dense<0> : {form.sums}")
         zero, last, step = text.index(0), text.index(form.group_bytes), text.index(PAIR_BYTES)
         sums, kinds = [f"%y{i}" for i in range(count)], _listed(form.sums, count)
@@ -90,11 +87,12 @@ class FewRows:
         text.line(f"iter_args({_begun('%y', [nothing] * count)}) -> ({kinds}) {{")
         passed = text.value(f"arith.divui %at, {text.index(PAIR_BYTES // (2 * form.step_inputs))} : index")
         begin = text.value(f"arith.addi {first}, {passed} : index")
-        vectors = [form.pair(text, weights, self._weights_type, (number, "%g"), "%at") for number in numbers]
+        vectors = [form.pair(text, weights, self._share.weights_type, (number, "%g"), "%at") for number in numbers]
         for part in range(2):
             at = text.value(f"arith.addi {begin}, {text.index(part * form.step_inputs)} : index")
             spread = [
-                spread_step(text, form, rounded, self._rounded[0], (text.index(row), at)) for row in range(self._rows)
+                spread_step(text, form, rounded, self._rounded[0], (text.index(row), at))
+                for row in range(self._share.rows)
             ]
             for i, (row, block) in enumerate(self._places):
                 sums[i] = form.add_products(text, vectors[block][part], spread[row], sums[i])
@@ -107,7 +105,7 @@ class FewRows:
         """The sums so far with a group's products added."""
         text, ends = self._text, []
         factors = [self._factors(scales, number) for number in numbers]
-        own = [[self._spread(tensor, row) for row in range(self._rows)] for tensor in activations[1:]]
+        own = [[self._spread(tensor, row) for row in range(self._share.rows)] for tensor in activations[1:]]
         for i, (row, block) in enumerate(self._places):
             scale, *offset = factors[block]
             real = text.value(f"arith.sitofp {products[i]} : vector<8xi32> to {_EIGHT}")
@@ -119,8 +117,8 @@ class FewRows:
     def _factors(self, scales: str, block: str) -> list[str]:
         """A block's scales and, where the format has them, offsets of the group at %g."""
         text, made = self._text, []
-        for at in range(0, self._form.scales, BLOCK):
-            half = text.read(scales, self._scales_type, (block, "%g", text.index(at)), "vector<8xf16>")
+        for at in range(0, self._share.form.scales, BLOCK):
+            half = text.read(scales, self._share.scales_type, (block, "%g", text.index(at)), "vector<8xf16>")
             made.append(text.value(f"arith.extf {half} : vector<8xf16> to {_EIGHT}"))
         return made
 

@@ -9,10 +9,10 @@ from typing import Any, Final
 from iree.compiler import ir
 
 from services.compiler.kernels.attention import Attention, attention_kernel
-from services.compiler.kernels.formats import BLOCK, FORMATS, GROUP
+from services.compiler.kernels.formats import BLOCK, FORMATS, GROUP, W4, W8, Format
 from services.compiler.kernels.linear import Linear, linear_kernels
 from services.compiler.kernels.rotary_cache import RotaryCache, rotary_cache_kernel
-from services.compiler.kernels.rows import GATED, NORMED, PLAIN, Rows
+from services.compiler.kernels.rows import GATED, NORMED, PLAIN, ROUNDED, Rows
 
 # Function name and text of the kernel for an operation.
 Made = tuple[str, str]
@@ -116,21 +116,57 @@ def _linear(operands: _Operands) -> Made:
     assert rows is not None
     assert weights is not None
     (gated,), (epsilon,) = operands.flags, operands.numbers
-    form = next(form for form in FORMATS.values() if form.group_bytes == weights[2])
     made = NORMED if gain is not None else GATED if gated else PLAIN
     read = Rows(rows[0], weights[1] * GROUP, made, epsilon)
-    shape = Linear(form, read, weights[0] * BLOCK, added is not None)
+    shape = Linear(_form(weights), read, weights[0] * BLOCK, added is not None)
     return shape.name, linear_kernels(shape)
 
 
+def _rounded_linear(operands: _Operands) -> Made:
+    numbers, _, _, weights, _, added = operands.shapes
+    assert numbers is not None
+    assert weights is not None
+    shape = Linear(_form(weights), Rows(numbers[0], numbers[1], ROUNDED), weights[0] * BLOCK, added is not None)
+    return shape.name, linear_kernels(shape)
+
+
+def _gated_linear(operands: _Operands) -> Made:
+    rows, weights, _, gain = operands.shapes
+    assert rows is not None
+    assert weights is not None
+    (wide,), (epsilon,) = operands.flags, operands.numbers
+    read = Rows(rows[0], rows[1], PLAIN if gain is None else NORMED, epsilon)
+    shape = Linear(_form(weights), read, weights[0] * BLOCK, gated=_rounding(wide))
+    return shape.name, linear_kernels(shape)
+
+
+def _form(weights: list[int]) -> Format:
+    return next(form for form in FORMATS.values() if form.group_bytes == weights[2])
+
+
+def _rounding(wide: bool) -> Format:
+    """The format whose activations are rounded like that."""
+    return W8 if wide else W4
+
+
 def _attention(operands: _Operands) -> Made:
+    (follows,) = operands.flags
+    shape = _attention_shape(operands, follows, None)
+    return shape.name, attention_kernel(shape)
+
+
+def _attention_rounded(operands: _Operands) -> Made:
+    (wide,) = operands.flags
+    shape = _attention_shape(operands, False, _rounding(wide))
+    return shape.name, attention_kernel(shape)
+
+
+def _attention_shape(operands: _Operands, follows: bool, rounded: Format | None) -> Attention:
     queries, cache, *_rest = operands.shapes
     assert queries is not None
     assert cache is not None
     (tokens, heads, width), (slots, kv_heads, rows, _) = queries, cache
-    (follows,) = operands.flags
-    shape = Attention(tokens, heads, width, slots, rows, kv_heads, operands.numbers[0], follows)
-    return shape.name, attention_kernel(shape)
+    return Attention(tokens, heads, width, slots, rows, kv_heads, operands.numbers[0], follows, rounded)
 
 
 def _rotary_cache(operands: _Operands) -> Made:
@@ -144,6 +180,9 @@ def _rotary_cache(operands: _Operands) -> Made:
 
 _KERNELS: Final[dict[str, Callable[[_Operands], Made]]] = {
     "torch.tradewind.packed_linear": _linear,
+    "torch.tradewind.rounded_linear": _rounded_linear,
+    "torch.tradewind.gated_linear": _gated_linear,
     "torch.tradewind.attend": _attention,
+    "torch.tradewind.attend_rounded": _attention_rounded,
     "torch.tradewind.rotary_cache": _rotary_cache,
 }

@@ -11,7 +11,7 @@ from typing import Final
 
 import torch
 
-from services.compiler.kernels.formats import BLOCK
+from services.compiler.kernels.formats import BLOCK, GROUP
 
 
 @torch.library.custom_op("tradewind::packed_linear", mutates_args=())
@@ -45,6 +45,66 @@ def _packed_linear_shape(
     return rows.new_empty((rows.shape[0], weights.shape[0] * BLOCK))
 
 
+# Whole numbers i8, or i16 when they are `wide`, [rows, inputs], and f32 [rows, groups]: scales and scaled sums.
+Rounded = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def _rounded_shape(like: torch.Tensor, sizes: list[int], wide: bool) -> Rounded:
+    groups = [*sizes[:-1], sizes[-1] // GROUP]
+    kind = torch.int16 if wide else torch.int8
+    return like.new_empty(sizes, dtype=kind), like.new_empty(groups), like.new_empty(groups)
+
+
+@torch.library.custom_op("tradewind::rounded_linear", mutates_args=())
+def rounded_linear(
+    numbers: torch.Tensor,
+    row_scales: torch.Tensor,
+    row_sums: torch.Tensor,
+    weights: torch.Tensor,
+    scales: torch.Tensor,
+    added: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """As `packed_linear`, of rows that were rounded for these weights before."""
+    raise NotImplementedError("rounded_linear is traced and compiled, not run")
+
+
+@rounded_linear.register_fake
+def _rounded_linear_shape(
+    numbers: torch.Tensor,
+    row_scales: torch.Tensor,
+    row_sums: torch.Tensor,
+    weights: torch.Tensor,
+    scales: torch.Tensor,
+    added: torch.Tensor | None = None,
+) -> torch.Tensor:
+    return row_scales.new_empty((numbers.shape[0], weights.shape[0] * BLOCK))
+
+
+@torch.library.custom_op("tradewind::gated_linear", mutates_args=())
+def gated_linear(
+    rows: torch.Tensor,
+    weights: torch.Tensor,
+    scales: torch.Tensor,
+    gain: torch.Tensor | None,
+    wide: bool,
+    epsilon: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of what `packed_linear` gives, silu(first half) · second half as `Rounded`."""
+    raise NotImplementedError("gated_linear is traced and compiled, not run")
+
+
+@gated_linear.register_fake
+def _gated_linear_shape(
+    rows: torch.Tensor,
+    weights: torch.Tensor,
+    scales: torch.Tensor,
+    gain: torch.Tensor | None,
+    wide: bool,
+    epsilon: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return _rounded_shape(rows, [rows.shape[0], weights.shape[0] * BLOCK // 2], wide)
+
+
 @torch.library.custom_op("tradewind::attend", mutates_args=())
 def attend(
     queries: torch.Tensor,
@@ -74,6 +134,33 @@ def _attend_shape(
     follows: bool = False,
 ) -> torch.Tensor:
     return torch.empty_like(queries)
+
+
+@torch.library.custom_op("tradewind::attend_rounded", mutates_args=())
+def attend_rounded(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    slots: torch.Tensor,
+    positions: torch.Tensor,
+    wide: bool,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What `attend` gives as `Rounded`, [tokens, heads, width] and [tokens, heads, groups]."""
+    raise NotImplementedError("attend_rounded is traced and compiled, not run")
+
+
+@attend_rounded.register_fake
+def _attend_rounded_shape(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    slots: torch.Tensor,
+    positions: torch.Tensor,
+    wide: bool,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return _rounded_shape(queries, list(queries.shape), wide)
 
 
 @torch.library.custom_op("tradewind::rotary_cache", mutates_args=())
@@ -111,5 +198,8 @@ def _rotary_cache_shape(
 
 # As nodes of traced graphs name them.
 PACKED_LINEAR: Final = torch.ops.tradewind.packed_linear.default
+ROUNDED_LINEAR: Final = torch.ops.tradewind.rounded_linear.default
+GATED_LINEAR: Final = torch.ops.tradewind.gated_linear.default
+ATTEND_ROUNDED: Final = torch.ops.tradewind.attend_rounded.default
 ATTEND: Final = torch.ops.tradewind.attend.default
 ROTARY_CACHE: Final = torch.ops.tradewind.rotary_cache.default

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from services.compiler.kernels.exponential import exponential, larger
-from services.compiler.kernels.text import Text, dispatch
+from services.compiler.kernels.text import MOST_WORKGROUPS, Text, dispatch, equal_shares
 
 if TYPE_CHECKING:
     from services.compiler.kernels.attention import Attention
@@ -65,13 +65,28 @@ class PromptAttention:
         """Its function, as `attention_kernel` describes it."""
         inputs = {"q": self._queries, "k": self._cache, "v": self._cache}
         inputs |= {"slots": self._numbers, "positions": self._numbers}
-        workgroups = (self._shape.tokens // self._tokens, self._shape.kv_heads)
-        return dispatch(self._shape.name, inputs, {"o": self._queries}, workgroups, self._write())
+        kv_heads, pieces = self._shape.kv_heads, self._shape.tokens // self._tokens
+        shares = equal_shares(pieces, MOST_WORKGROUPS // kv_heads)
+        return dispatch(self._shape.name, inputs, {"o": self._queries}, (shares, kv_heads), self._write(pieces, shares))
 
-    def _write(self) -> Text:
+    def _write(self, pieces: int, shares: int) -> Text:
+        """Loops over pieces, there and back: each workgroup has early tokens, which see few rows, and late ones."""
+        text = self._text
+        zero, one, turns = text.index(0), text.index(1), text.index(pieces // shares)
+        text.line(f"scf.for %turn = {zero} to {turns} step {one} {{")
+        back = text.value(f"arith.remui %turn, {text.index(2)} : index")
+        last = text.value(f"arith.subi {text.index(shares - 1)}, %wg0 : index")
+        is_back = text.value(f"arith.cmpi eq, {back}, {one} : index")
+        place = text.value(f"arith.select {is_back}, {last}, %wg0 : index")
+        before = text.value(f"arith.muli %turn, {text.index(shares)} : index")
+        self._piece(text.value(f"arith.addi {before}, {place} : index"))
+        text.line("}")
+        return text
+
+    def _piece(self, number: str) -> None:
         shape, text = self._shape, self._text
         zero = text.index(0)
-        first = text.value(f"arith.muli %wg0, {text.index(self._tokens)} : index")
+        first = text.value(f"arith.muli {number}, {text.index(self._tokens)} : index")
         head = text.value(f"arith.muli %wg1, {text.index(shape.group)} : index")
         place, size = (first, head, zero), (self._tokens, shape.group, shape.width)
         queries = self._turn(text.load("%q", self._queries, place, size, self._mine))
@@ -82,7 +97,6 @@ class PromptAttention:
         )
         out = self._turn_back(*self._blocks(queries, keys, values, position))
         text.store(out, self._mine, "%o", self._queries, place, size)
-        return text
 
     def _number(self, which: str, at: str) -> str:
         text = self._text

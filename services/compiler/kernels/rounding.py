@@ -36,22 +36,29 @@ def round_rows(text: Text, form: Format, reader: RowReader, rows: int, inputs: i
     listed = ",".join(kinds)
     zero, one = text.index(0), text.index(1)
     last_row, last_group, group = text.index(rows), text.index(inputs // GROUP), text.index(GROUP)
-    text.line(f"%rq:3 = scf.for %rm = {zero} to {last_row} step {one} iter_args(%ra={starts[0]},%rb={starts[1]},")
-    text.line(f"%rc={starts[2]}) -> ({listed}) {{")
-    reader.begin("%rm")
-    text.line(
-        f"%rr:3 = scf.for %rg = {zero} to {last_group} step {one} iter_args(%rd=%ra,%re=%rb,%rf=%rc) -> ({listed}) {{"
-    )
-    at = text.value(f"arith.muli %rg, {group} : index")
-    numbers, scale, total = round_group(text, form, reader.group("%rm", at))
+    name = text.fresh()
+    row, place = f"{name}m", f"{name}g"
+    outer, inner = ([f"{name}{letter}" for letter in letters] for letters in ("abc", "def"))
+    text.line(f"{name}:3 = scf.for {row} = {zero} to {last_row} step {one} iter_args({_begun(outer, starts)})")
+    text.line(f"-> ({listed}) {{")
+    reader.begin(row)
+    text.line(f"{name}r:3 = scf.for {place} = {zero} to {last_group} step {one} iter_args({_begun(inner, outer)})")
+    text.line(f"-> ({listed}) {{")
+    at = text.value(f"arith.muli {place}, {group} : index")
+    numbers, scale, total = round_group(text, form, reader.group(row, at))
     wide = f"vector<32x{form.activation}>"
     ends = (
-        text.write(numbers, wide, "%rd", kinds[0], ("%rm", at)),
-        text.value(f"tensor.insert {scale} into %re[%rm,%rg] : {kinds[1]}"),
-        text.value(f"tensor.insert {total} into %rf[%rm,%rg] : {kinds[2]}"),
+        text.write(numbers, wide, inner[0], kinds[0], (row, at)),
+        text.value(f"tensor.insert {scale} into {inner[1]}[{row},{place}] : {kinds[1]}"),
+        text.value(f"tensor.insert {total} into {inner[2]}[{row},{place}] : {kinds[2]}"),
     )
-    text.line(f"scf.yield {','.join(ends)} : {listed}\n}}\nscf.yield %rr#0,%rr#1,%rr#2 : {listed}\n}}")
-    return "%rq#0", "%rq#1", "%rq#2"
+    text.line(f"scf.yield {','.join(ends)} : {listed}\n}}")
+    text.line(f"scf.yield {name}r#0,{name}r#1,{name}r#2 : {listed}\n}}")
+    return f"{name}#0", f"{name}#1", f"{name}#2"
+
+
+def _begun(names: list[str], values: list[str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
 
 
 def round_group(text: Text, form: Format, parts: list[str]) -> tuple[str, str, str]:

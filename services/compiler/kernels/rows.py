@@ -14,6 +14,8 @@ PLAIN: Final = "plain"
 NORMED: Final = "normed"
 # silu(first half) · second half: SwiGLU, https://arxiv.org/abs/2002.05202.
 GATED: Final = "gated"
+# Whole numbers, scales of their groups, and the groups' sums, as `rounding` makes them.
+ROUNDED: Final = "rounded"
 _LANES: Final = 8
 _EIGHT: Final = "vector<8xf32>"
 # Columns of a group where its vectors begin.
@@ -27,7 +29,7 @@ class Rows:
     Attributes:
         count: rows.
         inputs: numbers of a row that are multiplied.
-        made: PLAIN, NORMED or GATED.
+        made: PLAIN, NORMED, GATED or ROUNDED.
         epsilon: of the norm.
     """
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from services.compiler.kernels.few_rows import spread_step
-from services.compiler.kernels.formats import BLOCK, GROUP, Format
+from services.compiler.kernels.formats import BLOCK, GROUP
 from services.compiler.kernels.rounding import rounded_types
+from services.compiler.kernels.share import Share
 from services.compiler.kernels.text import Text
 
 # Rows and blocks that are multiplied together: 8 sums of whole numbers, and as many registers for what goes into them.
@@ -30,23 +31,19 @@ class SeveralRows:
 
     Args:
         text: to write to.
-        form: of the weights.
-        sizes: rows, inputs, and blocks of the workgroup.
-        kinds: types of the workgroup's weights, scales and result [rows, 8 · blocks].
+        share: what it has of the product.
     """
 
-    def __init__(self, text: Text, form: Format, sizes: tuple[int, int, int], kinds: tuple[str, str, str]) -> None:
+    def __init__(self, text: Text, share: Share) -> None:
         """Writes nothing yet."""
-        self._text, self._form = text, form
-        self._rows, self._inputs, self._blocks = sizes
-        self._weights_type, self._scales_type, self._out_type = kinds
-        self._groups, self._steps = self._inputs // GROUP, GROUP // form.step_inputs
-        self._tile = next(n for n in _TILES if self._rows % n == 0)
-        self._width = next(n for n in _WIDTHS if self._blocks % n == 0)
+        self._text, self._share, form = text, share, share.form
+        self._groups, self._steps = self._share.inputs // GROUP, GROUP // form.step_inputs
+        self._tile = next(n for n in _TILES if self._share.rows % n == 0)
+        self._width = next(n for n in _WIDTHS if self._share.blocks % n == 0)
         group_bytes = self._width * (self._steps * form.step_bytes + form.scales * 4)
         self._chunk = next(n for n in range(_SCRATCH_BYTES // group_bytes, 0, -1) if self._groups % n == 0)
         self._added = ""
-        self._rounded = rounded_types(form, self._rows, self._inputs)
+        self._rounded = rounded_types(form, self._share.rows, self._share.inputs)
         self._words_type = f"tensor<{self._chunk}x{self._width}x{self._steps}x{form.step_shape}>"
         self._factors_type = f"tensor<{self._chunk}x{self._width}x{form.scales}xf32>"
 
@@ -60,10 +57,10 @@ class SeveralRows:
             added: what the result is added to, of its type; "" for nothing.
         """
         self._added = added
-        text, kind = self._text, self._out_type
+        text, kind = self._text, self._share.out_type
         zero, width, chunk, tile = (text.index(n) for n in (0, self._width, self._chunk, self._tile))
         empty = [text.value(f"tensor.empty() : {k}") for k in (kind, self._words_type, self._factors_type)]
-        blocks, groups, rows = (text.index(n) for n in (self._blocks, self._groups, self._rows))
+        blocks, groups, rows = (text.index(n) for n in (self._share.blocks, self._groups, self._share.rows))
         listed = f"{kind},{self._words_type},{self._factors_type}"
         text.line(f"%o:3 = scf.for %n = {zero} to {blocks} step {width}")
         text.line(f"iter_args(%o0={empty[0]},%ow={empty[1]},%of={empty[2]}) -> ({listed}) {{")
@@ -79,7 +76,7 @@ class SeveralRows:
 
     def _unpack(self, weights: str, scales: str) -> tuple[str, str]:
         """A chunk's weights as the instructions take them, and its scales and offsets in f32."""
-        text, form = self._text, self._form
+        text, form = self._text, self._share.form
         listed = f"{self._words_type},{self._factors_type}"
         zero, one, chunk = text.index(0), text.index(1), text.index(self._chunk)
         text.line(f"%q0:2 = scf.for %g = {zero} to {chunk} step {one} iter_args(%qw=%pw,%qf=%pf) -> ({listed}) {{")
@@ -87,11 +84,11 @@ class SeveralRows:
         words, factors = "%qw", "%qf"
         for block in range(self._width):
             at_block, n = text.index(block), text.value(f"arith.addi %n, {text.index(block)} : index")
-            for step, vector in enumerate(form.unpack(text, weights, self._weights_type, n, group)):
+            for step, vector in enumerate(form.unpack(text, weights, self._share.weights_type, n, group)):
                 place = ("%g", at_block, text.index(step), zero)
                 words = text.write(vector, form.step, words, self._words_type, place)
             for at in range(0, form.scales, BLOCK):
-                half = text.read(scales, self._scales_type, (n, group, text.index(at)), "vector<8xf16>")
+                half = text.read(scales, self._share.scales_type, (n, group, text.index(at)), "vector<8xf16>")
                 wide = text.value(f"arith.extf {half} : vector<8xf16> to {_EIGHT}")
                 factors = text.write(wide, _EIGHT, factors, self._factors_type, ("%g", at_block, text.index(at)))
         text.line(f"scf.yield {words},{factors} : {listed}\n}}")
@@ -99,7 +96,7 @@ class SeveralRows:
 
     def _outputs(self, words: str, factors: str, activations: tuple[str, str, str]) -> str:
         """The result with a tile of rows and the blocks at %n written, or added to when it is not the first chunk."""
-        text, kind, out = self._text, self._out_type, "%e0"
+        text, kind, out = self._text, self._share.out_type, "%e0"
         column = text.value(f"arith.muli %n, {text.index(BLOCK)} : index")
         columns = [text.value(f"arith.addi {column}, {text.index(b * BLOCK)} : index") for b in range(self._width)]
         places = [(row, c) for row in self._tile_rows() for c in columns]
@@ -137,7 +134,7 @@ class SeveralRows:
 
     def _products(self, words: str, numbers: str, rows: list[str], group: str) -> list[str]:
         """Loops over a group's steps; their sums of whole numbers, vector<8xi32> for each row and block."""
-        text, form, count = self._text, self._form, len(rows) * self._width
+        text, form, count = self._text, self._share.form, len(rows) * self._width
         zero, first = text.index(0), text.value(f"arith.muli {group}, {text.index(GROUP)} : index")
         nothing = text.value(f"arith.constant dense<0> : {form.sums}")
         sums = [f"%y{i}" for i in range(count)]
@@ -169,7 +166,7 @@ class SeveralRows:
         parts = [
             [
                 text.read(factors, self._factors_type, ("%g", text.index(block), text.index(at)), _EIGHT)
-                for at in range(0, self._form.scales, BLOCK)
+                for at in range(0, self._share.form.scales, BLOCK)
             ]
             for block in range(self._width)
         ]

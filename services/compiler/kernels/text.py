@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+# Of a dispatch whose work can be cut as one likes. IREE's workers take them one by one, and so end together, only while
+# there are fewer than 8 for each worker; of more they take 8 at a time, which for two workers is one large share each.
+# https://github.com/iree-org/iree/blob/main/runtime/src/iree/hal/drivers/local_task/block_processor.c
+MOST_WORKGROUPS: Final = 15
 _DISPATCH: Final = "!iree_tensor_ext.dispatch.tensor"
 
 
@@ -26,6 +30,11 @@ class Text:
         name = f"%v{self._count}"
         self._lines.append(f"{name} = {expression}")
         return name
+
+    def fresh(self) -> str:
+        """A name that nothing has yet, for what is not made by `value`."""
+        self._count += 1
+        return f"%n{self._count}_"
 
     def index(self, number: int) -> str:
         """A constant index."""
@@ -78,6 +87,11 @@ class Text:
     def __str__(self) -> str:
         """All lines."""
         return "\n".join(self._lines)
+
+
+def equal_shares(count: int, most: int) -> int:
+    """Into how many equal shares some pieces of work are cut: no more than `most`, and at least one."""
+    return next(n for n in range(max(1, min(count, most)), 0, -1) if count % n == 0)
 
 
 def dispatch(

@@ -52,12 +52,23 @@ LINEARS = (
     Linear(W4, Rows(4, 96), 96),
     Linear(W4, Rows(12, 96, GATED), 16, added=True),
 )
+# Results gated and rounded for the product behind: a row and rows made before, tiles of one block and of two.
+GATES = (
+    Linear(W4, Rows(1, 64, NORMED, 1e-5), 192, gated=W4),
+    Linear(W4, Rows(8, 96, NORMED, 1e-5), 192, gated=W4),
+    Linear(W8, Rows(4, 64), 128, gated=W8),
+)
 ROTARY = RotaryCache(tokens=5, heads=6, width=48, slots=3, kv_heads=2, rows=71)
 ATTENTION = Attention(tokens=5, heads=6, width=40, slots=3, rows=71, kv_heads=2, scale=0.2)
+WIDE = replace(ATTENTION, width=64)
+ROUNDED_ATTENTIONS = (replace(WIDE, rounded=W4), replace(WIDE, rounded=W8))
+# More tokens than workgroups, so that each takes some.
+MANY = replace(ATTENTION, tokens=24, heads=3, kv_heads=1)
 # Eight tokens together; one head of as many; and tokens that no workgroup takes together.
 PROMPTS = (
     replace(ATTENTION, tokens=16, follows=True),
     replace(ATTENTION, tokens=8, heads=2, width=64, follows=True),
+    replace(ATTENTION, tokens=64, heads=9, width=64, kv_heads=3, rows=128, follows=True),
     replace(ATTENTION, follows=True),
 )
 
@@ -67,7 +78,8 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """All kernels of this file in one module, under their names."""
     folder = tmp_path_factory.mktemp("kernels")
     texts = [linear_kernels(shape) for shape in LINEARS] + [rotary_cache_kernel(ROTARY)]
-    texts += [attention_kernel(shape) for shape in (ATTENTION, *PROMPTS)]
+    texts += [linear_kernels(shape) for gate in GATES for shape in (gate, replace(gate, gated=None))]
+    texts += [attention_kernel(shape) for shape in (ATTENTION, MANY, WIDE, *ROUNDED_ATTENTIONS, *PROMPTS)]
     source = "module {\n" + "\n".join(texts).replace("util.func private", "util.func public") + "\n}"
     (folder / "k.mlir").write_text(_called_from_outside(source))
     subprocess.run([find_iree_compile(), *FLAGS, "k.mlir", "-o", "k.vmfb"], cwd=folder, check=True)
@@ -99,6 +111,36 @@ def test_linear_is_the_product_with_the_rounded_weights(kernels: Any, shape: Lin
     assert np.sqrt(((got - wanted) ** 2).mean()) < limit * wanted.std()
 
 
+@pytest.mark.parametrize("shape", GATES, ids=lambda shape: shape.name)
+def test_a_product_gates_and_rounds_its_result(kernels: Any, shape: Linear) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = pack(torch.randn(shape.outputs, shape.read.inputs, generator=generator), shape.form)
+    gains = [torch.rand(shape.read.inputs, generator=generator)] if shape.read.made == NORMED else []
+    rows = torch.randn(shape.rows, shape.read.inputs, generator=generator)
+    arguments = [argument.numpy() for argument in (rows, *weights, *gains)]
+    whole = torch.from_numpy(np.array(kernels[replace(shape, gated=None).name](*arguments)))
+    gate, up = whole.split(shape.outputs // 2, -1)
+    assert shape.gated is not None
+    _check_rounded(kernels[shape.name](*arguments), (torch.nn.functional.silu(gate) * up).numpy(), shape.gated)
+
+
+@pytest.mark.parametrize("shape", ROUNDED_ATTENTIONS, ids=lambda shape: shape.name)
+def test_attention_rounds_its_result(kernels: Any, shape: Attention) -> None:
+    arguments = *_attended(shape), np.array([0, 2, 1, 1, 2]), np.array([0, 70, 31, 32, 5])
+    assert shape.rounded is not None
+    _check_rounded(kernels[shape.name](*arguments), np.asarray(kernels[WIDE.name](*arguments)), shape.rounded)
+
+
+def _check_rounded(got: Any, wanted: Any, form: Format) -> None:
+    """Numbers, scales and sums against what was rounded, [..., columns]."""
+    numbers, scales, sums = (np.asarray(part) for part in got)
+    groups = wanted.reshape(*scales.shape, 32)
+    counted = numbers.reshape(groups.shape).astype(np.float32)
+    np.testing.assert_allclose(scales, np.abs(groups).max(-1) / form.levels, rtol=1e-6)
+    assert np.abs(counted - groups / scales[..., None]).max() < 0.51
+    np.testing.assert_allclose(sums, counted.sum(-1) * scales, rtol=1e-5, atol=1e-6)
+
+
 def _made(rows: Rows, read: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
     """What is multiplied, in PyTorch's words."""
     if rows.made == NORMED:
@@ -111,6 +153,7 @@ def _made(rows: Rows, read: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
 
 def test_attention_sees_written_rows_of_its_slot_only(kernels: Any) -> None:
     _check_attention(kernels, ATTENTION, np.array([0, 2, 1, 1, 2]), np.array([0, 70, 31, 32, 5]))
+    _check_attention(kernels, MANY, np.arange(24) % 3, np.arange(24) * 17 % 71)
 
 
 @pytest.mark.parametrize("start", [0, 29, 55])
@@ -120,15 +163,12 @@ def test_tokens_of_a_prompt_see_the_rows_up_to_their_own(kernels: Any, shape: At
 
 
 def test_tokens_are_taken_together_when_their_queries_fill_vectors() -> None:
-    assert [tokens_together(shape) for shape in PROMPTS] == [8, 8, 0]
+    assert [tokens_together(shape) for shape in PROMPTS] == [8, 8, 8, 0]
     assert tokens_together(replace(PROMPTS[0], follows=False)) == 0
 
 
 def _check_attention(kernels: Any, shape: Attention, slots: Any, positions: Any) -> None:
-    random = np.random.default_rng(0)
-    query = random.standard_normal((shape.tokens, shape.heads, shape.width), np.float32)
-    cache = (shape.slots, shape.kv_heads, shape.rows, shape.width)
-    keys, values = (random.standard_normal(cache, np.float32).astype(np.float16) for _ in range(2))
+    query, keys, values = _attended(shape)
     got = np.asarray(kernels[shape.name](query, keys, values, slots, positions))
     for token, (slot, last) in enumerate(zip(slots, positions, strict=True)):
         for head in range(shape.heads):
@@ -136,6 +176,15 @@ def _check_attention(kernels: Any, shape: Attention, slots: Any, positions: Any)
             scores = key @ query[token, head] * shape.scale
             weights = np.exp(scores - scores.max())
             np.testing.assert_allclose(got[token, head], weights / weights.sum() @ value, atol=2e-6)
+
+
+def _attended(shape: Attention) -> tuple[Any, Any, Any]:
+    """Random queries, keys and values."""
+    random = np.random.default_rng(0)
+    query = random.standard_normal((shape.tokens, shape.heads, shape.width), np.float32)
+    cache = (shape.slots, shape.kv_heads, shape.rows, shape.width)
+    keys, values = (random.standard_normal(cache, np.float32).astype(np.float16) for _ in range(2))
+    return query, keys, values
 
 
 def test_queries_and_keys_are_turned_and_the_cache_keeps_its_other_rows(kernels: Any) -> None:

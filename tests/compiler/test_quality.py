@@ -48,8 +48,11 @@ def reference() -> Reference:
 
 
 def more_text() -> Windows:
-    texts = np.random.default_rng(6).integers(0, VOCABULARY, (WINDOWS, 40)).tolist()
-    return Windows.of(texts, (np.stack([logits_of(text[: at + 1]) for at in range(40)]) for text in texts))
+    tokens = np.random.default_rng(6).integers(0, VOCABULARY, (WINDOWS, 40))
+    logits = np.stack([[logits_of(text[: at + 1].tolist()) for at in range(40)] for text in tokens])
+    of_next = np.take_along_axis(logits[:, :-1], tokens[:, 1:, None], axis=2)[..., 0]
+    likelihoods = of_next - np.log(np.exp(logits[:, :-1]).sum(axis=2))
+    return Windows(tokens, logits.argmax(axis=2).astype(np.int32), likelihoods)
 
 
 class SlotModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -76,7 +76,7 @@ def make_reference(model: Any, tokenizer: Any, context_tokens: int, part: Part =
     pieces = pieces_of(tokenizer, part, context_tokens)
     prompt = tuple(pieces[0][:GREEDY_PROMPT_TOKENS])
     with torch.no_grad():
-        logits = tuple(_answer(model, piece) for piece in pieces)
+        logits = tuple(_answer(model, piece).numpy() for piece in pieces)
         return Reference(tuple(map(tuple, pieces)), logits, prompt, _greedy(model, prompt))
 
 
@@ -95,21 +95,23 @@ def make_windows(
     import torch
 
     windows = windows_of(tokenizer, part, context_tokens)
-
-    def answers() -> Iterator[npt.NDArray[np.float32]]:
-        for done, window in enumerate(windows):
-            report(done, len(windows))
-            yield _answer(model, window)
-
+    best = np.zeros((len(windows), len(windows[0])), np.int32)
+    likelihoods = np.zeros((len(windows), len(windows[0]) - 1), np.float32)
     with torch.no_grad():
-        return Windows.of(windows, answers())
+        for number, window in enumerate(windows):
+            report(number, len(windows))
+            logits = _answer(model, window)
+            following = torch.tensor(window[1:])[:, None]
+            best[number] = logits.argmax(1).numpy()
+            likelihoods[number] = (logits[:-1].gather(1, following)[:, 0] - logits[:-1].logsumexp(1)).numpy()
+    return Windows(np.asarray(windows, np.int64), best, likelihoods)
 
 
-def _answer(model: Any, tokens: list[int]) -> npt.NDArray[np.float32]:
+def _answer(model: Any, tokens: list[int]) -> Any:
+    """Logits f32 [tokens, V]."""
     import torch
 
-    logits: npt.NDArray[np.float32] = model(torch.tensor([tokens])).logits[0].float().numpy()
-    return logits
+    return model(torch.tensor([tokens])).logits[0].float()
 
 
 def _greedy(model: Any, prompt: tuple[int, ...]) -> tuple[int, ...]:

@@ -3,7 +3,6 @@ the next one. Enough for agreement and perplexity; divergence needs whole rows. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,18 +23,6 @@ class Windows:
     tokens: npt.NDArray[np.int64]
     best: npt.NDArray[np.int32]
     log_likelihoods: npt.NDArray[np.float32]
-
-    @classmethod
-    def of(cls, windows: Iterable[list[int]], logits: Iterable[npt.NDArray[np.float32]]) -> Windows:
-        """Of tokens and the source's logits f32 [T, V] of each window, which are looked at one by one."""
-        tokens, best, likelihoods = [], [], []
-        for window, rows in zip(windows, logits, strict=True):
-            shifted = rows - rows.max(axis=1, keepdims=True)
-            of_next = shifted[np.arange(len(window) - 1), window[1:]]
-            tokens.append(window)
-            best.append(rows.argmax(axis=1))
-            likelihoods.append(of_next - np.log(np.exp(shifted[:-1]).sum(axis=1, dtype=np.float64)))
-        return cls(np.asarray(tokens, np.int64), np.asarray(best, np.int32), np.asarray(likelihoods, np.float32))
 
     def save(self, path: Path) -> None:
         """Writes them as safetensors."""

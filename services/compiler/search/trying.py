@@ -87,10 +87,12 @@ class Trier:
         """
         began, found = time.monotonic(), None
         try:
+            windows = await self._more_text(order, wish, report)
+            # Asking is once for a model: it says nothing of how long the next whole takes.
+            began = time.monotonic()
             variant = await self._builder.make(order, report, wish.owner)
             refused = variant.state == compiler_pb2.VARIANT_STATE_REJECTED
             if order.target.runnable_here and not refused:
-                windows = await self._more_text(order, wish, report)
                 async with self._runner.folder() as folder:
                     module, archives = self._files_of(variant, folder)
                     found = await self._bench.run(order, module, archives, folder, wish, WHOLE, windows)
@@ -119,9 +121,11 @@ class Trier:
         ), variant
 
     async def _more_text(self, order: Order, wish: Wish, report: Report) -> Path | None:
+        """Windows to choose by, once those that the gate reads are there too."""
         if not wants_windows(order):
             return None
         async with self._places.one(wish.owner):
+            await self._windows.of(order, Part.REPORTING, report)
             return await self._windows.of(order, Part.CHOOSING, report)
 
     def _files_of(self, variant: compiler_pb2.Variant, folder: Path) -> tuple[Path, tuple[Path, ...]]:

@@ -17,9 +17,11 @@ from services.compiler.jobs.runner import PEAK, JobRunner, Report
 from services.compiler.making import Made, Maker
 from services.compiler.order import Order
 from services.compiler.quality.source_answer import source_canary
+from services.compiler.quality.text import Part
 from services.compiler.store.blobs import BlobStore
 from services.compiler.store.index import Index
 from services.compiler.variant_record import described, failed_variant, manifest_of, say_quality
+from services.compiler.window_files import WindowFiles
 from tradewind.domain.envelope import seal
 from tradewind.domain.errors import CompileFailed, JobOutOfMemory, JobTimeout, UnsupportedModel
 from tradewind.domain.manifest import Canary, FileRef
@@ -31,18 +33,26 @@ _MODULE_BYTES: Final = 256 << 20
 # Memory figures are rounded up to this, so that a page more or less does not make another variant.
 _MEMORY_STEP_BYTES: Final = 16 << 20
 # Shares of the stages in a build, from the figures in docs/compiler.md.
-_MADE, _CHECKED = 0.85, 0.98
+_MADE, _ASKED, _CHECKED = 0.85, 0.88, 0.98
 
 
 class Builder:
     """Builds variants; knows those built before."""
 
     def __init__(
-        self, blobs: BlobStore, index: Index, runner: JobRunner, key: Ed25519PrivateKey, maker: Maker, places: Places
+        self,
+        stores: tuple[BlobStore, Index],
+        runner: JobRunner,
+        key: Ed25519PrivateKey,
+        maker: Maker,
+        places: Places,
+        windows: WindowFiles,
     ) -> None:
         """Over the service's store, signing with its key; `places` bounds how many builds are under way."""
-        self._blobs, self._index, self._runner, self._key = blobs, index, runner, key
-        self._maker, self._places, self._locks = maker, places, KeyedLocks()
+        self._blobs, self._index = stores
+        self._runner, self._key = runner, key
+        self._maker, self._places, self._windows = maker, places, windows
+        self._locks = KeyedLocks()
 
     def find(self, order: Order) -> compiler_pb2.Variant | None:
         """The variant, when it was built before and all its files are there."""
@@ -87,7 +97,7 @@ class Builder:
         weights_bytes = order.model.model.parameter_count * _BYTES_OF[order.recipe.precision]
         self._blobs.need(weights_bytes + _MODULE_BYTES)
         async with self._runner.folder() as folder:
-            made = await self._maker.make(order, folder, lambda stage, share: report(stage, share * _MADE))
+            made = await self._maker.make(order, folder, _within(report, 0.0, _MADE))
             checked = await self._check(order, made, folder, report)
             report("storing", _CHECKED)
             return await self._store(order, made, checked)
@@ -95,19 +105,20 @@ class Builder:
     async def _check(self, order: Order, made: Made, folder: Path, report: Report) -> dict[str, Any] | None:
         if not order.target.runnable_here:
             return None
+        windows = await self._windows.of(order, Part.REPORTING, _within(report, _MADE, _ASKED))
         job = {
             "task": "infer" if order.infers else "generate",
             "module": str(made.module),
             "weights": [str(archive) for archive in made.archives],
             "reference": str(self._blobs.existing(order.model.reference)),
+            "windows": str(windows) if windows else "",
             "shapes": asdict(order.shapes),
             "driver": order.target.driver,
             "precision": order.recipe.precision,
         }
         if order.infers:
             job |= infer_check(order.model.model, folder / CANARY)
-        scale = _CHECKED - _MADE
-        return await self._runner.work("quality", job, folder, lambda s, share: report(s, _MADE + scale * share))
+        return await self._runner.work("quality", job, folder, _within(report, _ASKED, _CHECKED))
 
     async def _store(self, order: Order, made: Made, checked: dict[str, Any] | None) -> compiler_pb2.Variant:
         code, weights = await asyncio.to_thread(self._adopt, made.module), made.weights
@@ -143,3 +154,8 @@ class Builder:
     def _adopt(self, path: Path) -> FileRef:
         size_bytes = path.stat().st_size
         return FileRef(path.name, self._blobs.adopt(path), size_bytes)
+
+
+def _within(report: Report, first: float, last: float) -> Report:
+    """A listener for a part of a build that goes from one share of it to another."""
+    return lambda stage, share: report(stage, first + (last - first) * share)

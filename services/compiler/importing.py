@@ -13,6 +13,7 @@ from services.compiler.infer.shapes import InferShapes
 from services.compiler.jobs.keyed import KeyedLocks
 from services.compiler.jobs.places import Places
 from services.compiler.jobs.runner import PEAK, JobRunner, Report
+from services.compiler.quality.stored_tokenizer import TOKENIZER
 from services.compiler.sources.architectures import Task
 from services.compiler.sources.detection import RUNS_CODE, Form, detect, file_of
 from services.compiler.store.blobs import BlobStore, digest_of_file
@@ -26,7 +27,7 @@ _SOURCE_SUFFIXES: Final = frozenset(
     {".json", ".safetensors", ".gguf", ".jinja", ".model", ".txt", ".onnx", ".onnx_data", ".data", ".pb", ".py"}
 )
 # Files that gateways may fetch, and files only builds read.
-_SERVED: Final = ("tokenizer.json", "chat_template.jinja")
+_SERVED: Final = (TOKENIZER, "chat_template.jinja")
 _BUILT_FROM: Final = ("config.json", "model.safetensors", "graph.onnx", "program.mlir", "program.irpa")
 # The normalised model is in f32 and may be four times its source (8-bit blocks); 4-bit blocks make it eight times.
 _MOST_GROWTH: Final = {Form.GGUF: 8}
@@ -76,6 +77,11 @@ class StoredModel:
         sizes = content["program"]
         program = InferShapes(tuple(sizes["batches"]), tuple(sizes["lengths"]), sizes["fixed"]) if sizes else None
         return cls(model, dict(content["build_files"]), str(content["reference"]), program)
+
+    @property
+    def asked_files(self) -> dict[str, str]:
+        """Digests of the files that it takes to ask the source about text, by name."""
+        return self.build_files | {file.name: file.digest for file in self.model.files if file.name == TOKENIZER}
 
     @property
     def digests(self) -> tuple[str, ...]:

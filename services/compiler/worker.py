@@ -1,6 +1,6 @@
 """The child process of a job: reads a JSON job, writes JSON lines, leaves its files in the job's folder.
 
-    python -m services.compiler.worker import|export|quality|choosing|trial JOB.json
+    python -m services.compiler.worker import|export|quality|windows|choosing|trial JOB.json
     python -m services.compiler.worker exports JOBS.json        several exports, see `services.compiler.jobs.forks`
 
 Lines on standard output: {"stage": text, "share": 0…1}, and at the end {"result": …} or {"error": …}. Must not touch
@@ -13,7 +13,6 @@ import importlib
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,28 +70,16 @@ def quality(job: Job) -> Job:
         from services.compiler.infer.jobs import check_infer
 
         return check_infer(job, say)
-    from functools import partial
+    from services.compiler.quality.jobs import check_variant
 
-    import psutil
+    return check_variant(job, say)
 
-    from services.compiler.export.shapes import Shapes
-    from services.compiler.quality.evaluation import Evaluator
-    from services.compiler.quality.reference import Reference
-    from services.compiler.quality.session import Session
-    from services.compiler.quality.thresholds import precise_enough
 
-    shapes = Shapes.from_sizes(job["shapes"])
-    session = Session(Path(job["module"]), [Path(w) for w in job["weights"]], shapes.functions, job["driver"])
-    session.check_picks()
-    reference = Reference.load(Path(job["reference"]))
-    enough = partial(precise_enough, job["precision"])
-    evaluation = Evaluator(session, reference, shapes.slots, enough).run(lambda share: say("comparing answers", share))
-    return {
-        "figures": asdict(evaluation.figures),
-        "canary": asdict(evaluation.canary),
-        "kl_by_function": evaluation.kl_by_function,
-        "memory_bytes": psutil.Process().memory_info().rss,
-    }
+def windows(job: Job) -> Job:
+    """The store's form → the source's answers on many windows of text."""
+    from services.compiler.quality.jobs import ask_about_windows
+
+    return ask_about_windows(job, say)
 
 
 def choosing(job: Job) -> Job:
@@ -113,6 +100,7 @@ KINDS: Final[dict[str, Callable[[Job], Job]]] = {
     "import": import_model,
     "export": export,
     "quality": quality,
+    "windows": windows,
     "choosing": choosing,
     "trial": trial,
 }
@@ -124,7 +112,7 @@ SHARED: Final = (
     "services.compiler.export.generator", "services.compiler.sources.normal_form", "transformers.models.llama",
 )  # fmt: skip
 # Jobs that read what others made. Comparisons need devices, and read what our own compiler made.
-CONFINED: Final = frozenset({"import", "export", "choosing"})
+CONFINED: Final = frozenset({"import", "export", "windows", "choosing"})
 
 
 def _export_each(path: Path) -> None:

@@ -20,6 +20,7 @@ from services.compiler.store.index import Index
 from services.compiler.store.lock import lock_folder
 from services.compiler.store.signing import open_signing_key
 from services.compiler.targets import known_targets
+from services.compiler.window_files import WindowFiles
 
 
 class Workshop:
@@ -56,9 +57,10 @@ class Workshop:
         self.places = Places(places)
         self.importer = Importer(self.blobs, index, runner, self.places)
         maker, key = Maker(self.blobs, index, runner), open_signing_key(state_dir / "keys")
-        self.builder = Builder(self.blobs, index, runner, key, maker, self.places)
+        stores, windows = (self.blobs, index), WindowFiles(self.blobs, index, runner)
+        self.builder = Builder(stores, runner, key, maker, self.places, windows)
         bench = Bench(runner, self.places)
-        self.trier = Trier((self.blobs, index), runner, self.builder, self.places, bench)
+        self.trier = Trier(stores, runner, self.builder, self.places, bench, windows)
         self.prober = Prober(runner, self.places, maker, bench, Lender(self.blobs, key))
         self.targets = known_targets(read_host_cpu())
 

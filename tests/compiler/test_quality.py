@@ -44,9 +44,15 @@ def reference() -> Reference:
     prompt, continuation = pieces[0][:16], []
     for _ in range(24):
         continuation.append(int(logits_of((*prompt, *continuation)).argmax()))
-    texts = random.integers(0, VOCABULARY, (WINDOWS, 40)).tolist()
-    windows = Windows.of(texts, (np.stack([logits_of(text[: at + 1]) for at in range(40)]) for text in texts))
-    return Reference(tuple(pieces), tuple(logits), prompt, tuple(continuation), windows)
+    return Reference(tuple(pieces), tuple(logits), prompt, tuple(continuation))
+
+
+def more_text() -> Windows:
+    tokens = np.random.default_rng(6).integers(0, VOCABULARY, (WINDOWS, 40))
+    logits = np.stack([[logits_of(text[: at + 1].tolist()) for at in range(40)] for text in tokens])
+    of_next = np.take_along_axis(logits[:, :-1], tokens[:, 1:, None], axis=2)[..., 0]
+    likelihoods = of_next - np.log(np.exp(logits[:, :-1]).sum(axis=2))
+    return Windows(tokens, logits.argmax(axis=2).astype(np.int32), likelihoods)
 
 
 class SlotModel:
@@ -118,9 +124,9 @@ def test_windows_are_read_until_the_figures_are_precise_enough() -> None:
         seen.append(figures)
         return figures.positions > 300
 
-    figures = Evaluator(Coarse(), reference(), 4, enough).run().figures  # type: ignore[arg-type]
+    figures = Evaluator(Coarse(), reference(), 4, more_text(), enough).run().figures  # type: ignore[arg-type]
     assert figures.positions == seen[-1].positions > seen[-2].positions
-    whole = Evaluator(Coarse(), reference(), 4, lambda _: False).run().figures  # type: ignore[arg-type]
+    whole = Evaluator(Coarse(), reference(), 4, more_text()).run().figures  # type: ignore[arg-type]
     assert whole.positions == seen[0].positions + WINDOWS * (40 - FUNCTIONS[0].tokens)
     assert whole.perplexity_increase_error < seen[0].perplexity_increase_error
 
@@ -243,7 +249,14 @@ def test_a_reference_survives_its_file(tmp_path: Path) -> None:
     read = Reference.load(tmp_path / "r.safetensors")
     assert (read.pieces, read.prompt, read.continuation) == (made.pieces, made.prompt, made.continuation)
     assert all(np.array_equal(a, b) for a, b in zip(read.logits, made.logits, strict=True))
-    assert all(np.array_equal(array, made.windows.arrays[name]) for name, array in read.windows.arrays.items())
+
+
+def test_windows_survive_their_file(tmp_path: Path) -> None:
+    made = more_text()
+    made.save(tmp_path / "w.safetensors")
+    read = Windows.load(tmp_path / "w.safetensors")
+    for name in ("tokens", "best", "log_likelihoods"):
+        assert np.array_equal(getattr(read, name), getattr(made, name))
 
 
 def test_common_prefix() -> None:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from services.compiler.quality.reference import GREEDY_PROMPT_TOKENS, GREEDY_TOKENS, Reference
 from services.compiler.quality.text import Part, pieces_of
-from services.compiler.quality.windows import Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +28,9 @@ class GreedyAsker:
 
 
 def reference_of(asker: GreedyAsker, tokenizer: Any, context_tokens: int, part: Part = Part.REPORTING) -> Reference:
-    """As `services.compiler.quality.reference.make_reference`, of any source.
-
-    Without windows: graphs take no kernels of few bits, and other precisions are told by the pieces.
-    """
+    """As `services.compiler.quality.reference.make_reference`, of any source."""
     pieces = tuple(tuple(piece) for piece in pieces_of(tokenizer, part, context_tokens))
     logits = tuple(asker.logits(piece) for piece in pieces)
     prompt = pieces[0][:GREEDY_PROMPT_TOKENS]
     room = max(1, min(GREEDY_TOKENS, context_tokens - len(prompt)))
-    return Reference(pieces, logits, prompt, asker.greedy(prompt, room), Windows.none())
+    return Reference(pieces, logits, prompt, asker.greedy(prompt, room))

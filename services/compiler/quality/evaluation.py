@@ -17,6 +17,7 @@ from services.compiler.quality.comparison import Comparison, Figures, common_pre
 from services.compiler.quality.reference import Reference
 from services.compiler.quality.session import Logits, Session
 from services.compiler.quality.text import NAME
+from services.compiler.quality.windows import Windows
 from tradewind.domain.manifest import Canary, Function
 
 # A piece's tokens that come after its prompt and are decoded one by one.
@@ -53,7 +54,12 @@ class Evaluator:
     """One evaluation of one session."""
 
     def __init__(
-        self, session: Session, reference: Reference, slots: int, enough: Enough = lambda _figures: True
+        self,
+        session: Session,
+        reference: Reference,
+        slots: int,
+        windows: Windows | None = None,
+        enough: Enough = lambda _figures: False,
     ) -> None:
         """Takes at most as many pieces of text as the cache has slots.
 
@@ -61,10 +67,11 @@ class Evaluator:
             session: the module.
             reference: what the source answers.
             slots: of the cache.
+            windows: more text to read on in; None when the pieces tell enough.
             enough: whether figures are precise enough, so that no more windows are needed.
         """
-        self._session = session
-        self._reference, self._enough = reference, enough
+        self._session, self._reference = session, reference
+        self._windows, self._enough = windows, enough
         # One row stays free: a slot whose piece has ended writes there.
         longest = max(function.context for function in session.functions) - 1
         self._pieces = [piece[:longest] for piece in reference.pieces[:slots]]
@@ -78,7 +85,8 @@ class Evaluator:
         positions = {piece: self._prefill(piece) for piece in range(len(self._pieces))}
         report(0.3)
         self._decode(positions, report)
-        self._widen(longest=max(function.context for function in self._session.functions), report=report)
+        if self._windows is not None:
+            self._widen(self._windows, report)
         taken = self._greedy(len(self._reference.continuation))
         report(1.0)
         figures = self._comparison.figures(NAME, common_prefix(taken, self._reference.continuation))
@@ -139,35 +147,32 @@ class Evaluator:
                 done += 1
             report(0.3 + 0.2 * done / max(1, total))
 
-    def _widen(self, longest: int, report: Report) -> None:
+    def _widen(self, windows: Windows, report: Report) -> None:
         """Goes through windows, as many together as a decode takes, until the figures are precise enough."""
-        windows = self._reference.windows
-        length = min(windows.tokens.shape[1], longest)
-        if length < 2:
-            return
+        length = min(windows.tokens.shape[1], max(function.context for function in self._session.functions))
         decode = self._widest_decode(length)
         for first in range(0, len(windows.tokens), decode.batch):
             if self._enough(self._comparison.figures(NAME, 0)):
                 return
-            self._window_round(decode, range(first, min(first + decode.batch, len(windows.tokens))), length)
+            self._window_round(windows, decode, range(first, min(first + decode.batch, len(windows.tokens))), length)
             report(0.5 + 0.4 * first / len(windows.tokens))
 
-    def _window_round(self, decode: Function, round_: range, length: int) -> None:
+    def _window_round(self, windows: Windows, decode: Function, round_: range, length: int) -> None:
         """Decodes some windows side by side; a slot without one writes its first row again and again."""
-        tokens = self._reference.windows.tokens
+        tokens = windows.tokens
         prefill = self._functions("prefill")[0]
         start = min(_WINDOW_PROMPT_TOKENS, prefill.tokens, length - 1)
         for slot, window in enumerate(round_):
             row = self._session.prefill(prefill, tokens[window, :start].tolist(), slot, 0)
-            self._compare_known(window, start - 1, row)
+            self._compare_known(windows, window, start - 1, row)
         free = [0] * (decode.batch - len(round_))
         for at in range(start, length - 1):
             rows = self._session.decode(decode, [*tokens[round_, at].tolist(), *free], [at] * len(round_) + free)
             for slot, window in enumerate(round_):
-                self._compare_known(window, at, rows[slot])
+                self._compare_known(windows, window, at, rows[slot])
 
-    def _compare_known(self, window: int, at: int, row: Logits) -> None:
-        known, stretch = self._reference.windows, len(self._pieces) + window
+    def _compare_known(self, known: Windows, window: int, at: int, row: Logits) -> None:
+        stretch = len(self._pieces) + window
         best, likelihood = int(known.best[window, at]), float(known.log_likelihoods[window, at])
         self._comparison.add_known(best, likelihood, row, int(known.tokens[window, at + 1]), stretch)
 

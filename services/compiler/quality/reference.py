@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,14 +27,12 @@ class Reference:
         logits: f32 [tokens, V] of each piece.
         prompt: tokens of the greedy run's prompt.
         continuation: the greedy run's tokens.
-        windows: what is known of many more windows of text.
     """
 
     pieces: tuple[tuple[int, ...], ...]
     logits: tuple[npt.NDArray[np.float32], ...]
     prompt: tuple[int, ...]
     continuation: tuple[int, ...]
-    windows: Windows
 
     def save(self, path: Path) -> None:
         """Writes it as safetensors."""
@@ -42,7 +41,6 @@ class Reference:
         tensors: dict[str, npt.NDArray[Any]] = {
             "prompt": np.asarray(self.prompt, np.int64),
             "continuation": np.asarray(self.continuation, np.int64),
-            **self.windows.arrays,
         }
         for index, (piece, logits) in enumerate(zip(self.pieces, self.logits, strict=True)):
             tensors[f"piece.{index}"] = np.asarray(piece, np.int64)
@@ -61,13 +59,10 @@ class Reference:
             logits=tuple(tensors[f"logits.{index}"] for index in range(count)),
             prompt=tuple(tensors["prompt"].tolist()),
             continuation=tuple(tensors["continuation"].tolist()),
-            windows=Windows.from_arrays(tensors),
         )
 
 
-def make_reference(
-    model: Any, tokenizer: Any, context_tokens: int, part: Part = Part.REPORTING, *, with_windows: bool = True
-) -> Reference:
+def make_reference(model: Any, tokenizer: Any, context_tokens: int, part: Part = Part.REPORTING) -> Reference:
     """Runs the source model on text.
 
     Args:
@@ -75,25 +70,48 @@ def make_reference(
         tokenizer: its tokenizer.
         context_tokens: longest context; pieces are cut to fit.
         part: which text.
-        with_windows: whether figures are to be precise; else it is enough to tell garbage.
     """
     import torch
 
-    def answer(piece: list[int]) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = model(torch.tensor([piece])).logits[0].float().numpy()
-        return logits
-
     pieces = pieces_of(tokenizer, part, context_tokens)
     prompt = tuple(pieces[0][:GREEDY_PROMPT_TOKENS])
-    windows = windows_of(tokenizer, part, context_tokens) if with_windows else []
     with torch.no_grad():
-        return Reference(
-            tuple(map(tuple, pieces)),
-            tuple(map(answer, pieces)),
-            prompt,
-            _greedy(model, prompt),
-            Windows.of(windows, map(answer, windows)) if windows else Windows.none(),
-        )
+        logits = tuple(_answer(model, piece).numpy() for piece in pieces)
+        return Reference(tuple(map(tuple, pieces)), logits, prompt, _greedy(model, prompt))
+
+
+def make_windows(
+    model: Any, tokenizer: Any, context_tokens: int, part: Part, report: Callable[[int, int], None]
+) -> Windows:
+    """Runs the source model on many more windows of text; see `make_reference`.
+
+    Args:
+        model: in f32.
+        tokenizer: its tokenizer.
+        context_tokens: longest context; windows are cut to fit.
+        part: which text.
+        report: hears how many windows are done, of how many.
+    """
+    import torch
+
+    windows = windows_of(tokenizer, part, context_tokens)
+    best = np.zeros((len(windows), len(windows[0])), np.int32)
+    likelihoods = np.zeros((len(windows), len(windows[0]) - 1), np.float32)
+    with torch.no_grad():
+        for number, window in enumerate(windows):
+            report(number, len(windows))
+            logits = _answer(model, window)
+            following = torch.tensor(window[1:])[:, None]
+            best[number] = logits.argmax(1).numpy()
+            likelihoods[number] = (logits[:-1].gather(1, following)[:, 0] - logits[:-1].logsumexp(1)).numpy()
+    return Windows(np.asarray(windows, np.int64), best, likelihoods)
+
+
+def _answer(model: Any, tokens: list[int]) -> Any:
+    """Logits f32 [tokens, V]."""
+    import torch
+
+    return model(torch.tensor([tokens])).logits[0].float()
 
 
 def _greedy(model: Any, prompt: tuple[int, ...]) -> tuple[int, ...]:

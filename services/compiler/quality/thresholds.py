@@ -18,11 +18,13 @@ class Thresholds:
         top1_least: least share of positions with the reference's most likely token.
         kl_most_nats: most mean Kullback-Leibler divergence.
         perplexity_increase_most: most relative increase of perplexity; it must be below with 95 % confidence.
+        rounded_weights: whether weights have fewer bits than any arithmetic.
     """
 
     top1_least: float
     kl_most_nats: float
     perplexity_increase_most: float
+    rounded_weights: bool = False
 
 
 # One-sided 95 % of a normal distribution, in standard errors: near its limit an increase counts as too large until
@@ -38,8 +40,8 @@ TABLE: Final[dict[str, Thresholds]] = {
     "f16": Thresholds(top1_least=0.97, kl_most_nats=0.002, perplexity_increase_most=0.01),
     "bf16": Thresholds(top1_least=0.93, kl_most_nats=0.03, perplexity_increase_most=0.03),
     # Rounded weights: a loss of 1 % of perplexity is what a variant of fewer bits may cost, however few they are.
-    "w8": Thresholds(top1_least=0.96, kl_most_nats=0.005, perplexity_increase_most=0.01),
-    "w4": Thresholds(top1_least=0.90, kl_most_nats=0.03, perplexity_increase_most=0.01),
+    "w8": Thresholds(top1_least=0.96, kl_most_nats=0.005, perplexity_increase_most=0.01, rounded_weights=True),
+    "w4": Thresholds(top1_least=0.90, kl_most_nats=0.03, perplexity_increase_most=0.01, rounded_weights=True),
 }
 
 
@@ -63,6 +65,19 @@ def token_slack_nats(precision: str) -> float:
         KeyError: no thresholds for the precision.
     """
     return _TOKEN_SLACK * 2 * math.sqrt(TABLE[precision].kl_most_nats)
+
+
+def reads_windows(precision: str) -> bool:
+    """Whether a variant of this precision reads more text than the first pieces.
+
+    What rounded weights cost comes near its limit and has to be told from it. Other precisions differ by the rounding
+    of arithmetic, far below their limits or, when something is wrong, far above: the pieces tell, and who is near has
+    to prove itself on them (see `judge`).
+
+    Raises:
+        KeyError: no thresholds for the precision.
+    """
+    return TABLE[precision].rounded_weights
 
 
 def precise_enough(precision: str, figures: Figures) -> bool:

@@ -1,11 +1,10 @@
 """What the source says of many windows of text, in a few bytes a position: its likeliest token, and the likelihood of
-the next one. Enough for agreement and perplexity; divergence needs whole rows. Pure."""
+the next one. Enough for agreement and perplexity; divergence needs whole rows. Needs no PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,32 +24,15 @@ class Windows:
     best: npt.NDArray[np.int32]
     log_likelihoods: npt.NDArray[np.float32]
 
-    @classmethod
-    def none(cls) -> Windows:
-        """No window at all."""
-        return cls(np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32))
+    def save(self, path: Path) -> None:
+        """Writes them as safetensors."""
+        from safetensors.numpy import save_file
+
+        save_file({name: np.ascontiguousarray(array) for name, array in asdict(self).items()}, path)
 
     @classmethod
-    def of(cls, windows: Iterable[list[int]], logits: Iterable[npt.NDArray[np.float32]]) -> Windows:
-        """Of tokens and the source's logits f32 [T, V] of each window, which are looked at one by one."""
-        tokens, best, likelihoods = [], [], []
-        for window, rows in zip(windows, logits, strict=True):
-            shifted = rows - rows.max(axis=1, keepdims=True)
-            of_next = shifted[np.arange(len(window) - 1), window[1:]]
-            tokens.append(window)
-            best.append(rows.argmax(axis=1))
-            likelihoods.append(of_next - np.log(np.exp(shifted[:-1]).sum(axis=1, dtype=np.float64)))
-        return cls(np.asarray(tokens, np.int64), np.asarray(best, np.int32), np.asarray(likelihoods, np.float32))
+    def load(cls, path: Path) -> Windows:
+        """Reads what `save` wrote."""
+        from safetensors.numpy import load_file
 
-    @property
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """For a file."""
-        names = ("tokens", "best", "log_likelihoods")
-        return {f"windows.{name}": np.ascontiguousarray(getattr(self, name)) for name in names}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, npt.NDArray[Any]]) -> Windows:
-        """What `arrays` gave; none out of a file from before there were any."""
-        if "windows.tokens" not in arrays:
-            return cls.none()
-        return cls(arrays["windows.tokens"], arrays["windows.best"], arrays["windows.log_likelihoods"])
+        return cls(**load_file(path))

@@ -41,14 +41,24 @@ class Bench:
         self._runner, self._places = runner, places
 
     async def run(
-        self, order: Order, module: Path, archives: tuple[Path, ...], folder: Path, wish: Wish, layers: int
+        self,
+        order: Order,
+        module: Path,
+        archives: tuple[Path, ...],
+        folder: Path,
+        wish: Wish,
+        layers: int,
+        windows: Path | None = None,
     ) -> dict[str, Any]:
-        """Times and compares, with the machine to itself as far as this service goes."""
+        """Times and compares, on windows of more text too where there are any, with the machine to itself as far as
+        this service goes.
+        """
         reference = wish.references.get(layers)
         job = {
             "module": str(module),
             "weights": [str(archive) for archive in archives],
             "reference": str(reference) if reference else "",
+            "windows": str(windows) if windows else "",
             "shapes": asdict(order.shapes),
             "driver": order.target.driver,
             "precision": order.recipe.precision,

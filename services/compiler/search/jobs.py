@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 Job = dict[str, Any]
 Say = Callable[[str, float], None]
-TOKENIZER: Final = "tokenizer.json"
-# A model without a tokenizer is compared on tokens that far apart; a prime, so that all of them come.
-_STRIDE: Final = 7919
 
 
 def answer_for_choosing(job: Job, say: Say) -> Job:
@@ -23,20 +20,20 @@ def answer_for_choosing(job: Job, say: Say) -> Job:
     A depth that the model cannot be cut to is left out.
     """
     from services.compiler.quality.reference import make_reference
+    from services.compiler.quality.stored_tokenizer import StoredTokenizer
     from services.compiler.quality.text import Part
     from services.compiler.search.cut import cut_layers
     from services.compiler.sources.normal_form import load_generator
 
     folder, made = Path(job["model"]), []
-    tokenizer = _Tokenizer(folder / TOKENIZER, int(job["vocabulary_size"]))
+    tokenizer = StoredTokenizer(folder, int(job["vocabulary_size"]))
     for number, layers in enumerate(sorted(job["layers"], key=lambda layers: -layers or -(1 << 30))):
         say("asking the source", number / len(job["layers"]))
         # Loaded anew for each depth: what was cut does not grow again.
         model = load_generator(folder, "f32", narrow=False)
         if layers and not cut_layers(model, layers):
             continue
-        # A few layers are compared to tell garbage, the whole to tell a loss of a per cent.
-        reference = make_reference(model, tokenizer, int(job["context_tokens"]), Part.CHOOSING, with_windows=not layers)
+        reference = make_reference(model, tokenizer, int(job["context_tokens"]), Part.CHOOSING)
         reference.save(Path(job["output"]) / f"choosing-{layers}.safetensors")
         made.append(layers)
     return {"layers": made}
@@ -44,15 +41,11 @@ def answer_for_choosing(job: Job, say: Say) -> Job:
 
 def try_candidate(job: Job, say: Say) -> Job:
     """Module and weights → what each function costs, and figures against the source on the text for choosing."""
-    from functools import partial
-
     import psutil
 
     from services.compiler.export.shapes import Shapes
-    from services.compiler.quality.evaluation import Evaluator
-    from services.compiler.quality.reference import Reference
+    from services.compiler.quality.jobs import evaluate
     from services.compiler.quality.session import Session
-    from services.compiler.quality.thresholds import precise_enough
     from services.compiler.search.timing import time_functions
 
     shapes = Shapes.from_sizes(job["shapes"])
@@ -61,24 +54,6 @@ def try_candidate(job: Job, say: Say) -> Job:
     costs = time_functions(session)
     answer: Job = {"costs": [asdict(cost) for cost in costs], "figures": None, "kl_by_function": {}}
     if job["reference"]:
-        session.check_picks()
-        reference, enough = Reference.load(Path(job["reference"])), partial(precise_enough, job["precision"])
-        evaluation = Evaluator(session, reference, shapes.slots, enough).run(
-            lambda share: say("comparing answers", 0.5 + share / 2)
-        )
+        evaluation = evaluate(job, session, shapes.slots, lambda share: say("comparing answers", 0.5 + share / 2))
         answer |= {"figures": asdict(evaluation.figures), "kl_by_function": evaluation.kl_by_function}
     return answer | {"memory_bytes": psutil.Process().memory_info().rss}
-
-
-class _Tokenizer:
-    """tokenizer.json as `make_reference` calls a tokenizer; without the file, a walk through the vocabulary."""
-
-    def __init__(self, path: Path, vocabulary_size: int) -> None:
-        self._path, self._vocabulary_size = path, vocabulary_size
-
-    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-        if not self._path.exists():
-            return {"input_ids": [_STRIDE * index % self._vocabulary_size for index in range(len(text) // 4)]}
-        from tokenizers import Tokenizer
-
-        return {"input_ids": Tokenizer.from_file(str(self._path)).encode(text, add_special_tokens=False).ids}

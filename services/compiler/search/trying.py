@@ -14,16 +14,17 @@ from services.compiler.jobs.runner import JobRunner, Report
 from services.compiler.making import link_model
 from services.compiler.order import Order
 from services.compiler.quality.comparison import Figures
+from services.compiler.quality.text import Part
 from services.compiler.quality.thresholds import judge
 from services.compiler.search.bench import Bench, Wish, measured_of
 from services.compiler.search.core.facts import WHOLE, Fate, Measured, Trial
 from services.compiler.search.devices import DeviceTimer
-from services.compiler.search.jobs import TOKENIZER
 from services.compiler.search.trials import FAILURES, failed_trial, trial_of
 from services.compiler.search.verdict_words import rejected_where_it_ran
 from services.compiler.store.blobs import BlobStore
 from services.compiler.store.index import Index, key_of
 from services.compiler.toolchain import toolchain_versions
+from services.compiler.window_files import WindowFiles, wants_windows
 from tradewind.domain.errors import CompileFailed, WrongAnswer
 from tradewind.domain.quality_floor import QualityFloor
 from tradewind.v1 import compiler_pb2
@@ -39,11 +40,12 @@ class Trier:
         builder: Builder,
         places: Places,
         bench: Bench,
+        windows: WindowFiles,
     ) -> None:
         """Over the workshop's parts."""
         self._blobs, self._index = stores
         self._runner, self._places = runner, places
-        self._builder, self._bench = builder, bench
+        self._builder, self._bench, self._windows = builder, bench, windows
 
     def find(self, order: Order) -> compiler_pb2.Variant | None:
         """The variant of an order, when it was built before and all its files are there."""
@@ -60,9 +62,8 @@ class Trier:
 
     async def _ask_source(self, order: Order, depths: tuple[int, ...], report: Report) -> dict[str, str]:
         model = order.model.model
-        files = dict(order.model.build_files) | {f.name: f.digest for f in model.files if f.name == TOKENIZER}
         async with self._places.one(order.model.model.model_id), self._runner.folder() as folder:
-            link_model(files, self._blobs, folder)
+            link_model(order.model.asked_files, self._blobs, folder)
             job = {
                 "model": str(folder / "model"),
                 "layers": depths,
@@ -86,12 +87,15 @@ class Trier:
         """
         began, found = time.monotonic(), None
         try:
+            windows = await self._more_text(order, wish, report)
+            # Asking is once for a model: it says nothing of how long the next whole takes.
+            began = time.monotonic()
             variant = await self._builder.make(order, report, wish.owner)
             refused = variant.state == compiler_pb2.VARIANT_STATE_REJECTED
             if order.target.runnable_here and not refused:
                 async with self._runner.folder() as folder:
                     module, archives = self._files_of(variant, folder)
-                    found = await self._bench.run(order, module, archives, folder, wish, WHOLE)
+                    found = await self._bench.run(order, module, archives, folder, wish, WHOLE, windows)
         except FAILURES as error:
             return failed_trial(order, WHOLE, time.monotonic() - began, error), None
         if refused:
@@ -115,6 +119,14 @@ class Trier:
             words=words,
             variant_id=variant.variant_id,
         ), variant
+
+    async def _more_text(self, order: Order, wish: Wish, report: Report) -> Path | None:
+        """Windows to choose by, once those that the gate reads are there too."""
+        if not wants_windows(order):
+            return None
+        async with self._places.one(wish.owner):
+            await self._windows.of(order, Part.REPORTING, report)
+            return await self._windows.of(order, Part.CHOOSING, report)
 
     def _files_of(self, variant: compiler_pb2.Variant, folder: Path) -> tuple[Path, tuple[Path, ...]]:
         """Module and archives of a stored variant; IREE knows an archive by the ending of its name."""

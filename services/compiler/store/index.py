@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tradewind.domain.manifest import digest_of
 
-_KINDS: Final = ("sources", "models", "weights", "variants", "choosing")
+_KINDS: Final = ("sources", "models", "weights", "variants", "choosing", "windows")
 
 
 class Index:

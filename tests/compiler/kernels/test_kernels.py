@@ -221,6 +221,7 @@ def test_a_variant_of_kernels_passes_the_gate(tmp_path: Path) -> None:
     variant = _build(tmp_path)
     assert variant.state == compiler_pb2.VARIANT_STATE_ADMITTED, variant.state_reason
     assert variant.quality.top1_agreement >= 0.96
+    assert len(list((tmp_path / "state" / "index" / "windows").iterdir())) == 1, "the source was asked about more text"
 
 
 def test_a_model_that_the_kernels_do_not_take_fails_alone_with_the_reason(tmp_path: Path) -> None:

@@ -60,6 +60,21 @@ def test_a_search_that_the_clock_ends_gives_the_best_so_far_with_its_gap() -> No
     assert found.gap == pytest.approx(1.0), "nothing but 0 is known to bound it from below"
 
 
+def test_no_answer_costs_less_than_the_program_relaxed_and_an_impossible_one_has_none() -> None:
+    program = Program()
+    one, other = program.column(3.0, 4.0), program.column(2.0, 1.0)
+    program.row([(one, 2.0), (other, 1.0)], least=4.0)
+    relaxed, answer = program.relaxed(), program.solve()
+    assert relaxed is not None
+    assert answer is not None
+    assert relaxed.cost == pytest.approx(6.0)
+    assert relaxed.prices == pytest.approx((1.5,))
+    assert relaxed.cost <= answer.cost
+    program.row([(one, 1.0), (other, 1.0)], least=6.0)
+    assert program.relaxed() is None
+    assert program.solve() is None
+
+
 def test_a_report_says_that_the_clock_ended_the_search_and_how_far_the_plan_may_be_off() -> None:
     world = situation(6, 1)
     wish, ground = world.deployments[0], ground_of(world)

@@ -51,6 +51,7 @@ class Board:
     most: Kinds
     _largest: dict[int, tuple[Kinds, ...]] = field(default_factory=dict)
     _cut: dict[tuple[Kinds, int, int], int | None] = field(default_factory=dict)
+    _seats_of: dict[int, tuple[Seat, ...]] = field(default_factory=dict)
 
     def memory_of(self, kind: str) -> int:
         """Memory of the largest seat of a kind."""
@@ -65,7 +66,15 @@ class Board:
 
     def kinds_of(self, mask: int) -> Counter[str]:
         """How many slices of each kind a mask has."""
-        return Counter(seat.kind for index, seat in enumerate(self.seats) if mask >> index & 1)
+        return Counter(seat.kind for seat in self.seats_of(mask))
+
+    def seats_of(self, mask: int) -> tuple[Seat, ...]:
+        """The seats of a mask, in their order."""
+        if mask not in self._seats_of:
+            if len(self._seats_of) >= _KEPT_ANSWERS:
+                self._seats_of.clear()
+            self._seats_of[mask] = tuple(seat for index, seat in enumerate(self.seats) if mask >> index & 1)
+        return self._seats_of[mask]
 
     def largest_beside(self, occupied: int) -> tuple[Kinds, ...]:
         """The largest numbers of slices by kind that contain the occupied seats; none is a part of another."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from services.orchestrator.core.facts.explanation import Candidate
 
@@ -14,8 +14,7 @@ MOST_TOLD: Final = 120
 MOST_LINES: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """What tells options apart or makes them alike, and the line itself, which is only written when it is told.
 
     Attributes:
@@ -50,10 +49,7 @@ def _merged(lines: Sequence[Line], detail: int) -> tuple[Line, ...]:
         key = (line.refusal, *line.names[:detail])
         first.setdefault(key, line)
         counts[key] = counts.get(key, 0) + line.alike
-    return tuple(
-        Line(line.names, line.refusal, line.write, counts[key]) if counts[key] > 1 else line
-        for key, line in first.items()
-    )
+    return tuple(line._replace(alike=counts[key]) for key, line in first.items())
 
 
 def _written(line: Line) -> Candidate:

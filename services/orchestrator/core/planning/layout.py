@@ -128,19 +128,19 @@ def _fill(share: Share, lots: list[Lot], rules: Rules) -> set[str]:
 
 def _deal(lots: list[Lot], item: Item, count: int, turn: int, *, mover: bool) -> tuple[int, int]:
     """Deals replicas out, a device each, first to those without one of their deployment; how many, and whose turn."""
-    numbers = [(turn + step) % len(lots) for step in range(len(lots))]
-    own = [number for number in numbers if item.deployment_id in lots[number].served]
-    queue = [number for number in numbers if number not in set(own)] if own else numbers
-    placed, waiting = 0, own
-    while (queue or waiting) and placed < count:
+    queue, own = [(turn + step) % len(lots) for step in range(len(lots))], list[int]()
+    placed, first = 0, True
+    while queue and placed < count:
         left = []
         for number in queue:
             if placed == count:
                 break
-            if lots[number].place(item, mover=mover):
+            if first and item.deployment_id in lots[number].served:
+                own.append(number)
+            elif lots[number].place(item, mover=mover):
                 placed, turn = placed + 1, number + 1
                 left.append(number)
-        queue, waiting = left + waiting, []
+        queue, own, first = left + own, [], False
     return placed, turn
 
 
@@ -173,11 +173,8 @@ def _slices(lot: Lot, mask: int) -> list[Partition]:
     device, board = lot.spot.device, lot.group.board
     if board is None or not device.table:
         return []
-    return [
-        Partition(device.device_id + seat.suffix, device.device_id, seat.kind, memory_bytes=seat.memory_bytes)
-        for index, seat in enumerate(board.seats)
-        if mask >> index & 1
-    ]
+    name = device.device_id
+    return [Partition(name + s.suffix, name, s.kind, memory_bytes=s.memory_bytes) for s in board.seats_of(mask)]
 
 
 def _sleeps(lot: Lot) -> bool:

@@ -69,16 +69,10 @@ def items_of(deployment: Deployment, options: tuple[Option, ...], bases: frozens
     """
     if not options:
         return ()
-    unit, scores = _unit_mw(deployment, options), list[_Score]()
-    costs = [_cost_mw(deployment, option, unit) for option in options]
-    capacities = [_share_taken(deployment, option) for option in options]
+    unit = _unit_mw(deployment, options)
     rooms: dict[tuple[object, ...], list[_Score]] = {}
-    for option, cost, capacity in zip(options, costs, capacities, strict=True):
-        incumbent = option.base in bases
-        left = cost * (1.0 + HYSTERESIS_SHARE) if bases and not incumbent else cost
-        change = change_mw(option) if bases else 0.0
-        scores.append(_Score(option, capacity, left, change, incumbent))
-        rooms.setdefault(_room_of(option), []).append(scores[-1])
+    for option in options:
+        rooms.setdefault(_room_of(option), []).append(_score(deployment, option, bases, unit))
     return tuple(_item(deployment, score) for scores in rooms.values() for score in _undominated(scores))
 
 
@@ -107,18 +101,17 @@ def _unit_mw(deployment: Deployment, options: tuple[Option, ...]) -> float:
     return REGRET_WEIGHT * stake / max(min(option.cost for option in options), 1e-9)
 
 
-def _cost_mw(deployment: Deployment, option: Option, unit: float) -> float:
+def _score(deployment: Deployment, option: Option, bases: frozenset[Base], unit: float) -> _Score:
+    rate, incumbent = deployment.demand.requests_per_s, option.base in bases
+    capacity = min(option.capacity / rate * (1 + 1e-9), 1.0) if rate > 0.0 else 1.0
     cost = option.cost * unit / option.replicas
     if deployment.objective is not Objective.ENERGY:
         cost += option.shown.power_mw / option.replicas * _ENERGY_TIE
     elif option.point.energy_source[0] in (FigureSource.UNAVAILABLE, FigureSource.UNSPECIFIED):
         cost += UNKNOWN_ENERGY_MW
-    return cost
-
-
-def _share_taken(deployment: Deployment, option: Option) -> float:
-    rate = deployment.demand.requests_per_s
-    return min(option.capacity / rate * (1 + 1e-9), 1.0) if rate > 0.0 else 1.0
+    if bases and not incumbent:
+        cost *= 1.0 + HYSTERESIS_SHARE
+    return _Score(option, capacity, cost, change_mw(option) if bases else 0.0, incumbent)
 
 
 def _item(deployment: Deployment, score: _Score) -> Item:
@@ -149,29 +142,25 @@ def change_mw(option: Option) -> float:
 
 def _undominated(scores: list[_Score]) -> list[_Score]:
     ranked = sorted((_rank(score), number, score) for number, score in enumerate(scores))
-    kept: list[tuple[_Score, float, float]] = []
+    kept, left = list[_Score](), MOST_ALIKE
     for _, _, score in ranked:
-        cost, changed = _told(score.cost_mw), _told(score.cost_mw + score.change_mw)
         if score.incumbent:
-            kept.append((score, cost, changed))
-            continue
-        room = sum(not other.incumbent for other, _, _ in kept) < MOST_ALIKE
-        if room and not any(_beats(other, score, cost, changed) for other in kept):
-            kept.append((score, cost, changed))
-    found = [score for score, _, _ in kept]
+            kept.append(score)
+        elif left and not any(_beats(other, score) for other in kept):
+            kept.append(score)
+            left -= 1
     # Where room is scarce the dearest may be the only one that does.
     strongest = min(ranked, key=_strength)[2]
-    return found if any(score is strongest for score in found) else [*found, strongest]
+    return kept if any(score is strongest for score in kept) else [*kept, strongest]
 
 
-def _beats(other: tuple[_Score, float, float], score: _Score, cost_mw: float, changed_mw: float) -> bool:
-    """Whether another that is kept is no worse in anything."""
-    mine, least_mw, least_changed_mw = other
+def _beats(other: _Score, score: _Score) -> bool:
+    """Whether another is no worse in anything."""
     return (
-        mine.capacity >= score.capacity
-        and least_changed_mw <= changed_mw
-        and least_mw <= cost_mw
-        and mine.option.point.memory_bytes <= score.option.point.memory_bytes
+        other.capacity >= score.capacity
+        and other.option.point.memory_bytes <= score.option.point.memory_bytes
+        and _told(other.cost_mw) <= _told(score.cost_mw)
+        and _told(other.cost_mw + other.change_mw) <= _told(score.cost_mw + score.change_mw)
     )
 
 

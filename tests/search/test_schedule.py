@@ -67,6 +67,11 @@ def test_a_replay_gives_the_same_winners_in_whatever_order_it_is_told() -> None:
     assert "290.00 ms against 75.00" in by["bf16-tiled"]
 
 
+def test_each_precision_is_probed_before_a_second_recipe_of_any() -> None:
+    assert next_trials(PLAN, [], 0.0).recipes == ("f32-plain", "bf16-plain", "w4", "f32-tiled")
+    assert fates(replace(PLAN, budget_s=60), play(replace(PLAN, budget_s=60), RECORDED))["w4"] is Fate.KEPT
+
+
 def test_each_phase_sends_its_own_winner_on() -> None:
     seen = {"f32-plain": measured(60, 12), "f32-tiled": measured(90, 6), "w4": measured(30, 2)}
     assert [r for r, beaten in rung_winners(BOOK, seen).items() if beaten is None] == ["f32-tiled", "w4"], "half of all"

@@ -488,24 +488,32 @@ class PowerSetting(_message.Message):
 
     SM_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
     POWER_CAP_MW_FIELD_NUMBER: _builtins.int
+    EASED_SM_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
     sm_clock_mhz: _builtins.int
     """Locked SM clock in MHz."""
     power_cap_mw: _builtins.int
     """Power cap in milliwatts."""
+    eased_sm_clock_mhz: _builtins.int
+    """SM clock in MHz at which the node runs the device for as long as nothing on it would miss its limits by that."""
     def __init__(
         self,
         *,
         sm_clock_mhz: _builtins.int | None = ...,
         power_cap_mw: _builtins.int | None = ...,
+        eased_sm_clock_mhz: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_power_cap_mw", b"_power_cap_mw", "_sm_clock_mhz", b"_sm_clock_mhz", "power_cap_mw", b"power_cap_mw", "sm_clock_mhz", b"sm_clock_mhz"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_eased_sm_clock_mhz", b"_eased_sm_clock_mhz", "_power_cap_mw", b"_power_cap_mw", "_sm_clock_mhz", b"_sm_clock_mhz", "eased_sm_clock_mhz", b"eased_sm_clock_mhz", "power_cap_mw", b"power_cap_mw", "sm_clock_mhz", b"sm_clock_mhz"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_power_cap_mw", b"_power_cap_mw", "_sm_clock_mhz", b"_sm_clock_mhz", "power_cap_mw", b"power_cap_mw", "sm_clock_mhz", b"sm_clock_mhz"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_eased_sm_clock_mhz", b"_eased_sm_clock_mhz", "_power_cap_mw", b"_power_cap_mw", "_sm_clock_mhz", b"_sm_clock_mhz", "eased_sm_clock_mhz", b"eased_sm_clock_mhz", "power_cap_mw", b"power_cap_mw", "sm_clock_mhz", b"sm_clock_mhz"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__eased_sm_clock_mhz: _TypeAlias = _typing.Literal["eased_sm_clock_mhz"]  # noqa: Y015
+    _WhichOneofArgType__eased_sm_clock_mhz: _TypeAlias = _typing.Literal["_eased_sm_clock_mhz", b"_eased_sm_clock_mhz"]  # noqa: Y015
     _WhichOneofReturnType__power_cap_mw: _TypeAlias = _typing.Literal["power_cap_mw"]  # noqa: Y015
     _WhichOneofArgType__power_cap_mw: _TypeAlias = _typing.Literal["_power_cap_mw", b"_power_cap_mw"]  # noqa: Y015
     _WhichOneofReturnType__sm_clock_mhz: _TypeAlias = _typing.Literal["sm_clock_mhz"]  # noqa: Y015
     _WhichOneofArgType__sm_clock_mhz: _TypeAlias = _typing.Literal["_sm_clock_mhz", b"_sm_clock_mhz"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__eased_sm_clock_mhz) -> _WhichOneofReturnType__eased_sm_clock_mhz | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__power_cap_mw) -> _WhichOneofReturnType__power_cap_mw | None: ...
     @_typing.overload

@@ -603,6 +603,8 @@ class ReplicaSpec(_message.Message):
     INTENT_FIELD_NUMBER: _builtins.int
     MODEL_ID_FIELD_NUMBER: _builtins.int
     FALLBACKS_FIELD_NUMBER: _builtins.int
+    TTFT_LIMIT_MS_FIELD_NUMBER: _builtins.int
+    TPOT_LIMIT_MS_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.str
     """Identity, never used again."""
     deployment_id: _builtins.str
@@ -615,6 +617,10 @@ class ReplicaSpec(_message.Message):
     """What it shall do."""
     model_id: _builtins.str
     """Model the variant is of."""
+    ttft_limit_ms: _builtins.float
+    """Time to first token that its requests may take, in milliseconds; unset without a limit."""
+    tpot_limit_ms: _builtins.float
+    """Time of a later token that they may take, in milliseconds; unset without a limit."""
     @_builtins.property
     def manifest(self) -> _compiler_pb2.ArtifactRef:
         """The variant's manifest."""
@@ -639,12 +645,21 @@ class ReplicaSpec(_message.Message):
         intent: Global___ReplicaIntent.ValueType = ...,
         model_id: _builtins.str = ...,
         fallbacks: _abc.Iterable[Global___FallbackLink] | None = ...,
+        ttft_limit_ms: _builtins.float | None = ...,
+        tpot_limit_ms: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "partition", b"partition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tpot_limit_ms", b"_tpot_limit_ms", "_ttft_limit_ms", b"_ttft_limit_ms", "manifest", b"manifest", "partition", b"partition", "tpot_limit_ms", b"tpot_limit_ms", "ttft_limit_ms", b"ttft_limit_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_limit", b"batch_limit", "deployment_id", b"deployment_id", "fallbacks", b"fallbacks", "intent", b"intent", "manifest", b"manifest", "model_id", b"model_id", "partition", b"partition", "replica_id", b"replica_id", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_limit_ms", b"_tpot_limit_ms", "_ttft_limit_ms", b"_ttft_limit_ms", "batch_limit", b"batch_limit", "deployment_id", b"deployment_id", "fallbacks", b"fallbacks", "intent", b"intent", "manifest", b"manifest", "model_id", b"model_id", "partition", b"partition", "replica_id", b"replica_id", "tpot_limit_ms", b"tpot_limit_ms", "ttft_limit_ms", b"ttft_limit_ms", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__tpot_limit_ms: _TypeAlias = _typing.Literal["tpot_limit_ms"]  # noqa: Y015
+    _WhichOneofArgType__tpot_limit_ms: _TypeAlias = _typing.Literal["_tpot_limit_ms", b"_tpot_limit_ms"]  # noqa: Y015
+    _WhichOneofReturnType__ttft_limit_ms: _TypeAlias = _typing.Literal["ttft_limit_ms"]  # noqa: Y015
+    _WhichOneofArgType__ttft_limit_ms: _TypeAlias = _typing.Literal["_ttft_limit_ms", b"_ttft_limit_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tpot_limit_ms) -> _WhichOneofReturnType__tpot_limit_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttft_limit_ms) -> _WhichOneofReturnType__ttft_limit_ms | None: ...
 
 Global___ReplicaSpec: _TypeAlias = ReplicaSpec  # noqa: Y015
 

@@ -103,12 +103,17 @@ def power_of(setting: common_pb2.PowerSetting) -> PowerSetting:
     return PowerSetting(
         setting.sm_clock_mhz if setting.HasField("sm_clock_mhz") else None,
         setting.power_cap_mw if setting.HasField("power_cap_mw") else None,
+        setting.eased_sm_clock_mhz if setting.HasField("eased_sm_clock_mhz") else None,
     )
 
 
 def power_message(setting: PowerSetting) -> common_pb2.PowerSetting:
     """A power setting as sent."""
-    return common_pb2.PowerSetting(sm_clock_mhz=setting.sm_clock_mhz, power_cap_mw=setting.power_cap_mw)
+    return common_pb2.PowerSetting(
+        sm_clock_mhz=setting.sm_clock_mhz,
+        power_cap_mw=setting.power_cap_mw,
+        eased_sm_clock_mhz=setting.eased_sm_clock_mhz,
+    )
 
 
 def _device(device: node_pb2.Device, report: node_pb2.NodeReport) -> Device:

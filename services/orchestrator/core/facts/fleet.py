@@ -67,18 +67,25 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class PowerSetting:
-    """Clock and cap of a whole device; None leaves the device's default."""
+    """Clock and cap of a whole device; None leaves the device's default.
+
+    Attributes:
+        eased_sm_clock_mhz: the node runs it at this clock for as long as nothing on it would be late.
+    """
 
     sm_clock_mhz: int | None = None
     power_cap_mw: int | None = None
+    eased_sm_clock_mhz: int | None = None
 
     @property
-    def order(self) -> tuple[int, int]:
+    def order(self) -> tuple[int, int, int]:
         """For sorting: the default first."""
-        return (self.sm_clock_mhz or 0, self.power_cap_mw or 0)
+        return (self.sm_clock_mhz or 0, self.power_cap_mw or 0, self.eased_sm_clock_mhz or 0)
 
     def __str__(self) -> str:
         clock = f"{self.sm_clock_mhz} MHz" if self.sm_clock_mhz is not None else ""
+        if self.eased_sm_clock_mhz is not None:
+            clock = f"{clock or 'default clock'} eased to {self.eased_sm_clock_mhz} MHz"
         cap = f"{self.power_cap_mw / 1000:g} W" if self.power_cap_mw is not None else ""
         return ", ".join(filter(None, (clock, cap))) or "default"
 

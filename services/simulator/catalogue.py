@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from services.orchestrator.core.facts.catalog import Catalog
+from services.orchestrator.core.facts.eased import with_eased
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, PowerSetting
 from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.variant import Admission, Artifact, Variant
@@ -46,7 +47,7 @@ def catalog_of(menu: Menu | StoredMenu, output_tokens: int) -> Catalog:
     precisions = sorted({p.precision for p in menu.points})
     variants = tuple(_variant(menu, precision) for precision in precisions)
     profiles = tuple(_profile(menu, point, output_tokens) for point in menu.points)
-    return Catalog(variants, tuple(p for p in profiles if p.loads))
+    return Catalog(variants, with_eased(p for p in profiles if p.loads))
 
 
 def variant_id(model: str, precision: str) -> str:

@@ -216,6 +216,8 @@ def _device(group: Group, device_id: str) -> Device:
         )  # fmt: skip
     whole = Partition(f"{device_id}:whole", device_id, WHOLE_KIND, uuid=f"GPU-{device_id}", memory_bytes=memory)
     settings = tuple(PowerSetting(sm_clock_mhz=clock) for clock in board.clocks_mhz[1:])
+    if settings:
+        settings = (PowerSetting(eased_sm_clock_mhz=min(board.clocks_mhz)), *settings)
     return Device(
         device_id, board.name, memory, partitions=(whole,), idle_power_mw=board.bare_idle_w * 1000.0,
         kind=DeviceKind.GPU, power_settings=settings, table=_table(board) if board.mig and group.slices else (),

@@ -1,4 +1,4 @@
-"""Which of its two clocks a board runs at: the eased one while all it has in hand keeps its limits there with room. Pure.
+"""Which of its two clocks a board runs at: the eased one while all it has in hand keeps its limits there. Pure.
 
 Decode is bound by memory, so that a lower SM clock costs little time and saves much energy; prompts are bound by
 compute. Clocks cannot follow single steps, but they can follow a queue: what is planned for is the full clock, and the
@@ -27,6 +27,9 @@ class Limits:
 
     ttft_s: float = math.inf
     tpot_s: float = math.inf
+
+
+NO_LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True, slots=True)

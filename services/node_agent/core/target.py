@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from services.node_agent.core.board_wish import WantedPartition
 from services.node_agent.core.fallback import Link
+from services.node_agent.core.governor import NO_LIMITS, Limits
 from services.node_agent.core.power import Setting
 from tradewind.domain.errors import GenerationConflict, InvalidField, StaleGeneration
 from tradewind.domain.manifest import FileRef
@@ -38,6 +39,7 @@ class ReplicaSpec:
     draining: bool = False
     partition_uuid: str = ""
     fallbacks: tuple[Link, ...] = ()
+    limits: Limits = NO_LIMITS
 
     @property
     def links(self) -> tuple[Link, ...]:

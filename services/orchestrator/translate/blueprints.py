@@ -110,6 +110,8 @@ def _spec(replica: Replica, intent: Intent) -> node_pb2.ReplicaSpec:
             node_pb2.FallbackLink(variant_id=link.variant_id, manifest=_artifact_message(link.manifest))
             for link in replica.fallbacks
         ],
+        ttft_limit_ms=replica.ttft_limit_ms,
+        tpot_limit_ms=replica.tpot_limit_ms,
     )
 
 
@@ -137,6 +139,8 @@ def _replica(placed: orchestrator_pb2.PlacedReplica, *, hold: bool) -> Replica:
         hold=hold,
         capacity_requests_per_s=placed.capacity_requests_per_s,
         fallbacks=tuple(Fallback(link.variant_id, _artifact_of(link.manifest)) for link in spec.fallbacks),
+        ttft_limit_ms=spec.ttft_limit_ms if spec.HasField("ttft_limit_ms") else None,
+        tpot_limit_ms=spec.tpot_limit_ms if spec.HasField("tpot_limit_ms") else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from services.orchestrator.core.facts.eased import with_eased
 from services.orchestrator.core.facts.profile import Latency, Load, Profile
 from services.orchestrator.core.facts.variant import Admission, Artifact, Variant
 from services.orchestrator.translate.nodes import power_of
@@ -44,8 +45,8 @@ def variant_of(variant: compiler_pb2.Variant) -> Variant:
 
 
 def profiles_of(profiles: Iterable[profiler_pb2.Profile]) -> tuple[Profile, ...]:
-    """Profiles that can be planned with: the newest of each operating point."""
-    newest: dict[tuple[str, str, str, int, tuple[int, int]], profiler_pb2.Profile] = {}
+    """Profiles that can be planned with: the newest of each operating point, and those of easing clocks."""
+    newest: dict[tuple[str, str, str, int, tuple[int, int, int]], profiler_pb2.Profile] = {}
     for profile in profiles:
         point = profile.point
         if not profile.loads:
@@ -54,7 +55,7 @@ def profiles_of(profiles: Iterable[profiler_pb2.Profile]) -> tuple[Profile, ...]
         key = (point.variant_id, point.device_class, point.partition_kind, point.batch_limit, power)
         if key not in newest or _age(profile) > _age(newest[key]):
             newest[key] = profile
-    return tuple(_profile(newest[key]) for key in sorted(newest))
+    return with_eased(_profile(newest[key]) for key in sorted(newest))
 
 
 def _age(profile: profiler_pb2.Profile) -> tuple[int, int, str]:

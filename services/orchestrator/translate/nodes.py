@@ -155,7 +155,7 @@ def _in_force(device_id: str, report: node_pb2.NodeReport) -> PowerSetting:
     return power_of(reading.power_setting) if reading else DEFAULT_POWER
 
 
-def _order(setting: PowerSetting) -> tuple[int, int]:
+def _order(setting: PowerSetting) -> tuple[int, int, int]:
     return setting.order
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from services.node_agent.core.governor import Limits
 from services.node_agent.core.target import ReplicaSpec
 from services.node_agent.core.target import Target as AgentTarget
 from services.orchestrator.core.effects import Broken, Commit, Publish, Push
@@ -166,4 +168,9 @@ def _spec(replica: Replica, intent: Intent) -> ReplicaSpec:
         batch_limit=replica.batch_limit,
         model_id=replica.model_id,
         draining=intent is Intent.DRAIN,
+        limits=Limits(_seconds(replica.ttft_limit_ms), _seconds(replica.tpot_limit_ms)),
     )
+
+
+def _seconds(limit_ms: float | None) -> float:
+    return math.inf if limit_ms is None else limit_ms / 1000.0

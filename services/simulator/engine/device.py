@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Device, Partition, PowerSetting
+from services.orchestrator.core.facts.fleet import Device, Partition, PowerSetting
 from services.simulator.devices.boards import Board
 from services.simulator.engine.replica import Replica
 from services.simulator.engine.spent import Part
@@ -93,4 +93,9 @@ class SimDevice:
     @property
     def clock_mhz(self) -> int:
         """The locked clock, 0 for the default."""
-        return self.seen.setting.sm_clock_mhz or 0 if self.seen.setting != DEFAULT_POWER else 0
+        return self.seen.setting.sm_clock_mhz or 0
+
+    @property
+    def eased_clock_mhz(self) -> int:
+        """The clock it may ease to, 0 for none."""
+        return self.seen.setting.eased_sm_clock_mhz or 0

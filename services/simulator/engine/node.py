@@ -15,6 +15,7 @@ from services.node_agent.core.replica_states import ReplicaState as AgentState
 from services.node_agent.core.target import ReplicaSpec, Target, accept
 from services.orchestrator.core.facts.blueprint import NodeLayout
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Node, ReplicaReport, ReplicaState
+from services.simulator.engine.clocks import Easing
 from services.simulator.engine.cost import StepCost
 from services.simulator.engine.device import SimDevice
 from services.simulator.engine.replica import Replica
@@ -154,7 +155,7 @@ class SimNode:
         if boots != self.boots or self.held.get(held.spec.replica_id) is not held:
             return
         held.state = after(held.state, Event.READY)
-        held.engine = Replica(held.spec.replica_id, self._cost(held), held.spec.batch_limit, now_s)
+        held.engine = Replica(held.spec.replica_id, self._cost(held), held.spec.batch_limit, now_s, self._easing(held))
         held.device.serve(now_s)
         self._refit()
         self.follow(now_s)
@@ -171,6 +172,15 @@ class SimNode:
         spec, device = held.spec, held.device
         return self._costs(spec.variant_id, device.board.name, spec.partition_kind, device.clock_mhz)
 
+    def _easing(self, held: Held) -> Easing | None:
+        spec, device = held.spec, held.device
+        clock = device.eased_clock_mhz
+        if not clock:
+            return None
+        cost = self._costs(spec.variant_id, device.board.name, spec.partition_kind, clock)
+        full_mhz = device.clock_mhz or device.board.clocks_mhz[0]
+        return Easing(cost, full_mhz / clock, spec.limits)
+
     def _follow_layout(self, layout: NodeLayout | None, now_s: float) -> None:
         self.layout = layout
         if layout is None:
@@ -183,7 +193,7 @@ class SimNode:
                 self.changed = True
                 for held in self.held.values():
                     if held.device is device and held.engine:
-                        held.engine.change(self._cost(held), held.engine.batch_limit, now_s)
+                        held.engine.change(self._cost(held), held.engine.batch_limit, now_s, self._easing(held))
             wanted = tuple(p for p in layout.partitions if p.device_id == name)
             if wanted and {p.partition_id for p in wanted} != {p.partition_id for p in device.seen.partitions}:
                 self._timeline.at(now_s + LAYOUT_S, self._cut, (device, wanted))

@@ -17,6 +17,8 @@ from itertools import count
 from math import ceil
 from typing import Final
 
+from services.node_agent.core.governor import Work
+from services.simulator.engine.clocks import Clocks, Easing
 from services.simulator.engine.cost import StepCost
 from services.simulator.engine.request import Request
 
@@ -48,10 +50,16 @@ class Replica:
         *("_filled", "_owed", "_prefill", "_prefill_mw", "_reserved", "_slots", "_start_s", "_step_s"),
         *("_steps", "_todo"),
         "_waiting",
+        "_clocks",
+        "_point",
     )
 
-    def __init__(self, replica_id: str, cost: StepCost, batch_limit: int, ready_s: float = 0.0) -> None:
-        self.replica_id, self._cost = replica_id, cost
+    def __init__(
+        self, replica_id: str, cost: StepCost, batch_limit: int, ready_s: float = 0.0, easing: Easing | None = None
+    ) -> None:
+        self.replica_id, self._point = replica_id, (cost, easing)
+        self._clocks = Clocks(cost, easing)
+        self._cost = self._clocks.cost
         self.batch_limit = max(1, min(batch_limit, cost.most_sequences))
         self.in_hand = self.tokens = self.unanswered = self.version = self.awaited = 0
         self.ends_at_s = float("inf")
@@ -68,8 +76,13 @@ class Replica:
 
     @property
     def cost(self) -> StepCost:
-        """The operating point it runs at."""
-        return self._cost
+        """The operating point it runs at; at full clock, where its clock eases."""
+        return self._point[0]
+
+    @property
+    def rises(self) -> int:
+        """How often its clock went up from the eased one since it was last set."""
+        return self._clocks.rises
 
     @property
     def active_mj(self) -> float:
@@ -96,12 +109,13 @@ class Replica:
         elif self._prefill is None and len(self._decoding) < self.batch_limit:
             self._cut(now_s)
 
-    def change(self, cost: StepCost, batch_limit: int, now_s: float) -> None:
+    def change(self, cost: StepCost, batch_limit: int, now_s: float, easing: Easing | None = None) -> None:
         """Another operating point of the same variant from the next step on: clocks, caps, batch limit."""
-        if cost is self._cost and batch_limit == self.batch_limit:
+        if (cost, easing) == self._point and batch_limit == self.batch_limit:
             return
         self._cut(now_s)
-        self._cost, self.batch_limit = cost, max(1, min(batch_limit, cost.most_sequences))
+        self._point, self._clocks = (cost, easing), Clocks(cost, easing)
+        self._cost, self.batch_limit = self._clocks.cost, max(1, min(batch_limit, cost.most_sequences))
 
     def advance(self, now_s: float) -> list[Request]:
         """The run has ended: what happened in it. Returns requests that are done."""
@@ -205,6 +219,7 @@ class Replica:
 
     def _begin(self, now_s: float) -> None:
         self._admit()
+        lost_s = self._follow(now_s) if self._clocks.eases else 0.0
         cost, decoding = self._cost, self._decoding
         n = len(decoding)
         self._start_s, self.version = now_s, self.version + 1
@@ -215,6 +230,9 @@ class Replica:
             # A prompt that waits for the step that is owed after the chunk before it waits for no more.
             self._todo = 1 if self._prefill is not None else decoding[0][0] - self._steps
             reach = self._reach()
+            if self._clocks.eases_at_s != float("inf"):
+                step_s = cost.decode_s[reach] + cost.context_s * self._context
+                self._todo = min(self._todo, int((self._clocks.eases_at_s - now_s) / step_s) + 1)
             self._step_s = cost.decode_s[reach] + cost.context_s * (self._context + 0.5 * n * (self._todo - 1))
             self._decode_mw = (cost.decode_power_w[reach] - cost.decode_power_w[0]) * 1000.0
             self._prefill_mw = 0.0
@@ -223,6 +241,26 @@ class Replica:
             self.ends_at_s, self._todo, self.rests_from_s = float("inf"), 0, now_s
             return
         self.ends_at_s = now_s + self._step_s * max(self._todo, 1)
+        if lost_s:
+            self.prefill_mj += lost_s * self._prefill_mw
+            self.decode_mj += lost_s * self._decode_mw
+            self.delay(lost_s)
+
+    def _follow(self, now_s: float) -> float:
+        """Takes the clock that its node chooses for what is in hand; see `Clocks.follow`."""
+        cost, n = self._cost, len(self._decoding)
+        oldest = self._prefill or (self._waiting[0] if self._waiting else None)
+        work = Work(
+            prompt_tokens=self.unanswered - (self._filled if self._prefill else 0),
+            oldest_wait_s=now_s - oldest.arrival_s if oldest else 0.0,
+            crowded=self._prefill is None and oldest is not None,
+            prefill_token_s=cost.prefill_s(oldest.prompt_tokens) / oldest.prompt_tokens if oldest else 0.0,
+            chunk_tokens=cost.chunk_tokens,
+            step_s=cost.decode_s[self._reach()] + cost.context_s * self._context if n else 0.0,
+        )
+        lost_s = self._clocks.follow(work, now_s)
+        self._cost = self._clocks.cost
+        return lost_s
 
     def _begin_prefill(self, n: int) -> None:
         """The oldest prompt: whole when alone, else in chunks that come with one decode step each.

@@ -75,6 +75,8 @@ def drifted(
         if speed.variant_id and speed.variant_id != replica.variant_id:
             continue  # a fallback says nothing of the variant that was planned
         power = powers.get((replica.node_id, replica.partition.device_id), DEFAULT_POWER)
+        if power.eased_sm_clock_mhz is not None:
+            continue  # its profile says what it can do, not at which of its clocks it was
         profile = profiles.get((replica.variant_id, replica.device_class, replica.partition.kind, power))
         if profile is not None and (ratio := _ratio(profile, speed, predicted_ms)):
             seen.setdefault((replica.variant_id, replica.device_class), []).append((ratio, speed.samples))

@@ -28,6 +28,7 @@ class Replica:
             drains it at once (its deployment is gone).
         capacity_requests_per_s: what it takes within the SLO at plan time; replicas of one deployment share its
             requests in this proportion. 0 stands for equal shares.
+        ttft_limit_ms, tpot_limit_ms: of its deployment's requests, the strictest; None without one.
         fallbacks: later links of its deployment's chain; the node goes down them by itself.
     """
 
@@ -44,6 +45,8 @@ class Replica:
     hold: bool = False
     capacity_requests_per_s: float = 0.0
     fallbacks: tuple[Fallback, ...] = ()
+    ttft_limit_ms: float | None = None
+    tpot_limit_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

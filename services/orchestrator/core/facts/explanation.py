@@ -63,7 +63,7 @@ class Candidate:
     alike: int = 1
 
     @property
-    def key(self) -> tuple[str, str, str, int, tuple[int, int]]:
+    def key(self) -> tuple[str, str, str, int, tuple[int, int, int]]:
         """Variant, device class, partition kind, batch limit, power setting."""
         return (self.variant_id, self.device_class, self.partition_kind, self.batch_limit, self.power.order)
 

@@ -14,6 +14,7 @@ class Levers:
         variants: any admitted variant; without it only the fastest of each model.
         partitions: any partition of a device; without it whole devices or the largest core set.
         power: any clock and cap a device offers; without it the default.
+        easing: clocks fall while nothing on a board would be late by it, and are full else. Done by the node agents.
         resting: engines let the clocks of an idle board fall; without it their contexts keep them up. Set at the node
             agents (`idle_boost`), told here so that the simulator compares policies with and without.
         packing: requests fill one replica before the next one works; without it they are shared out evenly.
@@ -23,6 +24,7 @@ class Levers:
     variants: bool = True
     partitions: bool = True
     power: bool = True
+    easing: bool = True
     resting: bool = True
     consolidation: bool = True
     packing: bool = True

@@ -31,22 +31,26 @@ ENERGY: Final = Policy("energy", objective=None)
 STATIC_PEAK: Final = Policy(
     "static-peak",
     adaptive=False,
-    levers=Levers(variants=False, partitions=False, power=False, resting=False, consolidation=False, packing=False),
+    levers=Levers(
+        variants=False, partitions=False, power=False, easing=False, resting=False, consolidation=False, packing=False
+    ),
     objective=Objective.LATENCY,
 )
 POLICIES: Final[dict[str, Policy]] = {
     policy.name: policy
     for policy in (
         ENERGY,
-        Policy("latency", levers=Levers(resting=False, packing=False), objective=Objective.LATENCY),
-        Policy("static", adaptive=False, levers=Levers(resting=False, packing=False)),
-        Policy("static-resting", adaptive=False, levers=Levers(packing=False)),
-        Policy("static-packed", adaptive=False, levers=Levers(resting=False)),
-        Policy("static-packed-resting", adaptive=False),
+        Policy("latency", levers=Levers(easing=False, resting=False, packing=False), objective=Objective.LATENCY),
+        Policy("static", adaptive=False, levers=Levers(easing=False, resting=False, packing=False)),
+        Policy("static-resting", adaptive=False, levers=Levers(easing=False, packing=False)),
+        Policy("static-packed", adaptive=False, levers=Levers(easing=False, resting=False)),
+        Policy("static-packed-resting", adaptive=False, levers=Levers(easing=False)),
+        Policy("static-equipped", adaptive=False),
         STATIC_PEAK,
         Policy("energy-no-variants", levers=Levers(variants=False)),
         Policy("energy-no-partitions", levers=Levers(partitions=False)),
-        Policy("energy-no-power", levers=Levers(power=False, resting=False)),
+        Policy("energy-no-power", levers=Levers(power=False, easing=False, resting=False)),
+        Policy("energy-no-easing", levers=Levers(easing=False)),
         Policy("energy-no-resting", levers=Levers(resting=False)),
         Policy("energy-no-consolidation", levers=Levers(consolidation=False)),
         Policy("energy-no-packing", levers=Levers(packing=False)),

@@ -54,6 +54,10 @@ class Slo:
         """The highest percentile limited for a metric, 95 when none is."""
         return max((limit.percentile for limit in self.latency if limit.metric is metric), default=95.0)
 
+    def strictest_ms(self, metric: Metric) -> float | None:
+        """The lowest limit of a metric at any percentile, None without one."""
+        return min((limit.limit_ms for limit in self.latency if limit.metric is metric), default=None)
+
 
 @dataclass(frozen=True, slots=True)
 class Demand:

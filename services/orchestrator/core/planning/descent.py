@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -10,6 +11,7 @@ from services.orchestrator.core.facts.blueprint import Blueprint, Fallback, Repl
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, NodeState, PowerSetting, ReplicaReport, ReplicaState
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.variant import Admission
+from services.orchestrator.core.facts.wish import Metric, Slo
 from services.orchestrator.core.planning.accept import Accepted
 from services.orchestrator.core.planning.ground import Base, Ground, base_of
 
@@ -24,6 +26,7 @@ def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted
     parent, layout = situation.parent, accepted.layout
     generation = parent.generation + 1
     names = {d.deployment_id: d.name for d in situation.deployments}
+    slos = {d.deployment_id: d.slo for d in situation.deployments}
     chains = {d.deployment_id: d.chain for d in situation.deployments if d.chain}
     capacities = _capacities(accepted)
     power = {(node.node_id, d): setting for node in layout.nodes for d, setting in node.power_settings}
@@ -31,32 +34,37 @@ def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted
     for kept in layout.kept:
         setting = power.get((kept.node_id, kept.partition.device_id), DEFAULT_POWER)
         capacity = capacities.get((kept.deployment_id, base_of(kept), setting), kept.capacity_requests_per_s)
-        replicas.append(replace(kept, hold=False, capacity_requests_per_s=capacity))
+        replicas.append(_limited(replace(kept, hold=False, capacity_requests_per_s=capacity), slos))
     for number, place in enumerate(layout.places):
         item = place.item
         point = item.option.point
-        replicas.append(
-            Replica(
-                replica_id=f"{names[item.deployment_id]}-g{generation}-{number}",
-                deployment_id=item.deployment_id,
-                node_id=place.node_id,
-                model_id=point.variant.model_id,
-                variant_id=point.variant.variant_id,
-                manifest=point.variant.manifest,
-                partition=place.partition,
-                batch_limit=point.batch_limit,
-                device_class=point.profile.device_class,
-                memory_bytes=point.memory_bytes,
-                capacity_requests_per_s=capacities.get((item.deployment_id, item.base, item.power), 0.0),
-                fallbacks=_fallbacks(situation, chains.get(item.deployment_id, ()), point.variant.variant_id),
-            )
+        replica = Replica(
+            replica_id=f"{names[item.deployment_id]}-g{generation}-{number}",
+            deployment_id=item.deployment_id,
+            node_id=place.node_id,
+            model_id=point.variant.model_id,
+            variant_id=point.variant.variant_id,
+            manifest=point.variant.manifest,
+            partition=place.partition,
+            batch_limit=point.batch_limit,
+            device_class=point.profile.device_class,
+            memory_bytes=point.memory_bytes,
+            capacity_requests_per_s=capacities.get((item.deployment_id, item.base, item.power), 0.0),
+            fallbacks=_fallbacks(situation, chains.get(item.deployment_id, ()), point.variant.variant_id),
         )
+        replicas.append(_limited(replica, slos))
     ordered = tuple(sorted(replicas, key=lambda r: (r.deployment_id, r.replica_id)))
     leaving = _leaving(situation, ground, ordered)
     layouts = layout.nodes
     if (ordered, leaving, layouts) == (parent.replicas, parent.leaving, parent.layouts):
         return parent
     return child_of(parent, ordered, leaving, layouts)
+
+
+def _limited(replica: Replica, slos: Mapping[str, Slo]) -> Replica:
+    """With the limits of its deployment as they are now."""
+    slo = slos[replica.deployment_id]
+    return replace(replica, ttft_limit_ms=slo.strictest_ms(Metric.TTFT), tpot_limit_ms=slo.strictest_ms(Metric.TPOT))
 
 
 def _fallbacks(situation: Situation, chain: tuple[str, ...], variant_id: str) -> tuple[Fallback, ...]:

@@ -18,7 +18,7 @@ from services.orchestrator.core.planning.links import first_links
 from services.orchestrator.core.planning.offer import USABLE_MEMORY_SHARE, Offer, Shape
 from tradewind.domain.figures import FigureSource
 
-PointKey = tuple[str, str, str, int, tuple[int, int]]
+PointKey = tuple[str, str, str, int, tuple[int, int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def points_of(deployment: Deployment, offer: Offer) -> tuple[tuple[Point, ...], 
         failed = _failed(deployment, variant, offer)
         for setting in _settings_at(variant, deployment.node_selector, offer):
             profile = setting.profile
-            if profile.power != DEFAULT_POWER and not offer.levers.power:
+            if not _may_be_set(profile.power, offer.levers):
                 continue
             if reason := failed.get(profile.device_class, ""):
                 refused.append(setting.refused(variant, Refusal.QUARANTINED, reason))
@@ -168,9 +168,11 @@ def _allowed(deployment: Deployment, points: list[Point], levers: Levers) -> tup
     return tuple(left)
 
 
-def _settings(variant: Variant, profiles: tuple[Profile, ...]) -> dict[tuple[str, str, int, tuple[int, int]], Profile]:
+def _settings(
+    variant: Variant, profiles: tuple[Profile, ...]
+) -> dict[tuple[str, str, int, tuple[int, int, int]], Profile]:
     """Batch limits worth weighing: the measured ones; each with the profile whose own limit is nearest above."""
-    best: dict[tuple[str, str, int, tuple[int, int]], Profile] = {}
+    best: dict[tuple[str, str, int, tuple[int, int, int]], Profile] = {}
     for profile in profiles:
         most = most_concurrency(profile)
         if variant.slots:
@@ -256,6 +258,10 @@ def _room(
         return Refusal.MEMORY, f"a replica needs {memory} bytes, at most {most} can be used on a {kind}"
     taking = [s for s in fitting if s.places(kind, memory)]
     return Room(min(taking, key=lambda s: s.device.device_id), places)
+
+
+def _may_be_set(power: PowerSetting, levers: Levers) -> bool:
+    return power == DEFAULT_POWER or (levers.easing if power.eased_sm_clock_mhz is not None else levers.power)
 
 
 def _can_be_set(device: Device, power: PowerSetting) -> bool:

@@ -3,8 +3,7 @@
 Decode is bound by memory, so that a lower SM clock costs little time and saves much energy; prompts are bound by
 compute. Clocks cannot follow single steps, but they can follow a queue: what is planned for is the full clock, and the
 eased one is used for as long as nobody would be late by it (as GreenLLM, arXiv 2508.16449, and VoltanaLLM, 2509.04827,
-do with engines that keep the phases apart). Times at the eased clock are reckoned from those seen, as if all of a step
-were bound by compute.
+do with engines that keep the phases apart). Times at the eased clock are reckoned from those seen at the full one.
 """
 
 from __future__ import annotations
@@ -17,6 +16,9 @@ from typing import Final
 # Shares of the limits that may be used up at the eased clock: what comes next waits for what is in hand.
 TTFT_SHARE: Final = 0.5
 TPOT_SHARE: Final = 0.8
+# Share of a decode step that is taken to be bound by the clock before the eased clock was tried: it waits for memory
+# for most of the time. Once eased, what is seen counts.
+STEP_SHARE: Final = 0.5
 # The clock is eased only after so long without need, so that it is not set for every prompt.
 DWELL_S: Final = 0.5
 
@@ -59,16 +61,18 @@ def may_ease(work: Work, limits: Limits, slower: float) -> bool:
     Args:
         slower: how much longer everything takes there at most: full clock over eased; 1 when it is in force already.
     """
-    chunk_s = work.chunk_tokens * work.prefill_token_s if work.prompt_tokens else 0.0
-    if work.step_s and slower * (work.step_s + chunk_s) > TPOT_SHARE * limits.tpot_s:
+    step_s = work.step_s * (1.0 + STEP_SHARE * (slower - 1.0))
+    token_s = work.prefill_token_s * slower
+    chunk_s = work.chunk_tokens * token_s if work.prompt_tokens else 0.0
+    if step_s and step_s + chunk_s > TPOT_SHARE * limits.tpot_s:
         return False
     if not work.prompt_tokens:
         return True
     if work.crowded:
         return False
     steps = work.prompt_tokens / max(work.chunk_tokens, 1)
-    takes_s = work.prompt_tokens * work.prefill_token_s + steps * work.step_s
-    return work.oldest_wait_s + slower * takes_s <= TTFT_SHARE * limits.ttft_s
+    takes_s = work.prompt_tokens * token_s + steps * step_s
+    return work.oldest_wait_s + takes_s <= TTFT_SHARE * limits.ttft_s
 
 
 def needs_full_clock(replicas: Iterable[tuple[Work, Limits]], slower: float) -> bool:

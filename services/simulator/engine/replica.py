@@ -48,10 +48,7 @@ class Replica:
         *("rests_from_s", "tokens", "unanswered", "_rested_mj"),
         *("version", "_chunks", "_context", "_cost", "_decode_mw", "_decoding"),
         *("_filled", "_owed", "_prefill", "_prefill_mw", "_reserved", "_slots", "_start_s", "_step_s"),
-        *("_steps", "_todo"),
-        "_waiting",
-        "_clocks",
-        "_point",
+        *("_clocks", "_point", "_steps", "_todo", "_waiting"),
     )
 
     def __init__(

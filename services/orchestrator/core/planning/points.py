@@ -149,8 +149,13 @@ def _settings_at(variant: Variant, selector: tuple[tuple[str, str], ...], offer:
 
 
 def _allowed(deployment: Deployment, points: list[Point], levers: Levers) -> tuple[Point, ...]:
-    """Points that are left when a lever is missing: of each device class the fastest variant, the largest partition."""
-    left = points
+    """Points that are left when a lever is missing: of each device class the fastest variant, the largest partition.
+
+    Where every board can ease its clock, no other clock of it is weighed: what it can do is of the full one, and
+    nothing takes less than the eased one.
+    """
+    eased = {p.key[:4]: p.places for p in points if p.profile.power.eased_sm_clock_mhz is not None}
+    left = [p for p in points if p.profile.power.eased_sm_clock_mhz is not None or eased.get(p.key[:4], 0) < p.places]
     if not levers.variants:
         fastest: dict[str, tuple[float, str]] = {}
         for point in left:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from services.node_agent.devices.port import Partition
 from services.node_agent.gpu.executor.board import AT_ONCE_S, Access, Planners
 from services.node_agent.gpu.executor.look import Held
 from services.node_agent.gpu.faults import GpuError
+from services.node_agent.gpu.governor import AtWork, Governor
 from services.node_agent.gpu.helper.client import HelperClient
 from services.node_agent.gpu.managed_board import ManagedBoard
 from services.node_agent.gpu.port import GpuAdmin, GpuReader
@@ -33,8 +35,8 @@ from tradewind.v1 import node_pb2
 Answer = TypeVar("Answer")
 # Between two attempts to reach a helper that is not there yet.
 DISCOVERY_S: Final = 2.0
-# A thread for each board of the largest host, and one for power: one that hangs holds up no other.
-MOST_THREADS: Final = 17
+# A thread for each board of the largest host, one for power, one for clocks: one that hangs holds up no other.
+MOST_THREADS: Final = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Surroundings:
         held: replicas by the partition they have.
         measuring: whether something is measured on this node.
         changed: called when there is something new to report.
+        at_work: replicas of a board that have requests in hand.
         adopt: whether slices that nobody knows become ours.
         budget_mw: of all boards together; None for none.
     """
@@ -83,6 +86,7 @@ class Surroundings:
     held: Held
     measuring: Callable[[], bool]
     changed: Callable[[], None]
+    at_work: AtWork
     adopt: bool
     budget_mw: int | None
 
@@ -165,6 +169,7 @@ class ManagedBoards:
             for board in self._boards.values():
                 group.create_task(self._keep_layout(board))
             group.create_task(self._keep_power())
+            group.create_task(self._govern())
 
     async def _discover(self) -> None:
         self._around.folder.mkdir(parents=True, exist_ok=True)
@@ -206,6 +211,14 @@ class ManagedBoards:
             if (power.states, power.sleeps) != before:
                 self._around.changed()
             await self._wait("", WAKE_S if any(one.asleep for one in power.sleeps.values()) else PERIOD_S)
+
+    async def _govern(self) -> None:
+        around, power = self._around, self._power
+        assert power is not None, "boards are discovered before they are governed"
+        governor = Governor(power, around.at_work, around.measuring, self._in_thread, time.monotonic)
+        while True:
+            pause_s = await governor.turn()
+            await asyncio.sleep(pause_s)
 
     async def _wait(self, name: str, pause_s: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -102,12 +102,12 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     fleet = Fleet(lambda changed, emptied: parts.surroundings(fetcher, changed, emptied), news.set, time.monotonic)
     life.on_stop(fleet.stop)
 
-    registry = Registry()
-    registry.collector.register(AgentMetrics(fleet, list(inventory)))
-    life.on_stop(_async(serve_metrics(registry, settings.metrics_listen)))
-    server = GrpcServer("node-agent", settings.listen, registry)
     turn = asyncio.Lock()
     managed = _managed(settings, folder, found, (lambda: fleet.held, turn.locked, news.set, fleet.at_work))
+    registry = Registry()
+    registry.collector.register(AgentMetrics(fleet, list(inventory), managed.easings if managed else dict))
+    life.on_stop(_async(serve_metrics(registry, settings.metrics_listen)))
+    server = GrpcServer("node-agent", settings.listen, registry)
 
     def follow(target: Target) -> None:
         fleet.want(target.replicas)

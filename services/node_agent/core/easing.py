@@ -14,11 +14,13 @@ class Easing:
     Attributes:
         full_mhz: what it is locked at, or its highest.
         eased: whether the eased one is in force.
+        changes: from one to the other so far.
     """
 
     full_mhz: int
     eased_mhz: int
     eased: bool
+    changes: int = 0
 
     @property
     def slower(self) -> float:

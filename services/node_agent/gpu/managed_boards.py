@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from services.node_agent.core.easing import Easing
 from services.node_agent.core.mig.goal import Order
 from services.node_agent.core.power import WAKE_S, Sleep
 from services.node_agent.core.target import Target
@@ -162,6 +163,10 @@ class ManagedBoards:
     def sleeps(self) -> dict[str, Sleep]:
         """Boards that can sleep."""
         return self._power.sleeps if self._power else {}
+
+    def easings(self) -> dict[str, Easing]:
+        """Boards that have a clock to ease to."""
+        return self._power.easings if self._power else {}
 
     async def _run(self) -> None:
         await self._discover()

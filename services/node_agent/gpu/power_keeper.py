@@ -101,7 +101,7 @@ class PowerKeeper:
         self._compared_at: dict[str, int] = {}
         # Between a look and the governor: who asks, asks for the clock that applies.
         self._asking = threading.Lock()
-        self.clock_changes: dict[str, int] = {board.uuid: 0 for board in boards}
+        self._clock_changes: dict[str, int] = {board.uuid: 0 for board in boards}
         self.states: dict[str, PowerState] = {board.uuid: PowerState() for board in boards}
         self._log = structlog.get_logger("power")
 
@@ -122,12 +122,13 @@ class PowerKeeper:
     @property
     def easings(self) -> dict[str, Easing]:
         """Boards whose setting has a clock to ease to."""
-        easings = {}
+        easings: dict[str, Easing] = {}
         for board in self._boards:
             setting, _ = self._asked.get(board.uuid, (Setting(), None))
             if setting.eased_clock_mhz is not None:
                 full_mhz = setting.clock_mhz or board.bounds.clocks_mhz[-1]
-                easings[board.uuid] = Easing(full_mhz, setting.eased_clock_mhz, board.uuid in self._eased)
+                eased, changes = board.uuid in self._eased, self._clock_changes[board.uuid]
+                easings[board.uuid] = Easing(full_mhz, setting.eased_clock_mhz, eased, changes)
         return easings
 
     def ease(self, uuid: str, *, eased: bool) -> None:
@@ -142,7 +143,7 @@ class PowerKeeper:
                 return
             self._hold(uuid, in_force(setting, eased=eased), safety_cap_mw)
             (self._eased.add if eased else self._eased.discard)(uuid)
-            self.clock_changes[uuid] += 1
+            self._clock_changes[uuid] += 1
 
     def look(self) -> None:
         """Reads, asks, and compares, once for each board. A board that does not answer holds up no other."""
@@ -230,7 +231,7 @@ class PowerKeeper:
     def _compare(self, board: KeptBoard) -> None:
         state, observed = self.states[board.uuid], self._read(board)
         # Clocks follow within some hundred milliseconds: an eased one is expected from the second look on.
-        changes = self.clock_changes[board.uuid]
+        changes = self._clock_changes[board.uuid]
         settled = self._compared_at.get(board.uuid) == changes
         self._compared_at[board.uuid] = changes
         wanted = in_force(state.admitted, eased=settled and board.uuid in self._eased)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from services.node_agent.core.easing import Easing
 from services.node_agent.core.governor import DWELL_S, Limits, Work
 from services.node_agent.core.power import Bounds, OutOfBounds, Setting, admit, in_force
 from services.node_agent.gpu.governor import IDLE_S, PERIOD_S, Governor
@@ -119,7 +120,7 @@ async def test_a_board_eases_when_idle_and_is_up_at_the_first_look_at_a_prompt_t
     assert bench.locked_mhz is None
     await bench.run(0.2)
     assert bench.locked_mhz == 990
-    assert bench.keeper.clock_changes == {bench.uuid: 3, bench.other: 0}
+    assert bench.keeper.easings == {bench.uuid: Easing(1980, 990, eased=True, changes=3)}
 
 
 async def test_looks_renew_the_clock_in_force_and_call_none_of_it_a_fault(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ async def test_a_change_that_fails_is_tried_again_at_the_next_turn(tmp_path: Pat
     assert bench.locked_mhz == 990
     await bench.run(PERIOD_S)
     assert bench.locked_mhz is None
-    assert bench.keeper.clock_changes[bench.uuid] == 2
+    assert bench.keeper.easings[bench.uuid].changes == 2
 
 
 async def test_without_a_clock_to_ease_to_nobody_is_asked(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ class PowerKeeper:
 
     def _compare(self, board: KeptBoard) -> None:
         state, observed = self.states[board.uuid], self._read(board)
-        # Clocks follow within some hundred milliseconds: an eased one is expected from the second look on.
+        # Clocks follow a while after they are asked for: an eased one is expected from the second look on.
         changes = self._clock_changes[board.uuid]
         settled = self._compared_at.get(board.uuid) == changes
         self._compared_at[board.uuid] = changes

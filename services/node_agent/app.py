@@ -28,6 +28,7 @@ from services.node_agent.devices.port import DeviceKind
 from services.node_agent.devices.vulkan import VulkanDevice, discover_vulkan
 from services.node_agent.gpu.discovery import Boards, discover_in_time
 from services.node_agent.gpu.executor.look import Held
+from services.node_agent.gpu.governor import AtWork
 from services.node_agent.gpu.helper.client import HelperClient
 from services.node_agent.gpu.managed_boards import ManagedBoards, Reach
 from services.node_agent.gpu.managed_boards import Surroundings as BoardSurroundings
@@ -101,12 +102,12 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
     fleet = Fleet(lambda changed, emptied: parts.surroundings(fetcher, changed, emptied), news.set, time.monotonic)
     life.on_stop(fleet.stop)
 
+    turn = asyncio.Lock()
+    managed = _managed(settings, folder, found, (lambda: fleet.held, turn.locked, news.set, fleet.at_work))
     registry = Registry()
-    registry.collector.register(AgentMetrics(fleet, list(inventory)))
+    registry.collector.register(AgentMetrics(fleet, list(inventory), managed.easings if managed else dict))
     life.on_stop(_async(serve_metrics(registry, settings.metrics_listen)))
     server = GrpcServer("node-agent", settings.listen, registry)
-    turn = asyncio.Lock()
-    managed = _managed(settings, folder, found, (lambda: fleet.held, turn.locked, news.set))
 
     def follow(target: Target) -> None:
         fleet.want(target.replicas)
@@ -217,7 +218,7 @@ def _managed(
     settings: NodeAgentSettings,
     folder: StateFolder,
     found: Boards,
-    agent: tuple[Held, Callable[[], bool], Callable[[], None]],
+    agent: tuple[Held, Callable[[], bool], Callable[[], None], AtWork],
 ) -> ManagedBoards | None:
     """Boards that are cut and set: through the privileged helper, or simulated ones of this process; else None."""
     boot_id = read_boot_id()

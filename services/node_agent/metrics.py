@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from services.node_agent.core.easing import Easing
 from services.node_agent.core.replica_states import ReplicaState
 from services.node_agent.devices.port import Device
-from services.node_agent.gpu.metrics import board_metrics
+from services.node_agent.gpu.metrics import board_metrics, easing_metrics
 from services.node_agent.supervision.fleet import Fleet
 
 _PREFIX: Final = "tradewind_"
@@ -22,10 +23,11 @@ class AgentMetrics(Collector):
     Args:
         fleet: the replicas.
         devices: the devices.
+        easings: boards that have a clock to ease to, by device id.
     """
 
-    def __init__(self, fleet: Fleet, devices: Sequence[Device]) -> None:
-        self._fleet, self._devices = fleet, devices
+    def __init__(self, fleet: Fleet, devices: Sequence[Device], easings: Callable[[], Mapping[str, Easing]]) -> None:
+        self._fleet, self._devices, self._easings = fleet, devices, easings
 
     def collect(self) -> Iterator[Metric]:
         """All metrics now."""
@@ -44,6 +46,7 @@ class AgentMetrics(Collector):
             faults.add_metric((device_id,), float(bool(reading.fault)))
         yield from (joules, watts, faults)
         yield from board_metrics(readings)
+        yield from easing_metrics(self._easings())
 
     def _replica_metrics(self) -> Iterator[Metric]:
         state = GaugeMetricFamily(f"{_PREFIX}replica_state", "1 for the state it is in", labels=("replica", "state"))

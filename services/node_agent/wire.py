@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 from services.node_agent.core.board_wish import MIG_PREFIX, WantedPartition
 from services.node_agent.core.fallback import Link
+from services.node_agent.core.governor import Limits
 from services.node_agent.core.mig.model import DeviceTable
 from services.node_agent.core.power import WAKE_S, Setting, Sleep
 from services.node_agent.core.target import INTENT_DRAIN, INTENT_SERVE, ReplicaSpec, Target
@@ -54,6 +56,10 @@ def _spec_of(message: node_pb2.ReplicaSpec) -> ReplicaSpec:
         model_id=message.model_id,
         draining=message.intent == INTENT_DRAIN,
         fallbacks=tuple(Link(link.variant_id, file_of(link.manifest)) for link in message.fallbacks),
+        limits=Limits(
+            message.ttft_limit_ms / 1e3 if message.HasField("ttft_limit_ms") else math.inf,
+            message.tpot_limit_ms / 1e3 if message.HasField("tpot_limit_ms") else math.inf,
+        ),
     )
 
 
@@ -62,12 +68,15 @@ def setting_of(message: common_pb2.PowerSetting) -> Setting:
     return Setting(
         message.power_cap_mw if message.HasField("power_cap_mw") else None,
         message.sm_clock_mhz if message.HasField("sm_clock_mhz") else None,
+        message.eased_sm_clock_mhz if message.HasField("eased_sm_clock_mhz") else None,
     )
 
 
 def setting_message(setting: Setting) -> common_pb2.PowerSetting:
     """A power setting; what is default stays unset."""
-    return common_pb2.PowerSetting(sm_clock_mhz=setting.clock_mhz, power_cap_mw=setting.cap_mw)
+    return common_pb2.PowerSetting(
+        sm_clock_mhz=setting.clock_mhz, power_cap_mw=setting.cap_mw, eased_sm_clock_mhz=setting.eased_clock_mhz
+    )
 
 
 def file_of(message: compiler_pb2.ArtifactRef) -> FileRef:

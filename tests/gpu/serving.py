@@ -66,13 +66,20 @@ class Load:
 
 @dataclass
 class Board:
-    """One simulated H100 that an agent cuts, and what is told to it."""
+    """One simulated H100 that an agent cuts, and what is told to it.
+
+    Attributes:
+        power: its setting; None for the default.
+        limits_ms: of its replicas, on the first token and on later ones; None without.
+    """
 
     tiny: TinyVariant
     uuid: str
     orchestrator: Orchestrator
     agent: Agent
     generation: int = 0
+    power: common_pb2.PowerSetting | None = None
+    limits_ms: tuple[float, float] | None = None
 
     def tell(self, places: Sequence[str], **replicas: str) -> None:
         """A target: slices by "PROFILE@START", and the place of each replica, whose slice stands."""
@@ -82,6 +89,8 @@ class Board:
         message.partitions.extend(
             common_pb2.Partition(partition_id=f"{self.uuid}:mig:{place}", device_id=self.uuid) for place in places
         )
+        if self.power is not None:
+            message.power_settings[self.uuid].CopyFrom(self.power)
         self.orchestrator.push(message)
 
     def slices(self) -> dict[str, common_pb2.Partition]:
@@ -105,6 +114,8 @@ class Board:
     def _spec(self, replica_id: str, place: str, slice_: common_pb2.Partition) -> node_pb2.ReplicaSpec:
         made = spec(self.tiny, replica_id, cpu_ids=())
         made.partition.CopyFrom(slice_)
+        if self.limits_ms is not None:
+            made.ttft_limit_ms, made.tpot_limit_ms = self.limits_ms
         return made
 
 

@@ -150,6 +150,30 @@ def test_cancelling_frees_the_slot_for_one_that_waits() -> None:
     bench.engine.stop()
 
 
+def test_what_is_in_hand_is_told_while_a_step_is_under_way() -> None:
+    gate, entered = threading.Semaphore(0), threading.Semaphore(0)
+
+    def hold(_function: Function) -> None:
+        entered.release()
+        assert gate.acquire(timeout=LIMIT_S)
+
+    bench = Bench(shapes(slots=1), before_call=hold)
+    first, second = bench.ask(1, list(range(1, 21)), 2), bench.ask(2, [3, 4], 1)
+    assert entered.acquire(timeout=LIMIT_S)
+    work = bench.engine.work
+    assert (work.prompt_tokens, work.crowded, work.prefill_token_s, work.step_s) == (22, True, 0.0, 0.0)
+    assert work.oldest_wait_s > 0 and work.chunk_tokens == 16
+    gate.release()
+    assert entered.acquire(timeout=LIMIT_S)
+    assert bench.engine.work.prompt_tokens == 6, "a chunk of 16 is taken in"
+    assert bench.engine.work.prefill_token_s > 0
+    for _ in range(8):
+        gate.release()
+    first.wait(), second.wait()
+    bench.engine.stop()
+    assert bench.engine.work.prompt_tokens == 0
+
+
 def test_a_full_queue_refuses_and_the_others_go_on() -> None:
     bench = Bench(shapes(slots=1), Policy(max_queued=1), before_call=lambda _: time.thread_time())
     gate = threading.Event()

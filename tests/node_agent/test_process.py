@@ -61,9 +61,10 @@ async def start(tiny: TinyVariant, tmp_path: Path) -> AsyncIterator[Start]:
         await process.stop()
 
 
-async def energy_of(process: ReplicaProcess) -> inference_pb2.Usage:
+async def energy_of(process: ReplicaProcess, tokens: int = 4) -> inference_pb2.Usage:
     request = inference_pb2.GenerateRequest(
-        token_ids=inference_pb2.TokenIds(ids=[5, 6]), sampling=inference_pb2.Sampling(max_tokens=4, ignore_eos=True)
+        token_ids=inference_pb2.TokenIds(ids=[5, 6]),
+        sampling=inference_pb2.Sampling(max_tokens=tokens, ignore_eos=True),
     )
     last = None
     with translated("replica"):
@@ -86,6 +87,33 @@ async def test_it_stays_on_its_cores_and_takes_new_rates(start: Start) -> None:
     await until(lambda: process.stats.generated_tokens >= 8)
     assert process.stats.totals["decode_tokens"] >= 6
     assert process.peak_memory_bytes >= process.memory_bytes > 0
+
+
+async def test_it_tells_what_it_has_in_hand_when_asked(start: Start) -> None:
+    process = await start()
+    idle = await process.work(10)
+    assert idle is not None and (idle.prompt_tokens, idle.step_s, idle.crowded) == (0, 0.0, False)
+    assert idle.prefill_token_s > 0 and idle.chunk_tokens > 1, "the canary has shown how long prompts take"
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        asked = [group.create_task(energy_of(process, tokens=40)) for _ in range(24)]
+        seen = []
+        while not all(one.done() for one in asked):
+            work = await process.work(10)
+            assert work is not None
+            seen.append(work)
+    assert any(work.prompt_tokens > 0 and work.oldest_wait_s > 0 for work in seen)
+    assert any(work.crowded for work in seen)
+    assert any(work.step_s > 0 for work in seen)
+
+
+async def test_one_that_does_not_answer_is_not_waited_for(start: Start) -> None:
+    process = await start()
+    os.kill(process.pid, signal.SIGSTOP)
+    assert await process.work(0.05) is None
+    asked = asyncio.create_task(process.work(10))
+    os.kill(process.pid, signal.SIGCONT)
+    assert await asked is not None
+    assert await process.work(10) is not None
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,6 @@ class Limits:
     tpot_s: float = math.inf
 
 
-NO_LIMITS: Final = Limits()
-
-
 @dataclass(frozen=True, slots=True)
 class Work:
     """What one replica has in hand, with times as they are at the clock in force.

@@ -24,10 +24,15 @@ CAP_TOLERANCE_MW: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting of a whole board; None is the device's default."""
+    """A setting of a whole board; None is the device's default.
+
+    Attributes:
+        eased_clock_mhz: a lower clock, in force for as long as nothing on the board would be late; None for none.
+    """
 
     cap_mw: int | None = None
     clock_mhz: int | None = None
+    eased_clock_mhz: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +116,25 @@ def admit(requested: Setting, bounds: Bounds, safety_cap_mw: int | None = None) 
     A clock between two that the device has becomes the lower one. A safety cap is never exceeded: it is the admitted
     cap where the request is higher, or is the default.
     """
-    refusal = _cap_refusal(requested.cap_mw, bounds) or _clock_refusal(requested.clock_mhz, bounds)
+    refusal = (
+        _cap_refusal(requested.cap_mw, bounds)
+        or _clock_refusal("sm_clock_mhz", requested.clock_mhz, bounds)
+        or _clock_refusal("eased_sm_clock_mhz", requested.eased_clock_mhz, bounds)
+    )
     if refusal:
         return refusal
     caps = [cap for cap in (requested.cap_mw, safety_cap_mw) if cap is not None]
-    clock = requested.clock_mhz
-    if clock is not None:
-        clock = max(one for one in bounds.clocks_mhz if one <= clock)
-    return Setting(min(caps, default=None), clock)
+    clock, eased = (_had_clock(one, bounds) for one in (requested.clock_mhz, requested.eased_clock_mhz))
+    if eased is not None and eased >= (full := clock or bounds.clocks_mhz[-1]):
+        words = f"{eased} MHz is no clock to ease to from {full} MHz; name a lower one or leave it unset"
+        return OutOfBounds("eased_sm_clock_mhz", words, {"eased_mhz": eased, "full_mhz": full})
+    return Setting(min(caps, default=None), clock, eased)
+
+
+def in_force(setting: Setting, *, eased: bool) -> Setting:
+    """The one clock and cap to set, of a setting that may have two clocks."""
+    clock = setting.eased_clock_mhz if eased and setting.eased_clock_mhz is not None else setting.clock_mhz
+    return Setting(setting.cap_mw, clock)
 
 
 def not_in_force(admitted: Setting, bounds: Bounds, observed: Observed) -> str:
@@ -153,13 +169,17 @@ def _cap_refusal(cap_mw: int | None, bounds: Bounds) -> OutOfBounds | None:
     return OutOfBounds("power_cap_mw", words, {"least_mw": least, "most_mw": most, "default_mw": default})
 
 
-def _clock_refusal(clock_mhz: int | None, bounds: Bounds) -> OutOfBounds | None:
+def _had_clock(clock_mhz: int | None, bounds: Bounds) -> int | None:
+    return None if clock_mhz is None else max(one for one in bounds.clocks_mhz if one <= clock_mhz)
+
+
+def _clock_refusal(name: str, clock_mhz: int | None, bounds: Bounds) -> OutOfBounds | None:
     if clock_mhz is None:
         return None
     if not bounds.clocks_mhz:
-        return OutOfBounds("sm_clock_mhz", "this board takes no locked clock; leave it unset")
+        return OutOfBounds(name, "this board takes no locked clock; leave it unset")
     least, most = bounds.clocks_mhz[0], bounds.clocks_mhz[-1]
     if least <= clock_mhz <= most:
         return None
     words = f"{clock_mhz} MHz is out of range: this board takes {least} to {most} MHz"
-    return OutOfBounds("sm_clock_mhz", words, {"least_mhz": least, "most_mhz": most})
+    return OutOfBounds(name, words, {"least_mhz": least, "most_mhz": most})

@@ -6,11 +6,11 @@ rollout an earlier one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.node_agent.core.board_wish import WantedPartition
 from services.node_agent.core.fallback import Link
-from services.node_agent.core.governor import NO_LIMITS, Limits
+from services.node_agent.core.governor import Limits
 from services.node_agent.core.power import Setting
 from tradewind.domain.errors import GenerationConflict, InvalidField, StaleGeneration
 from tradewind.domain.manifest import FileRef
@@ -23,7 +23,8 @@ INTENT_DRAIN = 2
 class ReplicaSpec:
     """A replica as wanted; see `tradewind.v1.ReplicaSpec`. `partition_uuid` names a board or slice; "" on a CPU.
 
-    `fallbacks` are what runs in its place when the device refuses its variant; a change of them needs no new process.
+    `fallbacks` are what runs in its place when the device refuses its variant, `limits` what its board's clock eases
+    by; a change of them needs no new process.
     """
 
     replica_id: str
@@ -39,7 +40,7 @@ class ReplicaSpec:
     draining: bool = False
     partition_uuid: str = ""
     fallbacks: tuple[Link, ...] = ()
-    limits: Limits = NO_LIMITS
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def links(self) -> tuple[Link, ...]:

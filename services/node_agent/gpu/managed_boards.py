@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from services.node_agent.core.easing import Easing
 from services.node_agent.core.mig.goal import Order
 from services.node_agent.core.power import WAKE_S, Sleep
 from services.node_agent.core.target import Target
@@ -22,6 +24,7 @@ from services.node_agent.devices.port import Partition
 from services.node_agent.gpu.executor.board import AT_ONCE_S, Access, Planners
 from services.node_agent.gpu.executor.look import Held
 from services.node_agent.gpu.faults import GpuError
+from services.node_agent.gpu.governor import AtWork, Governor
 from services.node_agent.gpu.helper.client import HelperClient
 from services.node_agent.gpu.managed_board import ManagedBoard
 from services.node_agent.gpu.port import GpuAdmin, GpuReader
@@ -33,8 +36,8 @@ from tradewind.v1 import node_pb2
 Answer = TypeVar("Answer")
 # Between two attempts to reach a helper that is not there yet.
 DISCOVERY_S: Final = 2.0
-# A thread for each board of the largest host, and one for power: one that hangs holds up no other.
-MOST_THREADS: Final = 17
+# A thread for each board of the largest host, one for power, one for clocks: one that hangs holds up no other.
+MOST_THREADS: Final = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Surroundings:
         held: replicas by the partition they have.
         measuring: whether something is measured on this node.
         changed: called when there is something new to report.
+        at_work: replicas of a board that have requests in hand.
         adopt: whether slices that nobody knows become ours.
         budget_mw: of all boards together; None for none.
     """
@@ -83,6 +87,7 @@ class Surroundings:
     held: Held
     measuring: Callable[[], bool]
     changed: Callable[[], None]
+    at_work: AtWork
     adopt: bool
     budget_mw: int | None
 
@@ -159,12 +164,17 @@ class ManagedBoards:
         """Boards that can sleep."""
         return self._power.sleeps if self._power else {}
 
+    def easings(self) -> dict[str, Easing]:
+        """Boards that have a clock to ease to."""
+        return self._power.easings if self._power else {}
+
     async def _run(self) -> None:
         await self._discover()
         async with asyncio.TaskGroup() as group:
             for board in self._boards.values():
                 group.create_task(self._keep_layout(board))
             group.create_task(self._keep_power())
+            group.create_task(self._govern())
 
     async def _discover(self) -> None:
         self._around.folder.mkdir(parents=True, exist_ok=True)
@@ -206,6 +216,14 @@ class ManagedBoards:
             if (power.states, power.sleeps) != before:
                 self._around.changed()
             await self._wait("", WAKE_S if any(one.asleep for one in power.sleeps.values()) else PERIOD_S)
+
+    async def _govern(self) -> None:
+        around, power = self._around, self._power
+        assert power is not None, "boards are discovered before they are governed"
+        governor = Governor(power, around.at_work, around.measuring, self._in_thread, time.monotonic)
+        while True:
+            pause_s = await governor.turn()
+            await asyncio.sleep(pause_s)
 
     async def _wait(self, name: str, pause_s: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from services.node_agent.core.easing import Easing
 from services.node_agent.devices.port import BoardDetail, Reading, SliceDetail
 
 _PREFIX: Final = "tradewind_gpu_"
@@ -24,6 +25,17 @@ def board_metrics(readings: Sequence[tuple[str, Reading]]) -> Iterator[Metric]:
         yield from _gauges(boards)
         yield from _counters(boards)
         yield from _slices([(device, one) for device, board in boards for one in board.slices])
+
+
+def easing_metrics(easings: Mapping[str, Easing]) -> Iterator[Metric]:
+    """Metrics of boards that have a clock to ease to, by device id."""
+    eased = GaugeMetricFamily(f"{_PREFIX}clock_eased", "1 while the eased clock is in force", labels=("device",))
+    changes = CounterMetricFamily(f"{_PREFIX}clock_changes", "Changes between its two clocks", labels=("device",))
+    for device, easing in easings.items():
+        eased.add_metric((device,), float(easing.eased))
+        changes.add_metric((device,), easing.changes)
+    if easings:
+        yield from (eased, changes)
 
 
 def _gauges(boards: Sequence[tuple[str, BoardDetail]]) -> Iterator[Metric]:

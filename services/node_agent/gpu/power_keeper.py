@@ -1,17 +1,20 @@
 """Keeps the clocks and caps that the target names in force, under leases of the helper, within the node's budget.
 
 Every few seconds each board is read, what is due is asked for, and what was set is compared with what the board shows.
-`look` blocks for as long as the helper does: it runs on a thread.
+Of two clocks of a board the governor says which one applies. `look` and `ease` block for as long as the helper does:
+they run on threads.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import structlog
 
+from services.node_agent.core.easing import Easing
 from services.node_agent.core.power import (
     Bounds,
     Observed,
@@ -20,6 +23,7 @@ from services.node_agent.core.power import (
     Setting,
     Sleep,
     admit,
+    in_force,
     not_in_force,
     sleeping,
 )
@@ -92,6 +96,12 @@ class PowerKeeper:
         self._asleep: set[str] = set()
         self._least_mw: dict[str, int] = {}
         self._held: set[str] = set()
+        self._asked: dict[str, tuple[Setting, int | None]] = {}
+        self._eased: set[str] = set()
+        self._compared_at: dict[str, int] = {}
+        # Between a look and the governor: who asks, asks for the clock that applies.
+        self._asking = threading.Lock()
+        self._clock_changes: dict[str, int] = {board.uuid: 0 for board in boards}
         self.states: dict[str, PowerState] = {board.uuid: PowerState() for board in boards}
         self._log = structlog.get_logger("power")
 
@@ -108,6 +118,32 @@ class PowerKeeper:
         """Boards that can sleep."""
         able = (board.uuid for board in self._boards if sleeping(board.bounds) is not None)
         return {uuid: Sleep(uuid in self._asleep, self._least_mw.get(uuid)) for uuid in able}
+
+    @property
+    def easings(self) -> dict[str, Easing]:
+        """Boards whose setting has a clock to ease to."""
+        easings: dict[str, Easing] = {}
+        for board in self._boards:
+            setting, _ = self._asked.get(board.uuid, (Setting(), None))
+            if setting.eased_clock_mhz is not None:
+                full_mhz = setting.clock_mhz or board.bounds.clocks_mhz[-1]
+                eased, changes = board.uuid in self._eased, self._clock_changes[board.uuid]
+                easings[board.uuid] = Easing(full_mhz, setting.eased_clock_mhz, eased, changes)
+        return easings
+
+    def ease(self, uuid: str, *, eased: bool) -> None:
+        """Puts the eased or the full clock of a board's setting in force from now on; looks renew that one. Idempotent.
+
+        Raises:
+            GpuError: the board does not take it; the other one goes on.
+        """
+        with self._asking:
+            setting, safety_cap_mw = self._asked.get(uuid, (Setting(), None))
+            if setting.eased_clock_mhz is None or eased is (uuid in self._eased):
+                return
+            self._hold(uuid, in_force(setting, eased=eased), safety_cap_mw)
+            (self._eased.add if eased else self._eased.discard)(uuid)
+            self._clock_changes[uuid] += 1
 
     def look(self) -> None:
         """Reads, asks, and compares, once for each board. A board that does not answer holds up no other."""
@@ -172,22 +208,34 @@ class PowerKeeper:
 
     def _ask(self, board: KeptBoard, admitted: Setting, safety_cap_mw: int | None) -> None:
         cap_mw = admitted.cap_mw if safety_cap_mw is None else safety_cap_mw
-        setting = Setting(cap_mw, admitted.clock_mhz)
+        setting = replace(admitted, cap_mw=cap_mw)
         try:
-            if setting != Setting() or safety_cap_mw is not None:
-                self._holder.hold_power(board.uuid, setting, safety_cap_mw)
-                self._held.add(board.uuid)
-            elif board.uuid in self._held:
-                self._holder.release_power(board.uuid)
-                self._held.discard(board.uuid)
+            with self._asking:
+                self._asked[board.uuid] = setting, safety_cap_mw
+                if setting.eased_clock_mhz is None:
+                    self._eased.discard(board.uuid)
+                self._hold(board.uuid, in_force(setting, eased=board.uuid in self._eased), safety_cap_mw)
         except GpuError as error:
             self.states[board.uuid] = replace(self.states[board.uuid], refusal=error.message)
             return
         self.states[board.uuid] = replace(self.states[board.uuid], admitted=setting)
 
+    def _hold(self, uuid: str, setting: Setting, safety_cap_mw: int | None) -> None:
+        if setting != Setting() or safety_cap_mw is not None:
+            self._holder.hold_power(uuid, setting, safety_cap_mw)
+            self._held.add(uuid)
+        elif uuid in self._held:
+            self._holder.release_power(uuid)
+            self._held.discard(uuid)
+
     def _compare(self, board: KeptBoard) -> None:
         state, observed = self.states[board.uuid], self._read(board)
-        words = not_in_force(state.admitted, board.bounds, observed) if not state.refusal else ""
+        # Clocks follow a while after they are asked for: an eased one is expected from the second look on.
+        changes = self._clock_changes[board.uuid]
+        settled = self._compared_at.get(board.uuid) == changes
+        self._compared_at[board.uuid] = changes
+        wanted = in_force(state.admitted, eased=settled and board.uuid in self._eased)
+        words = not_in_force(wanted, board.bounds, observed) if not state.refusal else ""
         if words and words != state.not_in_force:
             self._log.warning("power setting is not in force", board=board.uuid, why=words)
         self.states[board.uuid] = replace(state, observed=observed, not_in_force=words)

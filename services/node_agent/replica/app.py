@@ -133,7 +133,7 @@ async def _serve(spec: ProcessSpec, loaded: _Loaded, status: StatusLine, began_s
     life.on_not_ready(server.not_ready)
     await server.ready()
     tasks = [
-        asyncio.create_task(_obey(servicer)),
+        asyncio.create_task(_obey(servicer, engine, status)),
         asyncio.create_task(_tell(status, engine, loaded.latencies)),
     ]
     life.on_stop(lambda: _cancel(tasks))
@@ -148,13 +148,17 @@ async def _tell(status: StatusLine, engine: Engine | InferEngine, latencies: Lat
         await asyncio.sleep(STATS_PERIOD_S)
 
 
-async def _obey(servicer: ReplicaInference | TensorInference) -> None:
-    """Takes energy rates from the agent; leaves at once when it is gone."""
+async def _obey(servicer: ReplicaInference | TensorInference, engine: Engine | InferEngine, status: StatusLine) -> None:
+    """Takes energy rates from the agent and tells it what is in hand; leaves at once when it is gone."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
-        servicer.rate = rate_from(json.loads(line)["rate"])
+        message = json.loads(line)
+        if "rate" in message:
+            servicer.rate = rate_from(message["rate"])
+        else:
+            status.work(engine.work)
     os._exit(EXIT_FAILED)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 
 from services.node_agent.core import schedule
 from services.node_agent.core.draws import uniform
+from services.node_agent.core.governor import Work
+from services.node_agent.core.in_hand import Paces, work_of
 from services.node_agent.core.sampling import log_probabilities
 from services.node_agent.core.schedule import Decode, Policy, Prefill, Progress
 from services.node_agent.core.shapes import Shapes
@@ -42,6 +44,7 @@ class Engine(DeviceLoop[schedule.Action]):
         self._model, self._shapes, self._policy = model, shapes, policy
         self._state = schedule.empty(shapes)
         self._requests: dict[int, Request] = {}
+        self._paces = Paces()
 
     def submit(self, request: Request) -> None:
         """Puts a request in line; outcomes come through its `deliver`.
@@ -69,6 +72,14 @@ class Engine(DeviceLoop[schedule.Action]):
         """How busy it is."""
         with self._wake:
             return Load(self._state.active, len(self._state.queue))
+
+    @property
+    def work(self) -> Work:
+        """What it has in hand, and how long that takes lately."""
+        now_s = self._clocks.now_s()
+        with self._wake:
+            arrived_s = {sequence_id: request.arrived_s for sequence_id, request in self._requests.items()}
+            return work_of(self._state, self._shapes, self._policy, self._paces, arrived_s, now_s)
 
     def _choose(self) -> schedule.Action | None:
         self._state, action = schedule.step(self._state, self._shapes, self._policy)
@@ -138,10 +149,12 @@ class Engine(DeviceLoop[schedule.Action]):
             totals.prefill_steps += 1
             totals.prefill_tokens += action.length
             totals.prefill_s += wall_s
+            self._paces.prefill.saw(wall_s, action.length)
         else:
             totals.decode_steps += 1
             totals.decode_tokens += len(action.rows)
             totals.decode_s += wall_s
+            self._paces.decode.saw(wall_s, 1)
 
     def _abandon(self) -> None:
         with self._wake:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from services.node_agent.core.batching import Batching, Waiting
+from services.node_agent.core.governor import Work
+from services.node_agent.core.pace import Pace
 from services.node_agent.replica.device_loop import Clocks, DeviceLoop, Load
 from services.node_agent.replica.infer_model import InferModel
 from tradewind.domain.errors import Overloaded, ReplicaLost, TradewindError
@@ -34,6 +36,11 @@ class InferWork:
     core_s: float = 0.0
     outputs: list[Array] = field(default_factory=list)
     error: TradewindError | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Rows, each as long as it is; what a call's time is counted by."""
+        return self.extent.rows * max(1, self.extent.length)
 
 
 class InferEngine(DeviceLoop[tuple[str, list[InferWork]]]):
@@ -60,6 +67,7 @@ class InferEngine(DeviceLoop[tuple[str, list[InferWork]]]):
         self._inputs, self._outputs = specs
         self._queue: dict[int, InferWork] = {}
         self._active: list[InferWork] = []
+        self._pace = Pace()
 
     def submit(self, work: InferWork) -> None:
         """Puts a request in line.
@@ -87,6 +95,16 @@ class InferEngine(DeviceLoop[tuple[str, list[InferWork]]]):
         with self._wake:
             return Load(len(self._active), len(self._queue))
 
+    @property
+    def work(self) -> Work:
+        """What it has in hand, rows counted as prompt tokens; the answer is the first and only one."""
+        now_s = self._clocks.now_s()
+        with self._wake:
+            waiting = [*self._active, *self._queue.values()]
+            oldest_s = min((one.arrived_s for one in waiting), default=now_s)
+            tokens = sum(one.tokens for one in waiting)
+            return Work(tokens, max(0.0, now_s - oldest_s), prefill_token_s=self._pace.each_s)
+
     def _choose(self) -> tuple[str, list[InferWork]] | None:
         """The next call's function and requests."""
         if not self._queue:
@@ -112,8 +130,10 @@ class InferEngine(DeviceLoop[tuple[str, list[InferWork]]]):
         with self._wake:
             self._active = []
             self._totals.prefill_steps += 1
-            self._totals.prefill_tokens += sum(work.extent.rows * max(1, work.extent.length) for work in works)
+            tokens = sum(work.tokens for work in works)
+            self._totals.prefill_tokens += tokens
             self._totals.prefill_s += ended_s - began_s
+            self._pace.saw(ended_s - began_s, tokens)
             self._totals.core_s += core_s
         for work in works:
             work.deliver(work)

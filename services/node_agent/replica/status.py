@@ -1,7 +1,8 @@
 """What a replica tells its agent, one JSON object a line, each a whole state; and what the agent tells it.
 
-replica → agent   {"stage": "loading"} … {"ready": {…}} then {"stats": {…}} again and again; or {"failed": {…}}
-agent → replica   {"rate": {…}}; the end of the stream means that the agent is gone
+replica → agent   {"stage": "loading"} … {"ready": {…}} then {"stats": {…}} again and again; or {"failed": {…}};
+                  {"work": {…}} when it is asked
+agent → replica   {"rate": {…}} or {"ask": "work"}; the end of the stream means that the agent is gone
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 from dataclasses import asdict
 from typing import Any
 
+from services.node_agent.core.governor import Work
 from services.node_agent.core.phase_account import PhaseTotals
 from services.node_agent.replica.device_loop import Load
 from services.node_agent.replica.latencies import Stats
@@ -56,6 +58,10 @@ class StatusLine:
                 }
             }
         )
+
+    def work(self, work: Work) -> None:
+        """What it has in hand now."""
+        self._write({"work": asdict(work)})
 
     def _write(self, message: dict[str, Any]) -> None:
         # Lines are far below PIPE_BUF when the agent reads; an agent that is gone ends this process by itself.

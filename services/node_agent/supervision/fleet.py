@@ -11,9 +11,11 @@ import structlog
 
 from services.node_agent.core import reconcile
 from services.node_agent.core.energy import Rate
+from services.node_agent.core.governor import Limits
 from services.node_agent.core.reconcile import Create, Drain, Remove, Retry, Serve, Settle
 from services.node_agent.core.replica_states import Event, ReplicaState
 from services.node_agent.core.target import ReplicaSpec
+from services.node_agent.supervision.process import ReplicaProcess
 from services.node_agent.supervision.replica import Replica, Surroundings
 from tradewind.domain.errors import NotFound
 
@@ -97,6 +99,15 @@ class Fleet:
         for replica in self._replicas.values():
             if replica.process is not None and replica.spec.device_id == device_id:
                 replica.process.kill()
+
+    def at_work(self, device_id: str) -> list[tuple[Limits, ReplicaProcess]]:
+        """Processes on a device that have requests in hand, and the newest limits of those."""
+        limits = {spec.replica_id: spec.limits for spec in self._wanted}
+        return [
+            (limits.get(replica.spec.replica_id, replica.spec.limits), replica.process)
+            for replica in self._replicas.values()
+            if replica.process is not None and replica.in_hand and replica.spec.device_id == device_id
+        ]
 
     def tell_rate(self, device_id: str, rate: Rate) -> None:
         """Says to every process on a device what its busy time costs from now on."""

@@ -16,6 +16,7 @@ import psutil
 import structlog
 
 from services.node_agent.core.energy import Rate
+from services.node_agent.core.governor import Work
 from services.node_agent.replica.device import NO_IDLE_BOOST, VISIBLE_DEVICES
 from services.node_agent.replica.latencies import Stats
 from services.node_agent.replica.spec import ProcessSpec
@@ -58,6 +59,7 @@ class ReplicaProcess:
         self.stage = "starting"
         self.load_s = 0.0
         self.error: TradewindError | None = None
+        self._work: asyncio.Future[Work] | None = None
         self._process = process
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()
@@ -167,8 +169,19 @@ class ReplicaProcess:
 
     def tell_rate(self, rate: Rate) -> None:
         """Says what CPU time costs from now on."""
+        self._tell({"rate": asdict(rate)})
+
+    def _tell(self, message: dict[str, Any]) -> None:
         if self._process.stdin is not None and not self._process.stdin.is_closing():
-            self._process.stdin.write(json.dumps({"rate": asdict(rate)}).encode() + b"\n")
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+
+    async def work(self, limit_s: float) -> Work | None:
+        """What it has in hand; None when it does not say so within the limit. Asked once at a time."""
+        if self._work is None:
+            self._work = asyncio.get_running_loop().create_future()
+            self._tell({"ask": "work"})
+        done, _ = await asyncio.wait({self._work}, timeout=limit_s)
+        return done.pop().result() if done else None
 
     @property
     def memory_bytes(self) -> int:
@@ -198,6 +211,10 @@ class ReplicaProcess:
     def _hear(self, message: dict[str, Any]) -> None:
         if (stats := message.get("stats")) is not None:
             self.stats = ReplicaStats(**{**stats, "ttft": Stats(**stats["ttft"]), "tpot": Stats(**stats["tpot"])})
+        elif (work := message.get("work")) is not None:
+            asked, self._work = self._work, None
+            if asked is not None:
+                asked.set_result(Work(**work))
         elif (stage := message.get("stage")) is not None:
             self.stage = stage
         elif (ready := message.get("ready")) is not None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from services.node_agent.core.easing import calm_since, shall_ease
 from services.node_agent.core.governor import DWELL_S, Limits, Work, may_ease
 from services.simulator.engine.cost import StepCost
 
@@ -31,21 +32,27 @@ class Clocks:
 
     Attributes:
         cost: paid now.
-        eases_at_s: when it may ease if there is no need until then; infinite while that is not so.
         rises: how often it went up.
     """
 
-    __slots__ = ("_easing", "_full", "cost", "eases_at_s", "rises")
+    __slots__ = ("_calm_since_s", "_easing", "_full", "cost", "rises")
 
     def __init__(self, full: StepCost, easing: Easing | None) -> None:
         self._full, self._easing = full, easing
         self.cost = easing.cost if easing else full
-        self.eases_at_s, self.rises = math.inf, 0
+        self.rises = 0
+        self._calm_since_s: float | None = None
 
     @property
     def eases(self) -> bool:
         """Whether there is anything to choose."""
         return self._easing is not None
+
+    @property
+    def eases_at_s(self) -> float:
+        """When it eases if there is no need until then; infinite while it has eased, or there is need."""
+        easing, calm_s = self._easing, self._calm_since_s
+        return math.inf if easing is None or calm_s is None or self.cost is easing.cost else calm_s + DWELL_S
 
     def follow(self, work: Work, now_s: float) -> float:
         """Chooses for what is in hand. Returns the seconds that are lost while the clock rises."""
@@ -53,17 +60,12 @@ class Clocks:
         if easing is None:
             return 0.0
         eased = self.cost is easing.cost
-        if may_ease(work, easing.limits, 1.0 if eased else easing.slower):
-            if eased:
-                return 0.0
-            if self.eases_at_s == math.inf:
-                self.eases_at_s = now_s + DWELL_S
-            if now_s >= self.eases_at_s or not (work.prompt_tokens or work.step_s):
-                self.cost, self.eases_at_s = easing.cost, math.inf
-            return 0.0
-        self.eases_at_s = math.inf
-        if not eased:
-            return 0.0
-        self.cost = self._full
-        self.rises += 1
-        return RISE_S * (1.0 - 1.0 / easing.slower)
+        needs_full = not may_ease(work, easing.limits, 1.0 if eased else easing.slower)
+        self._calm_since_s = calm_since(self._calm_since_s, needs_full, now_s)
+        if eased and needs_full:
+            self.cost = self._full
+            self.rises += 1
+            return RISE_S * (1.0 - 1.0 / easing.slower)
+        if not eased and shall_ease(self._calm_since_s, now_s):
+            self.cost = easing.cost
+        return 0.0

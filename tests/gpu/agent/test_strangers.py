@@ -25,7 +25,9 @@ async def test_a_slice_of_somebody_else_is_not_cut_for_a_measurement(tmp_path: P
     watch.look()
     device = GpuDevice(watch, simulated=True)
     (standing,) = device.partitions()
-    around = Surroundings(tmp_path, "boot", dict, lambda: False, lambda: None, adopt=False, budget_mw=None)
+    around = Surroundings(
+        tmp_path, "boot", dict, lambda: False, lambda: None, lambda _: (), adopt=False, budget_mw=None
+    )
     managed = ManagedBoards(Reach.directly(gpus, gpus), around)
     assert managed.strangers(device.partitions()) == set(), "a board that nobody manages has none"
     managed.start()

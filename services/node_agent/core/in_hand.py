@@ -1,0 +1,52 @@
+"""What an engine's schedule has in hand, as the rule for clocks takes it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from services.node_agent.core.governor import Work
+from services.node_agent.core.pace import Pace
+from services.node_agent.core.schedule import Policy, State
+from services.node_agent.core.shapes import Shapes
+
+
+@dataclass(slots=True)
+class Paces:
+    """Of both phases: a prompt token's, and a decode step's of all sequences together."""
+
+    prefill: Pace = field(default_factory=Pace)
+    decode: Pace = field(default_factory=Pace)
+
+
+def work_of(
+    state: State, shapes: Shapes, policy: Policy, paces: Paces, arrived_s: Mapping[int, float], now_s: float
+) -> Work:
+    """What there is to do.
+
+    Args:
+        state: of the schedule.
+        shapes: the engine's functions.
+        policy: of the schedule.
+        paces: lately.
+        arrived_s: by sequence id, by the clock of `now_s`.
+        now_s: monotonic.
+    """
+    at_work = [one for one in state.slots if one is not None]
+    waiting = [*(one for one in at_work if not one.decoding), *state.queue]
+    decoding = len(at_work) + len(state.queue) > len(waiting)
+    oldest_s = min((arrived_s.get(one.sequence_id, now_s) for one in waiting), default=now_s)
+    return Work(
+        prompt_tokens=sum(one.prompt_tokens - one.filled for one in waiting),
+        oldest_wait_s=max(0.0, now_s - oldest_s),
+        crowded=len(state.queue) > len(state.slots) - len(at_work),
+        prefill_token_s=paces.prefill.each_s,
+        chunk_tokens=_chunk_tokens(shapes, policy.interleaved_chunk_tokens if decoding else shapes.cache_tokens),
+        step_s=paces.decode.each_s if decoding else 0.0,
+    )
+
+
+def _chunk_tokens(shapes: Shapes, most_tokens: int) -> int:
+    """The largest chunk that is taken between two decode steps; the smallest there is, when none is that small."""
+    sizes = [function.tokens for function in shapes.prefills]
+    return max((size for size in sizes if size <= most_tokens), default=min(sizes))

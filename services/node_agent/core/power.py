@@ -102,12 +102,16 @@ def sleeping(bounds: Bounds) -> Setting | None:
 
 
 def offered(bounds: Bounds) -> tuple[Setting, ...]:
-    """Settings worth planning with, besides the default: few, since each has to be profiled."""
+    """Settings worth planning with, besides the default: few, since each has to be profiled.
+
+    The first eases to the lowest of them; it needs no profile of its own.
+    """
     if not bounds.clocks_mhz:
         return ()
     tops = (bounds.clocks_mhz[-1] * share for share in OFFERED_SHARES)
     clocks = {max((c for c in bounds.clocks_mhz if c <= top), default=bounds.clocks_mhz[0]) for top in tops}
-    return tuple(Setting(None, clock) for clock in sorted(clocks))
+    locked = tuple(Setting(None, clock) for clock in sorted(clocks))
+    return (Setting(eased_clock_mhz=min(clocks)), *locked)
 
 
 def admit(requested: Setting, bounds: Bounds, safety_cap_mw: int | None = None) -> Setting | OutOfBounds:

@@ -56,7 +56,7 @@ class Slo:
 
     def strictest_ms(self, metric: Metric) -> float | None:
         """The lowest limit of a metric at any percentile, None without one."""
-        return min((limit.limit_ms for limit in self.latency if limit.metric is metric), default=None)
+        return min((float(limit.limit_ms) for limit in self.latency if limit.metric is metric), default=None)
 
 
 @dataclass(frozen=True, slots=True)

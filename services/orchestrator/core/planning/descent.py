@@ -26,7 +26,8 @@ def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted
     parent, layout = situation.parent, accepted.layout
     generation = parent.generation + 1
     names = {d.deployment_id: d.name for d in situation.deployments}
-    slos = {d.deployment_id: d.slo for d in situation.deployments}
+    met = {item.deployment_id for share in accepted.mix.shares for item, _ in share.placed}
+    slos = {d.deployment_id: d.slo for d in situation.deployments if d.deployment_id in met}
     chains = {d.deployment_id: d.chain for d in situation.deployments if d.chain}
     capacities = _capacities(accepted)
     power = {(node.node_id, d): setting for node in layout.nodes for d, setting in node.power_settings}
@@ -62,8 +63,10 @@ def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted
 
 
 def _limited(replica: Replica, slos: Mapping[str, Slo]) -> Replica:
-    """With the limits of its deployment as they are now."""
-    slo = slos[replica.deployment_id]
+    """With the limits of its deployment as they are now; what meets none keeps those that it was planned for."""
+    slo = slos.get(replica.deployment_id)
+    if slo is None:
+        return replica
     return replace(replica, ttft_limit_ms=slo.strictest_ms(Metric.TTFT), tpot_limit_ms=slo.strictest_ms(Metric.TPOT))
 
 

@@ -6,6 +6,7 @@
 With --build it only prepares (minutes): imports the model, builds the recipes in WORK_DIR/state, writes the Q8_0 file.
 Without, it times what is prepared, prints a table and writes WORK_DIR/side-by-side.json. Every contender is a process
 of its own that sleeps while it is not its turn; a round gives each contender each case once, after one call to warm up.
+--no-llama-cpp leaves llama.cpp out, --pytorch "" PyTorch: both take much longer than ours.
 """
 
 from __future__ import annotations
@@ -75,12 +76,15 @@ def prepare(folder: Path, source: Path, recipes: list[str]) -> None:
 
 
 @contextmanager
-def contenders(folder: Path, source: Path, pytorch: list[str]) -> Iterator[dict[str, Contender]]:
-    """Every contender, by name."""
+def contenders(
+    folder: Path, source: Path, pytorch: list[str], llama_cpp: bool = True
+) -> Iterator[dict[str, Contender]]:
+    """Ours, and of the others those that are wanted, by name."""
     variants = json.loads((folder / "variants.json").read_text(encoding="utf-8"))
     wanted = {_OURS + v["recipe"]: ["ours", str(folder / "state"), v["variant_id"]] for v in variants}
-    wanted[_LLAMA + "as shipped"] = ["llama.cpp", str(source)]
-    wanted[_LLAMA + "Q8_0"] = ["llama.cpp", str(folder / "q8_0.gguf")]
+    if llama_cpp:
+        wanted[_LLAMA + "as shipped"] = ["llama.cpp", str(source)]
+        wanted[_LLAMA + "Q8_0"] = ["llama.cpp", str(folder / "q8_0.gguf")]
     wanted |= {_TORCH + how: ["pytorch", str(source), how] for how in pytorch}
     running: dict[str, Contender] = {}
     try:
@@ -154,6 +158,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--recipes", default="w4-kernels")
     parser.add_argument("--pytorch", default=",".join(_PYTORCH))
+    parser.add_argument("--llama-cpp", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--build", action="store_true")
     arguments = parser.parse_args()
@@ -161,7 +166,8 @@ def main() -> None:
         prepare(arguments.work_dir, arguments.model, arguments.recipes.split(","))
         return
     started = machine()
-    with contenders(arguments.work_dir, arguments.model, [p for p in arguments.pytorch.split(",") if p]) as running:
+    pytorch = [p for p in arguments.pytorch.split(",") if p]
+    with contenders(arguments.work_dir, arguments.model, pytorch, arguments.llama_cpp) as running:
         samples = measure(running, arguments.rounds)
     variants = json.loads((arguments.work_dir / "variants.json").read_text(encoding="utf-8"))
     result = {"machine": started, "variants": variants, "tokens_per_s": samples, "rounds": arguments.rounds}

@@ -39,9 +39,7 @@ class FewRows:
         # Row and block of the workgroup's step, for each sum.
         self._places = [(row, block) for row in range(self._share.rows) for block in range(self._width)]
 
-    def write(
-        self, weights: str, scales: str, activations: tuple[str, str, str], added: str, factors: str = ""
-    ) -> str:
+    def write(self, weights: str, scales: str, activations: tuple[str, str, str], added: str, factors: str = "") -> str:
         """Loops over blocks of outputs; the workgroup's part of the result.
 
         Args:

@@ -36,7 +36,6 @@ from services.compiler.passes.packed_linears import pack_linears
 from services.compiler.passes.product_edges import join_edges
 from services.compiler.passes.repeat_layer import only_first_layer, repeat_layer
 from services.compiler.passes.rotary_cache import join_rotary_cache
-from services.compiler.passes.rounded_norms import round_norms_where_made
 from services.compiler.passes.rounded_rows import round_where_made
 from services.compiler.passes.sibling_linears import find_siblings, join_siblings
 from tradewind.domain.errors import InvalidField, UnsupportedModel
@@ -203,11 +202,7 @@ def export_function(generator: Any, function: Function) -> Any:
         join_rotary_cache(program)
     if generator.form.edges:
         round_where_made(program)
-    if repeated:
-        program = repeat_layer(program, call, len(generator.cache.layers))
-    if generator.form.edges:
-        round_norms_where_made(program)
-    return program
+    return repeat_layer(program, call, len(generator.cache.layers)) if repeated else program
 
 
 class _Call(torch.nn.Module):

@@ -39,7 +39,7 @@ class FewRows:
         # Row and block of the workgroup's step, for each sum.
         self._places = [(row, block) for row in range(self._share.rows) for block in range(self._width)]
 
-    def write(self, weights: str, scales: str, activations: tuple[str, str, str], added: str, factors: str = "") -> str:
+    def write(self, weights: str, scales: str, activations: tuple[str, str, str], added: str) -> str:
         """Loops over blocks of outputs; the workgroup's part of the result.
 
         Args:
@@ -47,7 +47,6 @@ class FewRows:
             scales: theirs.
             activations: rounded.
             added: what the result is added to, of its type; "" for nothing.
-            factors: f32 [rows, 1] that rows of the result are multiplied with; "" for none.
         """
         text, kind = self._text, self._share.out_type
         zero, width, blocks = (text.index(n) for n in (0, self._width, self._share.blocks))
@@ -59,11 +58,7 @@ class FewRows:
         nothing = text.constant(0.0, _EIGHT)
         starts = [text.read(added, kind, place, _EIGHT) if added else nothing for place in places]
         out, found = "%o0", [self._share.block(text, number) for number in numbers]
-        own = [self._factor(factors, row) for row in range(self._share.rows)] if factors else []
-        sums = self._sums(weights, scales, activations, found, starts)
-        for (row, _), total, place in zip(self._places, sums, places, strict=True):
-            if own:
-                total = text.value(f"arith.mulf {total}, {own[row]} : {_EIGHT}")
+        for total, place in zip(self._sums(weights, scales, activations, found, starts), places, strict=True):
             out = text.write(total, _EIGHT, out, kind, place)
         text.line(f"scf.yield {out} : {kind}\n}}")
         return "%o"
@@ -126,12 +121,6 @@ class FewRows:
             half = text.read(scales, self._share.scales_type, (block, "%g", text.index(at)), "vector<8xf16>")
             made.append(text.value(f"arith.extf {half} : vector<8xf16> to {_EIGHT}"))
         return made
-
-    def _factor(self, factors: str, row: int) -> str:
-        text = self._text
-        place = f"{text.index(row)},{text.index(0)}"
-        one = text.value(f"tensor.extract {factors}[{place}] : tensor<{self._share.rows}x1xf32>")
-        return text.value(f"vector.broadcast {one} : f32 to {_EIGHT}")
 
     def _spread(self, tensor: str, row: int) -> str:
         one = self._text.value(f"tensor.extract {tensor}[{self._text.index(row)},%g] : {self._rounded[1]}")

@@ -9,18 +9,7 @@ from services.compiler.kernels import few_rows
 from services.compiler.kernels.few_rows import FewRows, spread_step
 from services.compiler.kernels.formats import BLOCK, GROUP, Format
 from services.compiler.kernels.rounding import round_rows, rounded_types, rounding_kernel
-from services.compiler.kernels.rows import (
-    FACTORED,
-    GATED,
-    NORMED,
-    PLAIN,
-    ROUNDED,
-    WEIGHTED,
-    RowReader,
-    Rows,
-    norm_factors,
-    sums_of_squares,
-)
+from services.compiler.kernels.rows import GATED, NORMED, PLAIN, ROUNDED, RowReader, Rows
 from services.compiler.kernels.several_rows import SeveralRows
 from services.compiler.kernels.share import Share
 from services.compiler.kernels.text import MOST_WORKGROUPS, Text, dispatch, equal_shares
@@ -43,7 +32,6 @@ class Linear:
         outputs: of the layer.
         added: whether the result is added to f32 [rows, outputs].
         gated: what silu(first half) · second half of the result is rounded for; None for the result itself.
-        normed: what result · gain is rounded for beside the result; a norm's factor is left to whoever reads it.
     """
 
     form: Format
@@ -51,14 +39,12 @@ class Linear:
     outputs: int
     added: bool = False
     gated: Format | None = None
-    normed: Format | None = None
 
     @property
     def name(self) -> str:
         """Of its function."""
         shape = f"{self.read.count}x{self.read.inputs}x{self.outputs}{self.read.suffix}"
         end = f"_gated_{self.gated.name}" if self.gated else "_added" if self.added else ""
-        end += f"_weighted_{self.normed.name}" if self.normed else ""
         return f"tradewind_linear_{self.form.name}_{shape}{end}"
 
     @property
@@ -83,11 +69,9 @@ class Linear:
 
     @property
     def workgroups(self) -> int:
-        """Equal shares of the blocks, or of groups of gated ones; groups that are rounded are dealt out in turn."""
-        most = min(MOST_WORKGROUPS, self.blocks // _LEAST_BLOCKS)
-        if self.normed:
-            return max(1, min(most, self.outputs // GROUP))
-        return equal_shares(self.outputs // 2 // GROUP if self.gated else self.blocks, most)
+        """Equal shares of the blocks, or of groups of gated ones."""
+        pieces = self.outputs // 2 // GROUP if self.gated else self.blocks
+        return equal_shares(pieces, min(MOST_WORKGROUPS, self.blocks // _LEAST_BLOCKS))
 
     @property
     def rounded(self) -> tuple[str, str, str]:
@@ -108,32 +92,24 @@ class Linear:
     @property
     def results(self) -> dict[str, str]:
         """Types of what its function gives."""
-        if self.normed:
-            rounded = rounded_types(self.normed, self.rows, self.outputs)
-            return {"y": self.result} | dict(zip(("yq", "ya", "yb", "yc"), (*rounded, rounded[1]), strict=True))
         if self.gated is None:
             return {"y": self.result}
         return dict(zip(("yq", "ya", "yb"), rounded_types(self.gated, self.rows, self.outputs // 2), strict=True))
 
     @property
     def arguments(self) -> dict[str, str]:
-        """Types of what its function takes, in order; it has a gain only of a norm, and `added` only to add to it.
-
-        `squares` are there of FACTORED rows, and the next norm's gain when the result is rounded for it.
-        """
+        """Types of what its function takes, in order; it has a gain only of a norm, and `added` only to add to it."""
         weights, scales = self.weights
-        whole = self.read.made in (ROUNDED, FACTORED)
+        whole = self.read.made == ROUNDED
         rows = dict(zip("qab", self.rounded, strict=True)) if whole else {"x": self.read.kind()}
         gain = {"gain": self.read.gain_kind} if self.read.made == NORMED else {}
         added = {"added": self.result} if self.added else {}
-        squares = {"squares": self.rounded[1]} if self.read.made == FACTORED else {}
-        following = {"next": f"tensor<{self.outputs}xf32>"} if self.normed else {}
-        return rows | {"w": weights, "s": scales} | gain | added | squares | following
+        return rows | {"w": weights, "s": scales} | gain | added
 
 
 def linear_kernels(shape: Linear) -> str:
     """Function `shape.name` of `shape.arguments` → `shape.results`, and what it calls."""
-    if shape.rounds_inside or shape.read.made in (ROUNDED, FACTORED):
+    if shape.rounds_inside or shape.read.made == ROUNDED:
         return _Product(shape).kernel()
     inner = replace(shape, read=Rows(shape.rows, shape.read.inputs, ROUNDED))
     rounding = f"tradewind_round_{shape.form.name}_{shape.rows}x{shape.read.inputs}{shape.read.suffix}"
@@ -161,7 +137,7 @@ class _Product:
     """The dispatch that multiplies, under way."""
 
     def __init__(self, shape: Linear) -> None:
-        self._shape, self._text, self._added, self._row_factors = shape, Text(), "", ""
+        self._shape, self._text, self._added = shape, Text(), ""
         self._share = self._plain_share()
 
     def _plain_share(self) -> Share:
@@ -174,9 +150,7 @@ class _Product:
     def kernel(self) -> str:
         shape, text = self._shape, self._text
         activations = self._activations()
-        if shape.normed:
-            self._multiply_weighted(activations, shape.normed)
-        elif shape.gated:
+        if shape.gated:
             self._multiply_gated(activations, shape.gated)
         else:
             self._multiply(activations)
@@ -204,30 +178,6 @@ class _Product:
         sizes = shape.form, shape.rows, shape.read.inputs, 2 * GROUP // BLOCK
         self._share = Share(*sizes, *shape.weights, first, shape.blocks // 2)
         self._gate(self._blocks(*self._weights(zero, shape.blocks), activations), group, form)
-        text.line("}")
-
-    def _multiply_weighted(self, activations: tuple[str, str, str], form: Format) -> None:
-        """Loops over the workgroup's groups of columns: the result, and what the next norm's product reads of it."""
-        shape, text = self._shape, self._text
-        zero, groups, step = (text.index(n) for n in (0, shape.outputs // GROUP, shape.workgroups))
-        text.line(f"scf.for %part = %wg0 to {groups} step {step} {{")
-        first = text.value(f"arith.muli %part, {text.index(GROUP // BLOCK)} : index")
-        column = text.value(f"arith.muli %part, {text.index(GROUP)} : index")
-        place, size = (zero, column), (shape.rows, GROUP)
-        sizes = shape.form, shape.rows, shape.read.inputs, GROUP // BLOCK
-        self._share = Share(*sizes, *shape.weights, first)
-        if shape.added:
-            self._added = text.load("%added", shape.result, place, size, self._share.out_type)
-        out = self._blocks(*self._weights(zero, shape.blocks), activations)
-        text.store(out, self._share.out_type, "%y", shape.result, place, size)
-        rows = Rows(shape.rows, GROUP, WEIGHTED)
-        gain = text.load("%next", shape.arguments["next"], (column,), (GROUP,), rows.gain_kind)
-        made = round_rows(text, form, RowReader(text, rows, out, shape.rows, gain), shape.rows, GROUP)
-        parts = rounded_types(form, shape.rows, GROUP)
-        values = zip((*made, sums_of_squares(text, out, shape.rows)), (*parts, parts[1]), strict=True)
-        for key, (value, part) in zip(("yq", "ya", "yb", "yc"), values, strict=True):
-            at, width = (column, GROUP) if key == "yq" else ("%part", 1)
-            text.store(value, part, f"%{key}", shape.results[key], (zero, at), (shape.rows, width))
         text.line("}")
 
     def _weights(self, first: str, blocks: int) -> tuple[str, str]:
@@ -266,18 +216,14 @@ class _Product:
             text.load(f"%{key}", kind, [zero] * len(size), size, kind)
             for key, kind, size in zip("qab", shape.rounded, sizes, strict=True)
         )
-        if read.made == FACTORED:
-            squares = text.load("%squares", shape.rounded[1], (zero, zero), sizes[1], shape.rounded[1])
-            self._row_factors = norm_factors(text, read, squares)
         return q, a, b
 
     def _blocks(self, weights: str, scales: str, activations: tuple[str, str, str]) -> str:
         """Loops over blocks of outputs; the workgroup's part of the result."""
         shape, text, share = self._shape, self._text, self._share
-        if few_rows.takes(shape.rows):
-            return FewRows(text, share).write(weights, scales, activations, self._added, self._row_factors)
         if shape.rows > 1:
-            return SeveralRows(text, share).write(weights, scales, activations, self._added)
+            kernel = FewRows if few_rows.takes(shape.rows) else SeveralRows
+            return kernel(text, share).write(weights, scales, activations, self._added)
         zero, one, blocks = text.index(0), text.index(1), text.index(share.blocks)
         start = text.value(f"tensor.empty() : {share.out_type}")
         text.line(f"%o = scf.for %n = {zero} to {blocks} step {one} iter_args(%o0={start}) -> ({share.out_type}) {{")

@@ -12,7 +12,7 @@ from services.compiler.kernels.attention import Attention, attention_kernel
 from services.compiler.kernels.formats import BLOCK, FORMATS, GROUP, W4, W8, Format
 from services.compiler.kernels.linear import Linear, linear_kernels
 from services.compiler.kernels.rotary_cache import RotaryCache, rotary_cache_kernel
-from services.compiler.kernels.rows import FACTORED, GATED, NORMED, PLAIN, ROUNDED, Rows
+from services.compiler.kernels.rows import GATED, NORMED, PLAIN, ROUNDED, Rows
 
 # Function name and text of the kernel for an operation.
 Made = tuple[str, str]
@@ -123,36 +123,11 @@ def _linear(operands: _Operands) -> Made:
 
 
 def _rounded_linear(operands: _Operands) -> Made:
-    numbers, _, _, weights, _, added, squares = operands.shapes
+    numbers, _, _, weights, _, added = operands.shapes
     assert numbers is not None
     assert weights is not None
-    (epsilon,) = operands.numbers
-    read = _rounded(numbers) if squares is None else Rows(numbers[0], numbers[1], FACTORED, epsilon)
-    shape = Linear(_form(weights), read, weights[0] * BLOCK, added is not None)
+    shape = Linear(_form(weights), Rows(numbers[0], numbers[1], ROUNDED), weights[0] * BLOCK, added is not None)
     return shape.name, linear_kernels(shape)
-
-
-def _weighted_linear(operands: _Operands) -> Made:
-    numbers, _, _, weights, _, _, _ = operands.shapes
-    assert numbers is not None
-    assert weights is not None
-    (wide,) = operands.flags
-    shape = Linear(_form(weights), _rounded(numbers), weights[0] * BLOCK, added=True, normed=_rounding(wide))
-    return shape.name, linear_kernels(shape)
-
-
-def _gated_rounded_linear(operands: _Operands) -> Made:
-    numbers, _, _, weights, _, _ = operands.shapes
-    assert numbers is not None
-    assert weights is not None
-    (wide,), (epsilon,) = operands.flags, operands.numbers
-    read = Rows(numbers[0], numbers[1], FACTORED, epsilon)
-    shape = Linear(_form(weights), read, weights[0] * BLOCK, gated=_rounding(wide))
-    return shape.name, linear_kernels(shape)
-
-
-def _rounded(numbers: list[int]) -> Rows:
-    return Rows(numbers[0], numbers[1], ROUNDED)
 
 
 def _gated_linear(operands: _Operands) -> Made:
@@ -207,8 +182,6 @@ _KERNELS: Final[dict[str, Callable[[_Operands], Made]]] = {
     "torch.tradewind.packed_linear": _linear,
     "torch.tradewind.rounded_linear": _rounded_linear,
     "torch.tradewind.gated_linear": _gated_linear,
-    "torch.tradewind.weighted_linear": _weighted_linear,
-    "torch.tradewind.gated_rounded_linear": _gated_rounded_linear,
     "torch.tradewind.attend": _attention,
     "torch.tradewind.attend_rounded": _attention_rounded,
     "torch.tradewind.rotary_cache": _rotary_cache,

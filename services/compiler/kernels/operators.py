@@ -63,13 +63,8 @@ def rounded_linear(
     weights: torch.Tensor,
     scales: torch.Tensor,
     added: torch.Tensor | None = None,
-    squares: torch.Tensor | None = None,
-    epsilon: float = 0.0,
 ) -> torch.Tensor:
-    """As `packed_linear`, of rows that were rounded for these weights before.
-
-    With sums of squares f32 [rows, groups] rows are scaled by what an RMSNorm with epsilon takes from them.
-    """
+    """As `packed_linear`, of rows that were rounded for these weights before."""
     raise NotImplementedError("rounded_linear is traced and compiled, not run")
 
 
@@ -81,8 +76,6 @@ def _rounded_linear_shape(
     weights: torch.Tensor,
     scales: torch.Tensor,
     added: torch.Tensor | None = None,
-    squares: torch.Tensor | None = None,
-    epsilon: float = 0.0,
 ) -> torch.Tensor:
     return row_scales.new_empty((numbers.shape[0], weights.shape[0] * BLOCK))
 
@@ -110,65 +103,6 @@ def _gated_linear_shape(
     epsilon: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return _rounded_shape(rows, [rows.shape[0], weights.shape[0] * BLOCK // 2], wide)
-
-
-@torch.library.custom_op("tradewind::weighted_linear", mutates_args=())
-def weighted_linear(
-    numbers: torch.Tensor,
-    row_scales: torch.Tensor,
-    row_sums: torch.Tensor,
-    weights: torch.Tensor,
-    scales: torch.Tensor,
-    added: torch.Tensor,
-    gain: torch.Tensor,
-    wide: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What `rounded_linear` gives; that times a gain f32 [outputs] as `Rounded`; and its sums of squares by groups."""
-    raise NotImplementedError("weighted_linear is traced and compiled, not run")
-
-
-@weighted_linear.register_fake
-def _weighted_linear_shape(
-    numbers: torch.Tensor,
-    row_scales: torch.Tensor,
-    row_sums: torch.Tensor,
-    weights: torch.Tensor,
-    scales: torch.Tensor,
-    added: torch.Tensor,
-    gain: torch.Tensor,
-    wide: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    rounded = _rounded_shape(row_scales, list(added.shape), wide)
-    return torch.empty_like(added), *rounded, torch.empty_like(rounded[1])
-
-
-@torch.library.custom_op("tradewind::gated_rounded_linear", mutates_args=())
-def gated_rounded_linear(
-    numbers: torch.Tensor,
-    row_scales: torch.Tensor,
-    row_sums: torch.Tensor,
-    weights: torch.Tensor,
-    scales: torch.Tensor,
-    squares: torch.Tensor,
-    wide: bool,
-    epsilon: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of what `rounded_linear` gives, silu(first half) · second half as `Rounded`."""
-    raise NotImplementedError("gated_rounded_linear is traced and compiled, not run")
-
-
-@gated_rounded_linear.register_fake
-def _gated_rounded_linear_shape(
-    numbers: torch.Tensor,
-    row_scales: torch.Tensor,
-    row_sums: torch.Tensor,
-    weights: torch.Tensor,
-    scales: torch.Tensor,
-    squares: torch.Tensor,
-    wide: bool,
-    epsilon: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return _rounded_shape(row_scales, [numbers.shape[0], weights.shape[0] * BLOCK // 2], wide)
 
 
 @torch.library.custom_op("tradewind::attend", mutates_args=())
@@ -265,8 +199,6 @@ def _rotary_cache_shape(
 # As nodes of traced graphs name them.
 PACKED_LINEAR: Final = torch.ops.tradewind.packed_linear.default
 ROUNDED_LINEAR: Final = torch.ops.tradewind.rounded_linear.default
-WEIGHTED_LINEAR: Final = torch.ops.tradewind.weighted_linear.default
-GATED_ROUNDED_LINEAR: Final = torch.ops.tradewind.gated_rounded_linear.default
 GATED_LINEAR: Final = torch.ops.tradewind.gated_linear.default
 ATTEND_ROUNDED: Final = torch.ops.tradewind.attend_rounded.default
 ATTEND: Final = torch.ops.tradewind.attend.default

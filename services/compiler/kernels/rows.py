@@ -16,10 +16,6 @@ NORMED: Final = "normed"
 GATED: Final = "gated"
 # Whole numbers, scales of their groups, and the groups' sums, as `rounding` makes them.
 ROUNDED: Final = "rounded"
-# ROUNDED before a norm's factor was known, which only scales a row; its groups' sums of squares are there, too.
-FACTORED: Final = "factored"
-# Numbers times a gain: what is rounded of rows that a norm will scale.
-WEIGHTED: Final = "weighted"
 _LANES: Final = 8
 _EIGHT: Final = "vector<8xf32>"
 # Columns of a group where its vectors begin.
@@ -33,7 +29,7 @@ class Rows:
     Attributes:
         count: rows.
         inputs: numbers of a row that are multiplied.
-        made: PLAIN, NORMED, GATED, ROUNDED, FACTORED or WEIGHTED.
+        made: PLAIN, NORMED, GATED or ROUNDED.
         epsilon: of the norm.
     """
 
@@ -53,7 +49,7 @@ class Rows:
         if self.made == PLAIN:
             return ""
         number = self.epsilon.hex().replace(".", "_").replace("-", "m").replace("+", "")
-        return f"_{self.made}_{number}" if self.made in (NORMED, FACTORED) else f"_{self.made}"
+        return f"_{self.made}_{number}" if self.made == NORMED else f"_{self.made}"
 
     def kind(self, count: int = 0) -> str:
         """Tensor type of that many rows; 0 for all."""
@@ -73,7 +69,7 @@ class RowReader:
         rows: what they are.
         source: tensor of `count` rows.
         count: how many it has.
-        gain: of NORMED and WEIGHTED rows; "" without.
+        gain: of the norm; "" without.
     """
 
     def __init__(self, text: Text, rows: Rows, source: str, count: int, gain: str) -> None:
@@ -100,9 +96,6 @@ class RowReader:
             scaled = text.value(f"arith.mulf {read}, {self._factor} : {_EIGHT}")
             gain = text.read(self._gain, self._rows.gain_kind, (at,), _EIGHT)
             return text.value(f"arith.mulf {scaled}, {gain} : {_EIGHT}")
-        if self._rows.made == WEIGHTED:
-            gain = text.read(self._gain, self._rows.gain_kind, (at,), _EIGHT)
-            return text.value(f"arith.mulf {read}, {gain} : {_EIGHT}")
         if self._rows.made == GATED:
             other = text.value(f"arith.addi {at}, {text.index(self._rows.inputs)} : index")
             up = text.read(self._source, self._kind, (row, other), _EIGHT)
@@ -127,50 +120,14 @@ class RowReader:
         for i in parts[1:]:
             total = text.value(f"arith.addf {total}, %ss#{i} : {_EIGHT}")
         whole = text.value(f"vector.reduction <add>, {total} : {_EIGHT} into f32")
-        return text.value(f"vector.broadcast {norm_factor(text, rows, whole)} : f32 to {_EIGHT}")
+        mean = text.value(f"arith.divf {whole}, {text.constant(float(rows.inputs), 'f32')} : f32")
+        more = text.value(f"arith.addf {mean}, {text.constant(rows.epsilon, 'f32')} : f32")
+        root = text.value(f"math.sqrt {more} : f32")
+        inverse = text.value(f"arith.divf {text.constant(1.0, 'f32')}, {root} : f32")
+        return text.value(f"vector.broadcast {inverse} : f32 to {_EIGHT}")
 
     def _silu(self, gate: str) -> str:
         text = self._text
         fallen = exponential(text, text.value(f"arith.negf {gate} : {_EIGHT}"))
         more = text.value(f"arith.addf {fallen}, {text.constant(1.0, _EIGHT)} : {_EIGHT}")
         return text.value(f"arith.divf {gate}, {more} : {_EIGHT}")
-
-
-def norm_factor(text: Text, rows: Rows, squares: str) -> str:
-    """What a norm scales a row with, by the sum of its squares; both f32."""
-    mean = text.value(f"arith.divf {squares}, {text.constant(float(rows.inputs), 'f32')} : f32")
-    more = text.value(f"arith.addf {mean}, {text.constant(rows.epsilon, 'f32')} : f32")
-    root = text.value(f"math.sqrt {more} : f32")
-    return text.value(f"arith.divf {text.constant(1.0, 'f32')}, {root} : f32")
-
-
-def sums_of_squares(text: Text, source: str, rows: int) -> str:
-    """Of the rows of f32 [rows, GROUP]: f32 [rows, 1]."""
-    kind, made, name = f"tensor<{rows}x{GROUP}xf32>", f"tensor<{rows}x1xf32>", text.fresh()
-    zero, one, last = text.index(0), text.index(1), text.index(rows)
-    empty, row = text.value(f"tensor.empty() : {made}"), f"{name}m"
-    text.line(f"{name} = scf.for {row} = {zero} to {last} step {one} iter_args({name}o={empty}) -> ({made}) {{")
-    total = text.constant(0.0, _EIGHT)
-    for at in _PARTS:
-        some = text.read(source, kind, (row, text.index(at)), _EIGHT)
-        total = text.value(f"math.fma {some}, {some}, {total} : {_EIGHT}")
-    whole = text.value(f"vector.reduction <add>, {total} : {_EIGHT} into f32")
-    end = text.value(f"tensor.insert {whole} into {name}o[{row},{zero}] : {made}")
-    text.line(f"scf.yield {end} : {made}\n}}")
-    return name
-
-
-def norm_factors(text: Text, rows: Rows, squares: str) -> str:
-    """What a norm scales each row with, by f32 [rows, groups] of sums of squares: f32 [rows, 1]."""
-    groups, made, name = rows.inputs // GROUP, f"tensor<{rows.count}x1xf32>", text.fresh()
-    kind, nothing = f"tensor<{rows.count}x{groups}xf32>", text.constant(0.0, "f32")
-    zero, one, count, last = (text.index(n) for n in (0, 1, rows.count, groups))
-    empty, row, group = text.value(f"tensor.empty() : {made}"), f"{name}m", f"{name}g"
-    text.line(f"{name} = scf.for {row} = {zero} to {count} step {one} iter_args({name}o={empty}) -> ({made}) {{")
-    text.line(f"{name}s = scf.for {group} = {zero} to {last} step {one} iter_args({name}t={nothing}) -> (f32) {{")
-    some = text.value(f"tensor.extract {squares}[{row},{group}] : {kind}")
-    text.line(f"scf.yield {text.value(f'arith.addf {name}t, {some} : f32')} : f32\n}}")
-    factor = norm_factor(text, rows, f"{name}s")
-    end = text.value(f"tensor.insert {factor} into {name}o[{row},{zero}] : {made}")
-    text.line(f"scf.yield {end} : {made}\n}}")
-    return name

@@ -20,7 +20,7 @@ class Share:
         weights_type: of the tensor that its weights are read from.
         scales_type: of that with their scales.
         first: the block of these tensors that is its own first; "" when they hold nothing else.
-        apart: blocks of these tensors from its first to the first of its second half; 0 when all follow each other.
+        apart: blocks of these tensors from its first to the first of its second half; 0 when they follow each other.
     """
 
     form: Format
@@ -41,8 +41,6 @@ class Share:
         """Where one of its own blocks is found in the tensors, by an index."""
         if not self.first:
             return number
-        if not self.apart:
-            return text.value(f"arith.addi {self.first}, {number} : index")
         half = self.blocks // 2
         later = text.value(f"arith.cmpi uge, {number}, {text.index(half)} : index")
         jump = text.value(f"arith.select {later}, {text.index(self.apart - half)}, {text.index(0)} : index")

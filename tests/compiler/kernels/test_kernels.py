@@ -21,7 +21,7 @@ from services.compiler.kernels.linear import Linear, linear_kernels
 from services.compiler.kernels.packing import pack, unpack_rows
 from services.compiler.kernels.prompt_attention import tokens_together
 from services.compiler.kernels.rotary_cache import RotaryCache, rotary_cache_kernel
-from services.compiler.kernels.rows import FACTORED, GATED, NORMED, ROUNDED, Rows
+from services.compiler.kernels.rows import GATED, NORMED, Rows
 from services.compiler.order import Order
 from services.compiler.recipes import find_recipe
 from services.compiler.targets import find_target
@@ -58,13 +58,6 @@ GATES = (
     Linear(W4, Rows(8, 96, NORMED, 1e-5), 192, gated=W4),
     Linear(W8, Rows(4, 64), 128, gated=W8),
 )
-# A sum rounded for the norm behind it, and what reads that: groups dealt out unevenly, few and eight rows.
-_BEFORE = Linear(W4, Rows(8, 64, ROUNDED), 576, added=True)
-NORMS = (
-    (replace(_BEFORE, normed=W4), Linear(W4, Rows(8, 576, FACTORED, 1e-5), 96)),
-    (replace(_BEFORE, read=Rows(3, 64, ROUNDED), normed=W8), Linear(W8, Rows(3, 576, FACTORED, 1e-5), 24)),
-    (replace(_BEFORE, normed=W4), Linear(W4, Rows(8, 576, FACTORED, 1e-4), 192, gated=W4)),
-)
 ROTARY = RotaryCache(tokens=5, heads=6, width=48, slots=3, kv_heads=2, rows=71)
 ATTENTION = Attention(tokens=5, heads=6, width=40, slots=3, rows=71, kv_heads=2, scale=0.2)
 WIDE = replace(ATTENTION, width=64)
@@ -86,7 +79,6 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("kernels")
     texts = [linear_kernels(shape) for shape in LINEARS] + [rotary_cache_kernel(ROTARY)]
     texts += [linear_kernels(shape) for gate in GATES for shape in (gate, replace(gate, gated=None))]
-    texts += [linear_kernels(shape) for shape in {shape for pair in NORMS for shape in (*pair, *_plain(*pair))}]
     texts += [attention_kernel(shape) for shape in (ATTENTION, MANY, WIDE, *ROUNDED_ATTENTIONS, *PROMPTS)]
     source = "module {\n" + "\n".join(texts).replace("util.func private", "util.func public") + "\n}"
     (folder / "k.mlir").write_text(_called_from_outside(source))
@@ -130,40 +122,6 @@ def test_a_product_gates_and_rounds_its_result(kernels: Any, shape: Linear) -> N
     gate, up = whole.split(shape.outputs // 2, -1)
     assert shape.gated is not None
     _check_rounded(kernels[shape.name](*arguments), (torch.nn.functional.silu(gate) * up).numpy(), shape.gated)
-
-
-def _plain(before: Linear, after: Linear) -> tuple[Linear, Linear]:
-    """The same two products with the norm as the second's own."""
-    return replace(before, normed=None), replace(after, read=replace(after.read, made=NORMED))
-
-
-@pytest.mark.parametrize("pair", NORMS, ids=lambda pair: pair[1].name)
-def test_a_sum_is_rounded_for_the_norm_behind_it(kernels: Any, pair: tuple[Linear, Linear]) -> None:
-    before, after = pair
-    generator = torch.Generator().manual_seed(0)
-    numbers = torch.randint(-100, 101, (before.rows, 64), generator=generator, dtype=torch.int8)
-    row_scales, row_sums, added = (
-        torch.randn(before.rows, count, generator=generator) for count in (2, 2, before.outputs)
-    )
-    gain = torch.rand(before.outputs, generator=generator)
-    first, second = (
-        [part.numpy() for part in pack(torch.randn(one.outputs, one.read.inputs, generator=generator), one.form)]
-        for one in pair
-    )
-    arguments = [numbers.numpy(), row_scales.numpy(), row_sums.numpy(), *first, added.numpy()]
-    plain_before, plain_after = _plain(*pair)
-    result, *rounded, squares = kernels[before.name](*arguments, gain.numpy())
-    wanted = np.asarray(kernels[plain_before.name](*arguments))
-    np.testing.assert_array_equal(np.asarray(result), wanted)
-    assert before.normed is not None
-    _check_rounded(rounded, wanted * gain.numpy(), before.normed)
-    np.testing.assert_allclose(np.asarray(squares), (wanted**2).reshape(before.rows, -1, 32).sum(-1), rtol=1e-5)
-    got = kernels[after.name](*rounded, *second, squares)
-    whole = kernels[plain_after.name](wanted, *second, gain.numpy())
-    if after.gated:
-        got, whole = ([np.asarray(part) for part in one] for one in (got, whole))
-        got, whole = (one[0].reshape(after.rows, -1, 32) * one[1][..., None] for one in (got, whole))
-    np.testing.assert_allclose(np.asarray(got), np.asarray(whole), rtol=0.02, atol=0.02 * np.asarray(whole).std())
 
 
 @pytest.mark.parametrize("shape", ROUNDED_ATTENTIONS, ids=lambda shape: shape.name)

@@ -6,6 +6,8 @@
 With --build it only prepares (minutes): imports the model, builds the recipes in WORK_DIR/state, writes the Q8_0 file.
 Without, it times what is prepared, prints a table and writes WORK_DIR/side-by-side.json. Every contender is a process
 of its own that sleeps while it is not its turn; a round gives each contender each case once, after one call to warm up.
+--no-llama-cpp leaves llama.cpp out, --pytorch "" PyTorch, and --cases "prefill 512,decode 1" all other cases: llama.cpp
+reads eight prompts for eight streams, and PyTorch compiles for minutes.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -34,13 +36,13 @@ _PYTORCH: Final = ("float32-eager", "bfloat16-eager", "float32-compile", "bfloat
 class Contender:
     """The parent's end of a contender."""
 
-    def __init__(self, arguments: list[str]) -> None:
-        """Starts it and waits until it is loaded."""
+    def __init__(self, arguments: list[str], wanted: Sequence[str]) -> None:
+        """Starts it and waits until it is loaded; it takes those of the cases wanted that it can."""
         self._command = [sys.executable, "-m", "bench.compiler.contender", *arguments]
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        self.cases: list[str] = self._read()
+        self.cases: list[str] = [case for case in self._read() if case in wanted]
 
     def time(self, case: Case) -> float:
         """Seconds of one sample."""
@@ -75,17 +77,20 @@ def prepare(folder: Path, source: Path, recipes: list[str]) -> None:
 
 
 @contextmanager
-def contenders(folder: Path, source: Path, pytorch: list[str]) -> Iterator[dict[str, Contender]]:
-    """Every contender, by name."""
+def contenders(
+    folder: Path, source: Path, pytorch: list[str], llama_cpp: bool, cases: Sequence[str]
+) -> Iterator[dict[str, Contender]]:
+    """Ours, and of the others those that are wanted, by name."""
     variants = json.loads((folder / "variants.json").read_text(encoding="utf-8"))
     wanted = {_OURS + v["recipe"]: ["ours", str(folder / "state"), v["variant_id"]] for v in variants}
-    wanted[_LLAMA + "as shipped"] = ["llama.cpp", str(source)]
-    wanted[_LLAMA + "Q8_0"] = ["llama.cpp", str(folder / "q8_0.gguf")]
+    if llama_cpp:
+        wanted[_LLAMA + "as shipped"] = ["llama.cpp", str(source)]
+        wanted[_LLAMA + "Q8_0"] = ["llama.cpp", str(folder / "q8_0.gguf")]
     wanted |= {_TORCH + how: ["pytorch", str(source), how] for how in pytorch}
     running: dict[str, Contender] = {}
     try:
         for name, arguments in wanted.items():
-            running[name] = Contender(arguments)
+            running[name] = Contender(arguments, cases)
         yield running
     finally:
         for contender in running.values():
@@ -116,19 +121,20 @@ def best(samples: Samples, kind: str, case: str) -> float:
 
 def table(samples: Samples) -> list[str]:
     """Medians, fastest samples, and our best against each other kind's best."""
-    lines = ["| tokens/s: median (fastest) | " + " | ".join(case.name for case in CASES) + " |"]
-    lines.append("|---|" + "--:|" * len(CASES))
+    timed = [case for case in CASES if any(cases.get(case.name) for cases in samples.values())]
+    lines = ["| tokens/s: median (fastest) | " + " | ".join(case.name for case in timed) + " |"]
+    lines.append("|---|" + "--:|" * len(timed))
     for name, cases in samples.items():
         cells = [
             f"{statistics.median(cases[c.name]):.0f} ({max(cases[c.name]):.0f})" if cases.get(c.name) else ""
-            for c in CASES
+            for c in timed
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     for kind in (k for k in (_LLAMA, _TORCH) if any(name.startswith(k) for name in samples)):
-        ratios = [best(samples, _OURS, c.name) / best(samples, kind, c.name) for c in CASES]
+        ratios = [best(samples, _OURS, c.name) / best(samples, kind, c.name) for c in timed]
         lines.append(f"| **best of ours / best of {kind.strip()}** | " + " | ".join(f"{r:.2f}" for r in ratios) + " |")
     single = best(samples, _OURS, "decode 1")
-    batches = " | ".join(f"{best(samples, _OURS, c.name) / single:.2f}" if c.batch > 1 else "" for c in CASES)
+    batches = " | ".join(f"{best(samples, _OURS, c.name) / single:.2f}" if c.batch > 1 else "" for c in timed)
     return [*lines, f"| **ours, batch / single stream** | {batches} |"]
 
 
@@ -154,14 +160,20 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--recipes", default="w4-kernels")
     parser.add_argument("--pytorch", default=",".join(_PYTORCH))
+    parser.add_argument("--llama-cpp", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--cases", default=",".join(case.name for case in CASES))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--build", action="store_true")
     arguments = parser.parse_args()
+    cases = arguments.cases.split(",")
+    if unknown := set(cases) - {case.name for case in CASES}:
+        parser.error(f"no case named {', '.join(sorted(unknown))}; there are {', '.join(c.name for c in CASES)}")
     if arguments.build:
         prepare(arguments.work_dir, arguments.model, arguments.recipes.split(","))
         return
     started = machine()
-    with contenders(arguments.work_dir, arguments.model, [p for p in arguments.pytorch.split(",") if p]) as running:
+    pytorch = [p for p in arguments.pytorch.split(",") if p]
+    with contenders(arguments.work_dir, arguments.model, pytorch, arguments.llama_cpp, cases) as running:
         samples = measure(running, arguments.rounds)
     variants = json.loads((arguments.work_dir / "variants.json").read_text(encoding="utf-8"))
     result = {"machine": started, "variants": variants, "tokens_per_s": samples, "rounds": arguments.rounds}

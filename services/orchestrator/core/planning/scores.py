@@ -77,13 +77,21 @@ def items_of(deployment: Deployment, options: tuple[Option, ...], bases: frozens
 
 
 class _Score(NamedTuple):
-    """An option with what it is ranked by."""
+    """An option with what it is ranked by.
+
+    Attributes:
+        told_mw, told_new_mw: cost without and with its change, as far as profiles tell it.
+        held: capacity without what rounding makes of it.
+    """
 
     option: Option
     capacity: float
     cost_mw: float
     change_mw: float
     incumbent: bool
+    told_mw: float
+    told_new_mw: float
+    held: float
 
 
 def _room_of(option: Option) -> tuple[object, ...]:
@@ -111,7 +119,9 @@ def _score(deployment: Deployment, option: Option, bases: frozenset[Base], unit:
         cost += UNKNOWN_ENERGY_MW
     if bases and not incumbent:
         cost *= 1.0 + HYSTERESIS_SHARE
-    return _Score(option, capacity, cost, change_mw(option) if bases else 0.0, incumbent)
+    change, told = change_mw(option) if bases else 0.0, _told(cost)
+    told_new = _told(cost + change) if change else told
+    return _Score(option, capacity, cost, change, incumbent, told, told_new, _held(capacity))
 
 
 def _item(deployment: Deployment, score: _Score) -> Item:
@@ -157,10 +167,10 @@ def _undominated(scores: list[_Score]) -> list[_Score]:
 def _beats(other: _Score, score: _Score) -> bool:
     """Whether another is no worse in anything."""
     return (
-        other.capacity >= score.capacity
+        other.held >= score.held
         and other.option.point.memory_bytes <= score.option.point.memory_bytes
-        and _told(other.cost_mw) <= _told(score.cost_mw)
-        and _told(other.cost_mw + other.change_mw) <= _told(score.cost_mw + score.change_mw)
+        and other.told_mw <= score.told_mw
+        and other.told_new_mw <= score.told_new_mw
     )
 
 
@@ -175,9 +185,14 @@ def _rank(score: _Score) -> _Rank:
 
 def _strength(ranked: tuple[_Rank, int, _Score]) -> tuple[object, ...]:
     rank, _, score = ranked
-    return (-score.capacity, _told(score.cost_mw), score.option.point.memory_bytes, rank)
+    return (-score.held, score.told_mw, score.option.point.memory_bytes, rank)
 
 
 def _told(cost_mw: float) -> float:
     """A cost as far as profiles tell it: a difference in its fourth digit is that of rounding in interpolation."""
     return float(f"{cost_mw:.3g}")
+
+
+def _held(capacity: float) -> float:
+    """A capacity without what rounding makes of it, by which no demand needs another replica."""
+    return float(f"{capacity:.9g}")

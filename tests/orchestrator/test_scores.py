@@ -1,0 +1,40 @@
+"""Which options are worth choosing from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bench.orchestrator.fleet_of import situation
+from services.orchestrator.core.facts.wish import Deployment
+from services.orchestrator.core.planning.ground import Base, ground_of
+from services.orchestrator.core.planning.offer import offer_of
+from services.orchestrator.core.planning.points import points_of
+from services.orchestrator.core.planning.scores import items_of
+from services.orchestrator.core.planning.weigh import Option, weigh_all
+
+_WORLD = situation(20, 3)
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("noise", [3e-16, 1e-12])
+def test_rounding_moves_no_choice(number: int, noise: float) -> None:
+    """The same figures summed in another order differ in their last digits, and come in another order."""
+    offer, wish = offer_of(_WORLD, ground_of(_WORLD)), _WORLD.deployments[number]
+    points, _ = points_of(wish, offer)
+    options = tuple(o for o in weigh_all(wish, points, offer.sheaves[wish.model_id]) if isinstance(o, Option))
+    # Those of one size at equal figures, of which one batch limit is chosen.
+    alike = tuple(replace(o, shown=options[0].shown, cost=options[0].cost) for o in options)
+    noisy = tuple(_moved(o, noise if n % 2 else -noise) for n, o in enumerate(reversed(alike)))
+    assert _bases(wish, alike) == _bases(wish, noisy)
+
+
+def _moved(option: Option, by: float) -> Option:
+    return replace(
+        option, shown=replace(option.shown, capacity=option.capacity * (1.0 + by)), cost=option.cost * (1.0 - by)
+    )
+
+
+def _bases(wish: Deployment, options: tuple[Option, ...]) -> set[Base]:
+    return {item.base for item in items_of(wish, options, frozenset())}

@@ -72,8 +72,8 @@ def token_by_token(requests: list[Request], batch: int, *, apart: bool) -> tuple
     return times, joules
 
 
-def in_runs(requests: list[Request], batch: int, cost: StepCost = COST) -> Replica:
-    replica, coming = Replica("r", cost, batch), deque(requests)
+def in_runs(requests: list[Request], batch: int, cost: StepCost = COST, replica: Replica | None = None) -> Replica:
+    replica, coming = replica or Replica("r", cost, batch), deque(requests)
     while coming or replica.in_hand:
         if coming and coming[0].arrival_s <= replica.ends_at_s:
             request = coming.popleft()

@@ -54,18 +54,22 @@ class Clocks:
         easing, calm_s = self._easing, self._calm_since_s
         return math.inf if easing is None or calm_s is None or self.cost is easing.cost else calm_s + DWELL_S
 
+    def now(self, now_s: float) -> StepCost:
+        """What is paid now: eased since, if there was no need for long enough."""
+        if self._easing is not None and shall_ease(self._calm_since_s, now_s):
+            self.cost = self._easing.cost
+        return self.cost
+
     def follow(self, work: Work, now_s: float) -> float:
         """Chooses for what is in hand. Returns the seconds that are lost while the clock rises."""
         easing = self._easing
         if easing is None:
             return 0.0
-        eased = self.cost is easing.cost
+        eased = self.now(now_s) is easing.cost
         needs_full = not may_ease(work, easing.limits, 1.0 if eased else easing.slower)
         self._calm_since_s = calm_since(self._calm_since_s, needs_full, now_s)
         if eased and needs_full:
             self.cost = self._full
             self.rises += 1
             return RISE_S * (1.0 - 1.0 / easing.slower)
-        if not eased and shall_ease(self._calm_since_s, now_s):
-            self.cost = easing.cost
         return 0.0

@@ -245,7 +245,7 @@ class Replica:
 
     def _follow(self, now_s: float) -> float:
         """Takes the clock that its node chooses for what is in hand; see `Clocks.follow`."""
-        cost, n = self._cost, len(self._decoding)
+        cost, n = self._clocks.now(now_s), len(self._decoding)
         oldest = self._prefill or (self._waiting[0] if self._waiting else None)
         work = Work(
             prompt_tokens=self.unanswered - (self._filled if self._prefill else 0),

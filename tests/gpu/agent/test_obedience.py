@@ -95,7 +95,8 @@ async def test_a_pushed_layout_stands_also_when_the_agent_is_killed_on_the_way(w
     device = next(one for one in world.orchestrator.report.devices if one.device_id == board)
     assert (device.kind, device.can_partition, device.can_set_power) == (node_pb2.DEVICE_KIND_SIMULATED, True, True)
     assert {one.profile_id: list(one.starts) for one in device.slice_kinds}[9] == [0, 4]
-    assert [one.sm_clock_mhz for one in device.power_settings] == [1080, 1380, 1680]
+    clocks = [(one.sm_clock_mhz, one.eased_sm_clock_mhz) for one in device.power_settings]
+    assert clocks == [(0, 1080), (1080, 0), (1380, 0), (1680, 0)]
     world.push(1, {large: "mig/3g.40gb", small: ""}, {world.boards[1]: 300_000})
     first = await world.reached(1, large, small)
     assert all(uuid.startswith("MIG-") for uuid in first.values())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.compiler.built_module import check_built_for
+from services.compiler.importing import StoredModel
 from services.compiler.jobs.runner import PEAK, JobRunner, Report
 from services.compiler.order import Order
 from services.compiler.passes.form import CHANGE_WEIGHTS
@@ -168,6 +169,16 @@ def link_model(files: dict[str, str], blobs: BlobStore, folder: Path) -> None:
     (folder / "model").mkdir()
     for name, digest in files.items():
         (folder / "model" / name).symlink_to(blobs.existing(digest))
+
+
+def asking_job(model: StoredModel, blobs: BlobStore, folder: Path) -> dict[str, object]:
+    """What every job that asks a stored model's source about text is told; its files are linked into the folder."""
+    link_model(model.asked_files, blobs, folder)
+    return {
+        "model": str(folder / "model"),
+        "context_tokens": model.model.context_tokens,
+        "vocabulary_size": model.model.vocabulary_size,
+    }
 
 
 def _weights_path(order: Order, folder: Path) -> Path:

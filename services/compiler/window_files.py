@@ -8,7 +8,7 @@ from pathlib import Path
 
 from services.compiler.jobs.keyed import KeyedLocks
 from services.compiler.jobs.runner import JobRunner, Report
-from services.compiler.making import link_model
+from services.compiler.making import asking_job
 from services.compiler.order import Order
 from services.compiler.quality.text import NAME, Part
 from services.compiler.quality.thresholds import reads_windows
@@ -56,16 +56,8 @@ class WindowFiles:
         return self._blobs.existing(known["digest"])
 
     async def _ask_source(self, order: Order, part: Part, report: Report) -> str:
-        model = order.model.model
         async with self._runner.folder() as folder:
-            link_model(order.model.asked_files, self._blobs, folder)
             output = folder / "windows.safetensors"
-            job = {
-                "model": str(folder / "model"),
-                "part": part,
-                "output": str(output),
-                "context_tokens": model.context_tokens,
-                "vocabulary_size": model.vocabulary_size,
-            }
+            job = {**asking_job(order.model, self._blobs, folder), "part": part, "output": str(output)}
             await self._runner.work("windows", job, folder, report)
             return self._blobs.adopt(output)

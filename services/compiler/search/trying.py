@@ -11,7 +11,7 @@ from typing import Any
 from services.compiler.building import Builder
 from services.compiler.jobs.places import Places
 from services.compiler.jobs.runner import JobRunner, Report
-from services.compiler.making import link_model
+from services.compiler.making import asking_job
 from services.compiler.order import Order
 from services.compiler.quality.comparison import Figures
 from services.compiler.quality.text import Part
@@ -61,16 +61,8 @@ class Trier:
         return {int(layers): self._blobs.existing(digest) for layers, digest in known.items()}
 
     async def _ask_source(self, order: Order, depths: tuple[int, ...], report: Report) -> dict[str, str]:
-        model = order.model.model
         async with self._places.one(order.model.model.model_id), self._runner.folder() as folder:
-            link_model(order.model.asked_files, self._blobs, folder)
-            job = {
-                "model": str(folder / "model"),
-                "layers": depths,
-                "output": str(folder),
-                "context_tokens": model.context_tokens,
-                "vocabulary_size": model.vocabulary_size,
-            }
+            job = {**asking_job(order.model, self._blobs, folder), "layers": depths, "output": str(folder)}
             made = await self._runner.work("choosing", job, folder, report)
             return {str(n): self._blobs.adopt(folder / f"choosing-{n}.safetensors") for n in made["layers"]}
 

@@ -29,12 +29,14 @@ def ran(easing: Easing | None, every_s: float, count: int = 20) -> tuple[Replica
     return in_runs(asked, 4, replica=replica), asked
 
 
-def test_what_is_not_late_is_done_at_the_eased_clock() -> None:
-    replica, asked = ran(LAX, 5.0)
-    slow = in_runs(plain := requests(20, 5.0), 4, SLOW)
-    assert replica.rises == 0
-    assert [r.done_s for r in asked] == pytest.approx([r.done_s for r in plain])
-    assert replica.active_mj == pytest.approx(slow.active_mj)
+def test_a_prompt_alone_gets_the_full_clock_and_a_long_answer_the_eased_one() -> None:
+    request, plain = Request(0, 0.0, 200, 400), Request(0, 0.0, 200, 400)
+    replica = in_runs([request], 4, replica=Replica("r", COST, 4, easing=LAX))
+    full = in_runs([plain], 4)
+    assert replica.rises == 1
+    assert request.first_s == pytest.approx(plain.first_s + RISE_S / 2.0)
+    assert plain.tpot_s < request.tpot_s < SLOW.decode_s[1]
+    assert replica.decode_mj < full.decode_mj
 
 
 def test_what_would_be_late_is_done_at_the_full_clock_but_for_its_rise() -> None:

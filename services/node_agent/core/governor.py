@@ -65,7 +65,8 @@ def may_ease(work: Work, limits: Limits, slower: float) -> bool:
         return False
     if not work.prompt_tokens:
         return True
-    if work.crowded:
+    # A prompt with nothing beside it is bound by compute: slower takes as much energy.
+    if work.crowded or not work.step_s:
         return False
     steps = work.prompt_tokens / max(work.chunk_tokens, 1)
     takes_s = work.prompt_tokens * token_s + steps * step_s

@@ -12,6 +12,8 @@ from services.simulator.engine.cost import StepCost
 
 # The agent looks every 0.1 s and the board takes about as long to follow: assumed, never measured here.
 RISE_S: Final = 0.2
+# Chunks of a prompt, with their decode steps, between two looks.
+LOOK_CHUNKS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from math import ceil
 from typing import Final
 
 from services.node_agent.core.governor import Work
-from services.simulator.engine.clocks import Clocks, Easing
+from services.simulator.engine.clocks import LOOK_CHUNKS, Clocks, Easing
 from services.simulator.engine.cost import StepCost
 from services.simulator.engine.request import Request
 
@@ -247,11 +247,14 @@ class Replica:
         """Takes the clock that its node chooses for what is in hand; see `Clocks.follow`."""
         cost, n = self._clocks.now(now_s), len(self._decoding)
         oldest = self._prefill or (self._waiting[0] if self._waiting else None)
+        filled = self._filled if self._prefill else 0
+        # As an engine sees it: of the tokens about to be taken in, which take longer the more came before them.
+        tokens = min(cost.chunk_tokens, oldest.prompt_tokens - filled) if oldest else 0
         work = Work(
-            prompt_tokens=self.unanswered - (self._filled if self._prefill else 0),
+            prompt_tokens=self.unanswered - filled,
             oldest_wait_s=now_s - oldest.arrival_s if oldest else 0.0,
             crowded=self._prefill is None and oldest is not None,
-            prefill_token_s=cost.prefill_s(oldest.prompt_tokens) / oldest.prompt_tokens if oldest else 0.0,
+            prefill_token_s=cost.prefill_s(tokens, filled) / tokens if tokens else 0.0,
             chunk_tokens=cost.chunk_tokens,
             step_s=cost.decode_s[self._reach()] + cost.context_s * self._context if n else 0.0,
         )
@@ -274,6 +277,8 @@ class Replica:
             self._prefill_mw, self._decode_mw = (cost.prefill_power_w - cost.decode_power_w[0]) * 1000.0, 0.0
             return
         steps = min(chunks - cost.apart, self._decoding[0][0] - self._steps)
+        if self._clocks.eases:
+            steps = min(steps, LOOK_CHUNKS)
         tokens = min(steps * cost.chunk_tokens, left)
         take_s = cost.prefill_s(tokens, self._filled) / steps
         reach = self._reach()

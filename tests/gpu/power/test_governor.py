@@ -19,7 +19,7 @@ from tests.gpu.power.test_power import BOUNDS, World
 
 LIMITS = Limits(ttft_s=0.2)
 PRESSED = Work(prompt_tokens=1000, prefill_token_s=0.001)
-CALM = Work(prompt_tokens=10, prefill_token_s=0.001)
+CALM = Work(prompt_tokens=10, prefill_token_s=0.001, chunk_tokens=10, step_s=0.001)
 
 
 @pytest.mark.parametrize(

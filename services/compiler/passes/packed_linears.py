@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from services.compiler.kernels.formats import FORMATS, W8, Format
-from services.compiler.kernels.operators import packed_linear
+from services.compiler.kernels.operators import PACKED_LINEAR
 from services.compiler.kernels.packing import pack, packs, unpack_rows
 from tradewind.domain.errors import UnsupportedModel
 
@@ -24,7 +24,7 @@ class PackedLinear(torch.nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """[…, inputs] in, […, outputs] out; f32."""
-        flat: torch.Tensor = packed_linear(rows.reshape(-1, rows.shape[-1]), self.weights, self.scales)
+        flat: torch.Tensor = PACKED_LINEAR(rows.reshape(-1, rows.shape[-1]), self.weights, self.scales)
         flat = flat if self.bias is None else flat + self.bias
         return flat.reshape(*rows.shape[:-1], flat.shape[-1])
 

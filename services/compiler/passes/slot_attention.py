@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from services.compiler.kernels.operators import attend
+from services.compiler.kernels.operators import ATTEND
 from services.compiler.passes.cache_in_place import SlotCache
 from tradewind.domain.errors import UnsupportedModel
 
@@ -57,7 +57,7 @@ def slot_attention(slots: torch.Tensor, rows: torch.Tensor) -> Callable[..., tup
         flat = query.transpose(1, 2).reshape(batch * tokens, heads, width)
         scale = width**-0.5 if scaling is None else scaling
         follows = batch == 1 and tokens > 1
-        out = attend(flat, key, value, of_token, rows.reshape(-1), scale, follows)
+        out = ATTEND(flat, key, value, of_token, rows.reshape(-1), scale, follows)
         return out.reshape(batch, tokens, heads, width), None
 
     return attention

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from services.compiler.kernels.formats import W4
-from services.compiler.kernels.operators import PACKED_LINEAR, packed_linear
+from services.compiler.kernels.operators import PACKED_LINEAR
 from services.compiler.kernels.packing import pack
 from services.compiler.passes.product_edges import join_edges
 
@@ -20,7 +20,7 @@ def _normed(rows: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
 
 
 def _product(rows: torch.Tensor) -> torch.Tensor:
-    return packed_linear(rows.reshape(-1, 64), WEIGHTS, SCALES).reshape(*rows.shape[:-1], 64)
+    return PACKED_LINEAR(rows.reshape(-1, 64), WEIGHTS, SCALES).reshape(*rows.shape[:-1], 64)
 
 
 class _Layer(torch.nn.Module):

@@ -14,8 +14,6 @@ from services.compiler.kernels.operators import (
     GATED_LINEAR,
     PACKED_LINEAR,
     ROUNDED_LINEAR,
-    attend,
-    packed_linear,
 )
 from services.compiler.kernels.packing import pack
 from services.compiler.passes.product_edges import join_edges
@@ -33,20 +31,20 @@ class _Layer(torch.nn.Module):
         self.down = pack(torch.zeros(64, 64), form)
 
     def forward(self, query: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        attended = attend(query, cache, cache, slots, slots, 0.5, self.follows)
-        hidden = packed_linear(attended.reshape(-1, 64), *self.out)
-        gate, up = packed_linear(hidden, *self.up).split([64, 64], -1)
-        return hidden + packed_linear(torch.nn.functional.silu(gate) * up, *self.down)
+        attended = ATTEND(query, cache, cache, slots, slots, 0.5, self.follows)
+        hidden = PACKED_LINEAR(attended.reshape(-1, 64), *self.out)
+        gate, up = PACKED_LINEAR(hidden, *self.up).split([64, 64], -1)
+        return hidden + PACKED_LINEAR(torch.nn.functional.silu(gate) * up, *self.down)
 
 
 class _Seen(_Layer):
     """The gate is seen by others, too."""
 
     def forward(self, query: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        attended = attend(query, cache, cache, slots, slots, 0.5, False)
-        both = packed_linear(attended.reshape(-1, 64), *self.up)
+        attended = ATTEND(query, cache, cache, slots, slots, 0.5, False)
+        both = PACKED_LINEAR(attended.reshape(-1, 64), *self.up)
         gate, up = both.split([64, 64], -1)
-        return packed_linear(torch.nn.functional.silu(gate) * up, *self.down) + both[:, :64] + attended.reshape(-1, 64)
+        return PACKED_LINEAR(torch.nn.functional.silu(gate) * up, *self.down) + both[:, :64] + attended.reshape(-1, 64)
 
 
 def _targets(module: torch.nn.Module, tokens: int) -> tuple[list[Any], list[Any]]:

@@ -1,9 +1,11 @@
 """Profiles of operating points as the orchestrator knows them: what a steady load of n sequences would show.
 
 Of n sequences at work together, each cycle of one takes its own prefill, the others' prefills and its decode steps:
-T(n) = n·prefill + (O-1+chunks)·step(n). TTFT is the prefill with the decode steps between its chunks, and the wait for
-a prompt under way (utilisation u of the prefill stage, half a service over 1-u, exponential tail); TPOT is what is
-left of T, and its percentiles are those of a Poisson number of prefills met. All of it is modelled.
+T(n) = n·prefill + (O-1+chunks)·step(n). Prompts come one after the other with a decode step for each chunk, so that at
+most 1 + (O-1)/chunks sequences are at work together; the others stand in line before their prompt. TTFT is the prefill
+with the decode steps between its chunks, that line, and the wait for a prompt under way (utilisation u of the prefill
+stage, half a service over 1-u, exponential tail); TPOT is what is left of T, and its percentiles are those of a
+Poisson number of prefills met. All of it is modelled.
 """
 
 from __future__ import annotations
@@ -38,35 +40,40 @@ def loads_of(point: Point, output_tokens: int) -> tuple[Load, ...]:
 
 def load_of(cost: StepCost, prompt: int, output: int, n: int) -> Load:
     """One load: n sequences of this shape in a steady closed loop."""
-    prefill_s = cost.prefill_s(prompt)
-    step_s = cost.step_s(n, n * (prompt + output / 2.0))
+    prefill_s, later = cost.prefill_s(prompt), max(output - 1, 1)
     chunks = ceil(prompt / cost.chunk_tokens) if n > 1 else 0
-    later = max(output - 1, 1)
+    # One prompt at a time is taken in, a decode step with each chunk: O-1 steps are so many prompts.
+    at_work = min(float(n), 1.0 + later / chunks) if chunks else float(n)
+    width = ceil(at_work)
+    step_s = cost.step_s(width, at_work * (prompt + output / 2.0))
     service_s = prefill_s + chunks * step_s
-    cycle_s = n * prefill_s + (later + chunks) * step_s
-    busy = min(n * prefill_s / cycle_s, _MOST_UTILISATION) if n > 1 else 0.0
+    cycle_s = at_work * prefill_s + (later + chunks) * step_s
+    busy = min(at_work * prefill_s / cycle_s, _MOST_UTILISATION) if n > 1 else 0.0
     # One that comes alone may find the clocks down; with others at work they are up.
     service_s += cost.ramp_s if n == 1 else 0.0
-    wait_s = min(busy * service_s / (2.0 * (1.0 - busy)), (n - 1) * prefill_s)
-    met = (n - 1) * later * step_s / cycle_s
-    ttft = {p: service_s + min(w * wait_s, (n - 1) * service_s) for p, w in _WAIT.items()}
+    # Where some stand in line prompts follow each other without a gap, and the line is the whole wait.
+    lined_up = at_work < n
+    wait_s = 0.0 if lined_up else min(busy * service_s / (2.0 * (1.0 - busy)), (n - 1) * prefill_s)
+    line_s = (n - at_work) * cycle_s / at_work
+    met = (at_work - 1.0) * later * step_s / cycle_s
+    ttft = {p: service_s + line_s + min(w * wait_s, (n - 1) * service_s) for p, w in _WAIT.items()}
     tpot = {p: step_s + prefill_s * (met + z * sqrt(met)) / later for p, z in _Z.items()}
     mean_tpot_s = max((cycle_s - service_s - wait_s) / later, step_s)
     # Above an idle board; where its clocks fall at rest, work pays for keeping them up.
     idle_w = cost.idle_power_w - cost.rest_saved_w
     prefill_mj = prefill_s * (cost.prefill_power_w - idle_w) * 1000.0
-    decode_mj = later * step_s * (cost.decode_power_w[n] - idle_w) / n * 1000.0
+    decode_mj = later * step_s * (cost.decode_power_w[width] - idle_w) / at_work * 1000.0
     return Load(
         prompt_tokens=prompt,
         output_tokens=output,
         concurrency=n,
-        ttft=_latency(ttft, service_s + wait_s),
+        ttft=_latency(ttft, service_s + line_s + wait_s),
         tpot=_latency(tpot, mean_tpot_s),
         energy_per_token_mj=(prefill_mj + decode_mj) / max(output, 1),
         energy_source=FigureSource.MODELLED,
         energy_method=METHOD,
         energy_per_prefill_mj=prefill_mj,
-        power_mw=idle_w * 1000.0 + n * (prefill_mj + decode_mj) / cycle_s,
+        power_mw=idle_w * 1000.0 + at_work * (prefill_mj + decode_mj) / cycle_s,
     )
 
 

@@ -112,11 +112,13 @@ def _most(profile: Profile, wish: Deployment, batch_limit: int, share: float) ->
     batch = min(batch_limit, most_concurrency(profile))
     sequences, energy_mj, prompt_ms = 0, 0.0, 0.0
     for n, seen in enumerate(figures_up_to(profile, demand.prompt_tokens, batch), 1):
-        reached = {Metric.TPOT: seen.tpot.mean_ms, Metric.E2E: seen.ttft.mean_ms + later * seen.tpot.mean_ms}
+        whole_ms = seen.ttft.mean_ms + later * seen.tpot.mean_ms
+        reached = {Metric.TPOT: seen.tpot.mean_ms, Metric.E2E: whole_ms}
         if any(reached[x.metric] > PACE_SHARE * x.limit_ms for x in slo.latency if x.metric in reached):
             break
-        # What a prompt takes while as many decode; some wait for others is in it, which errs on the safe side.
-        sequences, energy_mj, prompt_ms = n, seen.energy_per_token_mj, seen.ttft.p50_ms
+        # What a prompt takes while as many decode. A measured TTFT may hold the wait in a line of prompts too, which
+        # they leave one by one, no slower than requests are done.
+        sequences, energy_mj, prompt_ms = n, seen.energy_per_token_mj, min(seen.ttft.p50_ms, whole_ms / n)
     if not sequences:
         return 0, 0, 0.0
     limit_ms = min((x.limit_ms for x in slo.latency if x.metric is Metric.TTFT), default=0.0)

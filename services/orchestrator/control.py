@@ -253,6 +253,8 @@ class Control:
             self._retry_at_s, self._state = None, again(self._state)
         seen, before = self._observer.observe(), self._state
         state, effects = await asyncio.to_thread(step, before, seen, now_s, self._known, self._looks)
+        if not self.leading:
+            return  # deposed meanwhile: what was decided is the new leader's to decide
         self._state = state
         self._gauges.nodes([node_state for _, node_state in state.nodes])
         for effect in sorted(effects, key=lambda e: isinstance(e, Commit)):

@@ -13,6 +13,7 @@ from services.orchestrator.core.planning.plan import make_plan
 from services.orchestrator.translate.blueprints import blueprint_message, blueprint_of
 from tests.orchestrator.test_plan_boards import LOW, catalog, gpus
 from tests.orchestrator.worlds import slo, wish, world
+from tradewind.domain.figures import FigureSource
 
 EASED = PowerSetting(eased_sm_clock_mhz=LOW.sm_clock_mhz)
 
@@ -38,6 +39,15 @@ def test_an_eased_profile_can_what_the_full_clock_can_and_takes_what_the_lowest_
     assert [(load.ttft, load.tpot) for load in made[0].loads] == [(load.ttft, load.tpot) for load in full.loads]
     assert [load.energy_per_token_mj for load in made[0].loads] == [load.energy_per_token_mj for load in low.loads]
     assert made[0].power == EASED
+
+
+def test_energy_that_was_put_together_is_modelled_even_where_both_profiles_were_measured() -> None:
+    measured = [
+        replace(p, loads=tuple(replace(load, energy_source=FigureSource.MEASURED_COUNTER) for load in p.loads))
+        for p in catalog().profiles
+    ]
+    made = [p for p in with_eased(measured) if p.power == EASED]
+    assert {load.energy_source for p in made for load in p.loads} == {FigureSource.MODELLED}
 
 
 def test_nothing_is_made_of_a_board_that_was_measured_at_one_clock() -> None:

@@ -2,16 +2,20 @@
 
 A node runs such a board at its eased clock for as long as nothing on it would be late (`node_agent/core/governor.py`).
 So capacity and limits are those of the full clock, and energy, which is weighed at the mean load, that of the eased.
-Both are measured profiles; that they may be put together is our reckoning.
+That two profiles may be put together is our reckoning, so the energy is modelled even where both were measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, WHOLE_KIND, PowerSetting
 from services.orchestrator.core.facts.profile import Load, Profile
+from tradewind.domain.figures import FigureSource, weakest
+
+METHOD: Final = "eased-clock@1"
 
 
 def with_eased(profiles: Iterable[Profile]) -> tuple[Profile, ...]:
@@ -50,6 +54,6 @@ def _load(full: Load, low: Load) -> Load:
         full,
         energy_per_token_mj=low.energy_per_token_mj,
         energy_per_prefill_mj=low.energy_per_prefill_mj,
-        energy_source=low.energy_source,
-        energy_method=low.energy_method,
+        energy_source=weakest((low.energy_source, FigureSource.MODELLED)),
+        energy_method=METHOD,
     )

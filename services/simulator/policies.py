@@ -15,8 +15,8 @@ from tradewind.domain.errors import InvalidField
 # In the order of reports: baselines, the adaptive default, its ablations, what nobody can beat.
 ORDER: Final = (
     "static-peak", "static", "static-resting", "static-packed", "static-packed-resting", "static-equipped", "latency",
-    "energy", "energy-no-variants", "energy-no-partitions", "energy-no-power", "energy-no-easing", "energy-no-resting",
-    "energy-no-consolidation", "energy-no-packing", "oracle",
+    "energy", "energy-no-variants", "energy-no-partitions", "energy-no-power", "energy-no-easing",
+    "energy-no-deadlines", "energy-no-resting", "energy-no-consolidation", "energy-no-packing", "oracle",
 )  # fmt: skip
 
 # The best fixed placement with hindsight, under these levers.

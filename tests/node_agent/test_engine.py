@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -62,10 +63,11 @@ class Bench:
         before_call: Callable[[Function], None] = lambda _: None,
         picks: int = 0,
         model: type[CacheModel] = CacheModel,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model = model(of, before_call, picks)
         self.faults: list[BaseException] = []
-        clocks = Clocks(time.monotonic, time.process_time)
+        clocks = Clocks(now_s, time.process_time)
         self.engine = Engine(self.model, of, policy or Policy(), clocks, self.faults.append)
         self.requests: dict[int, Request] = {}
         self.engine.start()
@@ -99,6 +101,38 @@ def test_a_crowd_gets_what_each_would_get_alone() -> None:
     used = {f.name for f in bench.model.calls}
     assert {"decode_b4_c64", "decode_b1_c32"} <= used
     bench.engine.stop()
+
+
+@pytest.mark.parametrize(("limit_s", "order"), [(math.inf, [1, 2, 3]), (4.9, [1, 3, 2]), (6.0, [1, 2, 3])])
+def test_the_prompt_that_keeps_most_in_time_is_next(limit_s: float, order: list[int]) -> None:
+    gate, now, answered = threading.Event(), [0.0], list[int]()
+
+    def take_time(function: Function) -> None:
+        assert gate.wait(LIMIT_S)
+        now[0] += 0.1 * function.tokens
+
+    bench = Bench(shapes(), before_call=take_time, now_s=lambda: now[0])
+    bench.engine.ttft_limit_s = limit_s
+    callers = [bench.ask(i, [1] * length, 1) for i, length in ((1, 4), (2, 40), (3, 4))]
+    for i, caller in enumerate(callers, 1):
+        caller.over = _Noted(answered, i)
+    gate.set()
+    for caller in callers:
+        caller.wait()
+    assert answered == order
+    bench.engine.stop()
+
+
+class _Noted(threading.Event):
+    """Notes in which order requests are over."""
+
+    def __init__(self, order: list[int], number: int) -> None:
+        super().__init__()
+        self._order, self._number = order, number
+
+    def set(self) -> None:
+        self._order.append(self._number)
+        super().set()
 
 
 def test_a_seed_gives_the_same_tokens_alone_and_in_a_crowd() -> None:

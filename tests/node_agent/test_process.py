@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -74,11 +75,13 @@ async def energy_of(process: ReplicaProcess, tokens: int = 4) -> inference_pb2.U
     return last.usage
 
 
-async def test_it_stays_on_its_cores_and_takes_new_rates(start: Start) -> None:
+async def test_it_stays_on_its_cores_and_takes_new_rates_and_limits(start: Start) -> None:
     process = await start()
     assert psutil.Process(process.pid).cpu_affinity() == [0]
     assert psutil.Process(process.pid).environ()["CUDA_VISIBLE_DEVICES"] == "", "on a CPU no board is seen"
     assert (await energy_of(process)).energy.method == "test@1"
+    process.tell_ttft_limit(0.5)
+    process.tell_ttft_limit(math.inf)
     process.tell_rate(Rate(5.0, FigureSource.ATTRIBUTED, "other@2"))
     async with asyncio.timeout(10):
         while (usage := await energy_of(process)).energy.method != "other@2":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import replace
+from math import inf
 
 import pytest
 
+from services.node_agent.core.line import PATIENCE
 from services.simulator.engine.cost import StepCost
 from services.simulator.engine.replica import Replica
 from services.simulator.engine.request import Request
@@ -161,3 +163,26 @@ def test_one_that_works_or_waits_for_seconds_only_saves_nothing() -> None:
             replica.advance(replica.ends_at_s)
     assert replica.rested_mj(20.0) == 0.0
     assert replica.rests_from_s == pytest.approx(19.0 + COST.prefill_s(100)), "nothing came later"
+
+
+def test_with_a_limit_a_burst_makes_fewer_late_than_first_come_first_served() -> None:
+    draw, limit_s = random.Random(3), 0.5
+    arrivals = sorted(draw.uniform(0.0, 2.0) for _ in range(40))
+    lengths = [64 * draw.randint(1, 16) for _ in arrivals]
+    late = {}
+    for of in (inf, limit_s):
+        requests = [Request(i, at_s, tokens, 4) for i, (at_s, tokens) in enumerate(zip(arrivals, lengths, strict=True))]
+        in_runs(requests, 8, replica=Replica("r", COST, 8, ttft_limit_s=of))
+        assert all(request.done_s > 0.0 for request in requests), "nobody is left"
+        late[of] = sum(request.ttft_s > limit_s for request in requests)
+    assert late[limit_s] < 0.75 * late[inf]
+
+
+def test_a_late_one_goes_before_those_that_have_waited_less_once_patience_ends() -> None:
+    limit_s = 0.5
+    replica, old = Replica("r", COST, 1, ttft_limit_s=limit_s), Request(1, 0.01, 6_400, 2)
+    others = [Request(2 * i, 0.1 * i, 640, 2) for i in range(100)]
+    in_runs(sorted([old, *others], key=lambda one: one.arrival_s), 1, replica=replica)
+    passed = sum(one.first_s < old.first_s for one in others)
+    assert old.first_s > PATIENCE * limit_s
+    assert 30 < passed < 60, "passed over while others could be in time, and no longer"

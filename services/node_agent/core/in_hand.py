@@ -1,11 +1,13 @@
-"""What an engine's schedule has in hand, as the rule for clocks takes it. Pure."""
+"""What an engine's schedule has in hand, as the rules for clocks and for who is next take it. Pure."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.node_agent.core.governor import Work
+from services.node_agent.core.line import Waiting, first_in_line
 from services.node_agent.core.pace import Pace
 from services.node_agent.core.schedule import Policy, State
 from services.node_agent.core.shapes import Shapes
@@ -17,6 +19,29 @@ class Paces:
 
     prefill: Pace = field(default_factory=Pace)
     decode: Pace = field(default_factory=Pace)
+
+
+def next_of(
+    state: State,
+    shapes: Shapes,
+    policy: Policy,
+    paces: Paces,
+    arrived_s: Mapping[int, float],
+    limit_s: float,
+    now_s: float,
+) -> int:
+    """Number in the queue of the sequence that is admitted next.
+
+    Args:
+        limit_s: what a first token may take; infinite without a limit. Others as for `work_of`.
+    """
+    if len(state.queue) < 2 or math.isinf(limit_s):
+        return 0
+    token_s = paces.prefill.each_s
+    if state.active:
+        token_s += paces.decode.each_s * policy.decodes_between_chunks / _between(shapes, policy)
+    line = [Waiting(arrived_s.get(one.sequence_id, now_s), one.prompt_tokens * token_s) for one in state.queue]
+    return first_in_line(line, limit_s, now_s)
 
 
 def work_of(
@@ -41,12 +66,17 @@ def work_of(
         oldest_wait_s=max(0.0, now_s - oldest_s),
         crowded=len(state.queue) > len(state.slots) - len(at_work),
         prefill_token_s=paces.prefill.each_s,
-        chunk_tokens=_chunk_tokens(shapes, policy.interleaved_chunk_tokens if decoding else shapes.cache_tokens),
+        chunk_tokens=_between(shapes, policy) if decoding else _chunk_tokens(shapes, shapes.cache_tokens),
         step_s=paces.decode.each_s if decoding else 0.0,
     )
 
 
+def _between(shapes: Shapes, policy: Policy) -> int:
+    """Prompt tokens between two decode steps."""
+    return _chunk_tokens(shapes, policy.interleaved_chunk_tokens)
+
+
 def _chunk_tokens(shapes: Shapes, most_tokens: int) -> int:
-    """The largest chunk that is taken between two decode steps; the smallest there is, when none is that small."""
+    """The largest chunk of at most so many tokens; the smallest there is, when none is that small."""
     sizes = [function.tokens for function in shapes.prefills]
     return max((size for size in sizes if size <= most_tokens), default=min(sizes))

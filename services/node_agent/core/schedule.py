@@ -2,9 +2,9 @@
 
     submit ──► queue ──(lowest free slot)──► prefill, chunk by chunk ──► decode, a token a step ──► gone
 
-Each `step` admits what fits and names one action; `complete` says what it did. Between two prefill chunks the sequences
-that decode get their steps, so that a long prompt does not stop the tokens of others. Knows counts only: neither
-tokens nor time.
+Each `step` names one action; `complete` says what it did. One prompt is taken in at a time, in the order of `line`;
+between two of its chunks the sequences that decode get their steps, so that a long prompt does not stop the tokens of
+others. Knows counts only: neither tokens nor time.
 """
 
 from __future__ import annotations
@@ -135,11 +135,22 @@ def cancel(state: State, sequence_id: int) -> State:
     return replace(state, slots=slots, queue=tuple(s for s in state.queue if s.sequence_id != sequence_id))
 
 
-def step(state: State, shapes: Shapes, policy: Policy) -> tuple[State, Action | None]:
-    """Admits waiting sequences into the lowest free slots and names what to do next; None when nothing is at work."""
-    state = _admit(state)
+def step(state: State, shapes: Shapes, policy: Policy, first: int = 0) -> tuple[State, Action | None]:
+    """Admits a waiting sequence into the lowest free slot when its prompt is next, and names what to do.
+
+    Args:
+        state: the present one.
+        shapes: the engine's functions.
+        policy: how phases share the device.
+        first: number in the queue of the one to admit; see `next_admits`.
+
+    Returns:
+        The state, and what to do; None when nothing is at work.
+    """
+    if next_admits(state):
+        state = _admit(state, first)
     decoding = any(s is not None and s.decoding for s in state.slots)
-    chunk = _oldest_in_prefill(state)
+    chunk = _in_prefill(state)
     if chunk is not None and not (decoding and state.owed_decodes):
         return state, _prefill(state, chunk, shapes, policy.interleaved_chunk_tokens if decoding else None)
     return state, _decode(state, shapes) if decoding else None
@@ -183,18 +194,20 @@ def _after(sequence: Progress, ended: Collection[int]) -> Progress | None:
     return None if over else sequence
 
 
-def _admit(state: State) -> State:
-    if not state.queue or None not in state.slots:
-        return state
-    waiting = iter(state.queue)
-    slots = tuple(next(waiting, None) if s is None else s for s in state.slots)
-    return replace(state, slots=slots, queue=tuple(waiting))
+def next_admits(state: State) -> bool:
+    """Whether the next step admits a sequence: one waits, a slot is free, and no prompt is being taken in."""
+    return bool(state.queue) and None in state.slots and _in_prefill(state) is None
 
 
-def _oldest_in_prefill(state: State) -> int | None:
-    """Slot of the sequence that came first among those still in prefill; ids grow with arrival."""
-    waiting = [(s.sequence_id, i) for i, s in enumerate(state.slots) if s is not None and not s.decoding]
-    return min(waiting)[1] if waiting else None
+def _admit(state: State, first: int) -> State:
+    slots, queue = list(state.slots), list(state.queue)
+    slots[slots.index(None)] = queue.pop(first)
+    return replace(state, slots=tuple(slots), queue=tuple(queue))
+
+
+def _in_prefill(state: State) -> int | None:
+    """Slot of the sequence whose prompt is being taken in."""
+    return next((i for i, s in enumerate(state.slots) if s is not None and not s.decoding), None)
 
 
 def _prefill(state: State, slot: int, shapes: Shapes, most_tokens: int | None) -> Prefill:

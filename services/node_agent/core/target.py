@@ -24,7 +24,7 @@ class ReplicaSpec:
     """A replica as wanted; see `tradewind.v1.ReplicaSpec`. `partition_uuid` names a board or slice; "" on a CPU.
 
     `fallbacks` are what runs in its place when the device refuses its variant, `limits` what its board's clock eases
-    by; a change of them needs no new process.
+    by and its prompts are taken in by; a change of them needs no new process.
     """
 
     replica_id: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import sys
 import time
@@ -149,7 +150,7 @@ async def _tell(status: StatusLine, engine: Engine | InferEngine, latencies: Lat
 
 
 async def _obey(servicer: ReplicaInference | TensorInference, engine: Engine | InferEngine, status: StatusLine) -> None:
-    """Takes energy rates from the agent and tells it what is in hand; leaves at once when it is gone."""
+    """Takes energy rates and limits from the agent and tells it what is in hand; leaves at once when it is gone."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -157,6 +158,9 @@ async def _obey(servicer: ReplicaInference | TensorInference, engine: Engine | I
         message = json.loads(line)
         if "rate" in message:
             servicer.rate = rate_from(message["rate"])
+        elif "ttft_limit_s" in message:
+            if isinstance(engine, Engine):
+                engine.ttft_limit_s = math.inf if message["ttft_limit_s"] is None else message["ttft_limit_s"]
         else:
             status.work(engine.work)
     os._exit(EXIT_FAILED)

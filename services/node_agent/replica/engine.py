@@ -5,12 +5,13 @@ Decisions are `core.schedule` and `core.sampling`, the thread is `device_loop`. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from services.node_agent.core import schedule
 from services.node_agent.core.draws import uniform
 from services.node_agent.core.governor import Work
-from services.node_agent.core.in_hand import Paces, work_of
+from services.node_agent.core.in_hand import Paces, next_of, work_of
 from services.node_agent.core.sampling import log_probabilities
 from services.node_agent.core.schedule import Decode, Policy, Prefill, Progress
 from services.node_agent.core.shapes import Shapes
@@ -30,6 +31,10 @@ class Engine(DeviceLoop[schedule.Action]):
         policy: of the schedule.
         clocks: time.
         on_fault: called once, on the engine's thread, when the model fails; the engine is dead then.
+
+    Attributes:
+        ttft_limit_s: prompts are taken in so that as many as possible are answered within it; infinite for first come,
+            first served.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Engine(DeviceLoop[schedule.Action]):
         self._state = schedule.empty(shapes)
         self._requests: dict[int, Request] = {}
         self._paces = Paces()
+        self.ttft_limit_s = math.inf
 
     def submit(self, request: Request) -> None:
         """Puts a request in line; outcomes come through its `deliver`.
@@ -78,12 +84,22 @@ class Engine(DeviceLoop[schedule.Action]):
         """What it has in hand, and how long that takes lately."""
         now_s = self._clocks.now_s()
         with self._wake:
-            arrived_s = {sequence_id: request.arrived_s for sequence_id, request in self._requests.items()}
-            return work_of(self._state, self._shapes, self._policy, self._paces, arrived_s, now_s)
+            return work_of(self._state, self._shapes, self._policy, self._paces, self._arrived_s, now_s)
 
     def _choose(self) -> schedule.Action | None:
-        self._state, action = schedule.step(self._state, self._shapes, self._policy)
+        self._state, action = schedule.step(self._state, self._shapes, self._policy, self._first)
         return action
+
+    @property
+    def _first(self) -> int:
+        if not schedule.next_admits(self._state):
+            return 0
+        known = (self._state, self._shapes, self._policy, self._paces, self._arrived_s)
+        return next_of(*known, self.ttft_limit_s, self._clocks.now_s())
+
+    @property
+    def _arrived_s(self) -> dict[int, float]:
+        return {sequence_id: request.arrived_s for sequence_id, request in self._requests.items()}
 
     def _do(self, action: schedule.Action) -> None:
         began_s, began_cpu_s = self._clocks.now_s(), self._clocks.cpu_s()

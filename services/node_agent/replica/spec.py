@@ -1,4 +1,4 @@
-"""What a replica process is told at its start, as JSON. Whole and immutable; only the energy rate may change later."""
+"""What a replica process is told at its start, as JSON. Whole and immutable; energy rate and limits come later."""
 
 from __future__ import annotations
 

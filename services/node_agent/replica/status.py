@@ -2,7 +2,8 @@
 
 replica → agent   {"stage": "loading"} … {"ready": {…}} then {"stats": {…}} again and again; or {"failed": {…}};
                   {"work": {…}} when it is asked
-agent → replica   {"rate": {…}} or {"ask": "work"}; the end of the stream means that the agent is gone
+agent → replica   {"rate": {…}}, {"ttft_limit_s": …}, null without one, or {"ask": "work"};
+                  the end of the stream means that the agent is gone
 """
 
 from __future__ import annotations

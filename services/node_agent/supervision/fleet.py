@@ -55,6 +55,9 @@ class Fleet:
     def want(self, replicas: tuple[ReplicaSpec, ...]) -> None:
         """Every replica there shall be from now on."""
         self._wanted = replicas
+        for spec in replicas:
+            if spec.replica_id in self._replicas:
+                self._replicas[spec.replica_id].follow(spec.limits)
         self._wake.set()
 
     @property
@@ -102,9 +105,8 @@ class Fleet:
 
     def at_work(self, device_id: str) -> list[tuple[Limits, ReplicaProcess]]:
         """Processes on a device that have requests in hand, and the newest limits of those."""
-        limits = {spec.replica_id: spec.limits for spec in self._wanted}
         return [
-            (limits.get(replica.spec.replica_id, replica.spec.limits), replica.process)
+            (replica.limits, replica.process)
             for replica in self._replicas.values()
             if replica.process is not None and replica.in_hand and replica.spec.device_id == device_id
         ]

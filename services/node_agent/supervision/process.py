@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import sys
 from dataclasses import asdict, dataclass, field
@@ -170,6 +171,10 @@ class ReplicaProcess:
     def tell_rate(self, rate: Rate) -> None:
         """Says what CPU time costs from now on."""
         self._tell({"rate": asdict(rate)})
+
+    def tell_ttft_limit(self, limit_s: float) -> None:
+        """Says what a first token may take from now on; infinite without a limit."""
+        self._tell({"ttft_limit_s": None if math.isinf(limit_s) else limit_s})
 
     def _tell(self, message: dict[str, Any]) -> None:
         if self._process.stdin is not None and not self._process.stdin.is_closing():

@@ -15,6 +15,7 @@ from services.node_agent.artifacts.fetcher import Fetcher
 from services.node_agent.artifacts.store import ArtifactStore
 from services.node_agent.core.backoff import RESTART
 from services.node_agent.core.fallback import Descent, Link, check_target
+from services.node_agent.core.governor import Limits
 from services.node_agent.core.reconcile import Observed
 from services.node_agent.core.replica_states import Event, ReplicaState, after
 from services.node_agent.core.target import ReplicaSpec
@@ -65,6 +66,7 @@ class Replica:
         self.in_hand = 0
         self.process: ReplicaProcess | None = None
         self.digests: frozenset[str] = frozenset({spec.manifest.digest})
+        self.limits = spec.limits
         self._descent = Descent(spec.links)
         self._around = around
         self._retry_at_s = 0.0
@@ -96,6 +98,13 @@ class Replica:
     def on(self, event: Event) -> None:
         """Moves it as the reconciler decided."""
         self._to(event)
+
+    def follow(self, limits: Limits) -> None:
+        """Its requests may take so long from now on."""
+        if limits != self.limits:
+            self.limits = limits
+            if self.process is not None:
+                self.process.tell_ttft_limit(limits.ttft_s)
 
     async def remove(self) -> None:
         """Ends it; returns when its process is gone."""
@@ -133,6 +142,7 @@ class Replica:
             self._around.check(self.spec)
             process = await self._load()
             self.load_s, ready_at_s = process.load_s, self._around.now_s()
+            process.tell_ttft_limit(self.limits.ttft_s)
             self._to(Event.READY)
             raise await process.ended()
         except TradewindError as error:

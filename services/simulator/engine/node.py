@@ -5,6 +5,7 @@ receive(target) ─► accept? ─► reconcile.step ─► create (wake, load) 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
@@ -42,6 +43,9 @@ class Held:
 class SimNode:
     """Obeys the newest target it was given.
 
+    Args:
+        deadlines: engines take in prompts so that as many as possible are in time.
+
     Attributes:
         devices: by id.
         orphans: requests of replicas that ended with work in hand; the world takes them up.
@@ -50,10 +54,12 @@ class SimNode:
         clock_s: how much its own clock is ahead; a fault.
     """
 
-    def __init__(self, seen: Node, devices: Iterable[SimDevice], timeline: Timeline, costs: Costs) -> None:
+    def __init__(
+        self, seen: Node, devices: Iterable[SimDevice], timeline: Timeline, costs: Costs, *, deadlines: bool = False
+    ) -> None:
         self.node_id, self._seen = seen.node_id, seen
         self.devices = {d.seen.device_id: d for d in devices}
-        self._timeline, self._costs = timeline, costs
+        self._timeline, self._costs, self._deadlines = timeline, costs, deadlines
         self.held: dict[str, Held] = {}
         self.newest: Target | None = None
         self.layout: NodeLayout | None = None
@@ -155,7 +161,10 @@ class SimNode:
         if boots != self.boots or self.held.get(held.spec.replica_id) is not held:
             return
         held.state = after(held.state, Event.READY)
-        held.engine = Replica(held.spec.replica_id, self._cost(held), held.spec.batch_limit, now_s, self._easing(held))
+        limit_s = held.spec.limits.ttft_s if self._deadlines else math.inf
+        held.engine = Replica(
+            held.spec.replica_id, self._cost(held), held.spec.batch_limit, now_s, self._easing(held), limit_s
+        )
         held.device.serve(now_s)
         self._refit()
         self.follow(now_s)

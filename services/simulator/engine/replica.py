@@ -3,7 +3,7 @@
     submit ──► waiting ──(place and cache free)──► prefill, chunk by chunk ──► decode, a token a step ──► done
 
 Between two moments at which the batch changes (a sequence ends, a prompt is in, one arrives) every step takes the same
-time, so a whole run of them is one event. The order is the engine's: one prompt at a time, oldest first; while others
+time, so a whole run of them is one event. The order is the engine's: one prompt at a time, by `line`; while others
 decode it is taken in chunks, each with one decode step or, in engines that keep the two apart, followed by one. Where a
 step's function is chosen by the highest slot in use, as our engine does, sequences keep the lowest slot that was free.
 Knows nothing of nodes or of the event queue.
@@ -11,16 +11,16 @@ Knows nothing of nodes or of the event queue.
 
 from __future__ import annotations
 
-from collections import deque
 from heapq import heappop, heappush
 from itertools import count
-from math import ceil
+from math import ceil, inf
 from typing import Final
 
 from services.node_agent.core.governor import Work
 from services.simulator.engine.clocks import LOOK_CHUNKS, Clocks, Easing
 from services.simulator.engine.cost import StepCost
 from services.simulator.engine.request import Request
+from services.simulator.engine.waiting import WaitingRoom
 
 # After the last kernel SM clocks fall within 2 s and power within 4 s, where they fall at all (arXiv 2605.23918, H100).
 CLOCKS_FALL_S: Final = 2.0
@@ -52,17 +52,23 @@ class Replica:
     )
 
     def __init__(
-        self, replica_id: str, cost: StepCost, batch_limit: int, ready_s: float = 0.0, easing: Easing | None = None
+        self,
+        replica_id: str,
+        cost: StepCost,
+        batch_limit: int,
+        ready_s: float = 0.0,
+        easing: Easing | None = None,
+        ttft_limit_s: float = inf,
     ) -> None:
         self.replica_id, self._point = replica_id, (cost, easing)
         self._clocks = Clocks(cost, easing)
         self._cost = self._clocks.cost
         self.batch_limit = max(1, min(batch_limit, cost.most_sequences))
         self.in_hand = self.tokens = self.unanswered = self.version = self.awaited = 0
-        self.ends_at_s = float("inf")
+        self.ends_at_s = inf
         self.prefill_mj = self.decode_mj = self.busy_s = self._rested_mj = 0.0
         self.rests_from_s = ready_s
-        self._waiting: deque[Request] = deque()
+        self._waiting = WaitingRoom(ttft_limit_s)
         self._decoding: list[tuple[int, int, Request]] = []
         self._prefill: Request | None = None
         self._slots: dict[int, int] = {}
@@ -100,8 +106,8 @@ class Replica:
         request.replica_id = self.replica_id
         self.in_hand += 1
         self.unanswered += request.prompt_tokens
-        self._waiting.append(request)
-        if self.ends_at_s == float("inf"):
+        self._waiting.add(request)
+        if self.ends_at_s == inf:
             self._wake(now_s)
         elif self._prefill is None and len(self._decoding) < self.batch_limit:
             self._cut(now_s)
@@ -141,7 +147,7 @@ class Replica:
 
     def stop(self, now_s: float) -> list[Request]:
         """Ends at once. Returns every request it still had, as they are."""
-        if self.ends_at_s != float("inf"):
+        if self.ends_at_s != inf:
             self._account(now_s)
             self.rests_from_s = now_s
         left = [r for _, _, r in sorted(self._decoding)] + list(self._waiting)
@@ -151,7 +157,7 @@ class Replica:
         self._waiting.clear()
         self._slots.clear()
         self.in_hand = self.unanswered = self._context = self._reserved = 0
-        self.ends_at_s = float("inf")
+        self.ends_at_s = inf
         self.version += 1
         return left
 
@@ -180,19 +186,26 @@ class Replica:
         self._reserved -= request.prompt_tokens + request.output_tokens
         self._context -= request.prompt_tokens + (0 if prompt_only else request.output_tokens - 1)
 
-    def _admit(self) -> None:
+    def _admit(self, now_s: float) -> None:
         if self._prefill is not None or not self._waiting or len(self._decoding) >= self.batch_limit:
             return
-        head = self._waiting[0]
+        head = self._waiting.first(now_s, self._takes_s)
         need = head.prompt_tokens + head.output_tokens
         # One that could never fit is taken alone: its node would refuse it, a trace must not stop the run.
         if self._reserved and self._reserved + need > self._cost.cache_tokens:
             return
         self._reserved += need
-        self._prefill, self._filled = self._waiting.popleft(), 0
+        self._waiting.remove(head)
+        self._prefill, self._filled = head, 0
         if self._cost.by_slot:
             used = set(self._slots.values())
             self._slots[head.number] = next(slot for slot in count() if slot not in used)
+
+    def _takes_s(self, request: Request) -> float:
+        """How long a prompt keeps the device, with the decode steps between its chunks."""
+        cost, tokens = self._cost, request.prompt_tokens
+        step_s = cost.decode_s[self._reach()] + cost.context_s * self._context if self._decoding else 0.0
+        return cost.prefill_s(tokens) + step_s * tokens / cost.chunk_tokens
 
     def _reach(self) -> int:
         """Sequences that the next decode step computes: those that decode, or all slots up to their highest."""
@@ -201,7 +214,7 @@ class Replica:
         return 1 + max((self._slots[request.number] for _, _, request in self._decoding), default=-1)
 
     def _rest_mj(self, now_s: float) -> float:
-        if self.ends_at_s != float("inf"):
+        if self.ends_at_s != inf:
             return 0.0
         return max(now_s - self.rests_from_s - POWER_FALLS_S, 0.0) * self._cost.rest_saved_w * 1000.0
 
@@ -215,7 +228,7 @@ class Replica:
             self.delay(ramp_s)
 
     def _begin(self, now_s: float) -> None:
-        self._admit()
+        self._admit(now_s)
         lost_s = self._follow(now_s) if self._clocks.eases else 0.0
         cost, decoding = self._cost, self._decoding
         n = len(decoding)
@@ -227,7 +240,7 @@ class Replica:
             # A prompt that waits for the step that is owed after the chunk before it waits for no more.
             self._todo = 1 if self._prefill is not None else decoding[0][0] - self._steps
             reach = self._reach()
-            if self._clocks.eases_at_s != float("inf"):
+            if self._clocks.eases_at_s != inf:
                 step_s = cost.decode_s[reach] + cost.context_s * self._context
                 self._todo = min(self._todo, int((self._clocks.eases_at_s - now_s) / step_s) + 1)
             self._step_s = cost.decode_s[reach] + cost.context_s * (self._context + 0.5 * n * (self._todo - 1))
@@ -235,7 +248,7 @@ class Replica:
             self._prefill_mw = 0.0
             self._chunks = 0
         else:
-            self.ends_at_s, self._todo, self.rests_from_s = float("inf"), 0, now_s
+            self.ends_at_s, self._todo, self.rests_from_s = inf, 0, now_s
             return
         self.ends_at_s = now_s + self._step_s * max(self._todo, 1)
         if lost_s:
@@ -246,7 +259,7 @@ class Replica:
     def _follow(self, now_s: float) -> float:
         """Takes the clock that its node chooses for what is in hand; see `Clocks.follow`."""
         cost, n = self._clocks.now(now_s), len(self._decoding)
-        oldest = self._prefill or (self._waiting[0] if self._waiting else None)
+        oldest = self._prefill or (self._waiting.oldest)
         filled = self._filled if self._prefill else 0
         # As an engine sees it: of the tokens about to be taken in, which take longer the more came before them.
         tokens = min(cost.chunk_tokens, oldest.prompt_tokens - filled) if oldest else 0
@@ -290,7 +303,7 @@ class Replica:
 
     def _cut(self, now_s: float) -> None:
         """Ends a run of pure decode steps at the end of the step under way."""
-        if self.ends_at_s == float("inf") or self._prefill is not None:
+        if self.ends_at_s == inf or self._prefill is not None:
             return
         steps = int((now_s - self._start_s) / self._step_s) + 1
         if steps < self._todo:

@@ -90,6 +90,7 @@ class World:
                 [SimDevice(b, d) for b, d in zip(boards, node.devices, strict=True)],
                 self.timeline,
                 setting.costs,
+                deadlines=setting.policy.levers.deadlines,
             )
             for node, boards in setting.nodes
         }

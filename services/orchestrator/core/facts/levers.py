@@ -17,6 +17,8 @@ class Levers:
         easing: clocks fall while nothing on a board would be late by it, and are full else. Done by the node agents.
         resting: engines let the clocks of an idle board fall; without it their contexts keep them up. Set at the node
             agents (`idle_boost`), told here so that the simulator compares policies with and without.
+        deadlines: engines take in prompts so that as many as possible are in time; without it, first come, first
+            served. Done by the replicas, told here so that the simulator compares policies with and without.
         packing: requests fill one replica before the next one works; without it they are shared out evenly.
         consolidation: devices with nothing on them may sleep, and work is packed for that.
     """
@@ -28,6 +30,7 @@ class Levers:
     resting: bool = True
     consolidation: bool = True
     packing: bool = True
+    deadlines: bool = True
 
 
 ALL_LEVERS: Final = Levers()

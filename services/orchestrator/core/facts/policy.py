@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.facts.levers import ALL_LEVERS, Levers
@@ -26,13 +26,15 @@ class Policy:
     foresees: bool = False
 
 
+# Nodes as people run them: clocks do not ease, and prompts come first come, first served.
+AS_USUAL: Final = Levers(easing=False, deadlines=False)
 ENERGY: Final = Policy("energy", objective=None)
 # What people run: the fastest variant on whole devices, provisioned for the peak, never changed.
 STATIC_PEAK: Final = Policy(
     "static-peak",
     adaptive=False,
-    levers=Levers(
-        variants=False, partitions=False, power=False, easing=False, resting=False, consolidation=False, packing=False
+    levers=replace(
+        AS_USUAL, variants=False, partitions=False, power=False, resting=False, consolidation=False, packing=False
     ),
     objective=Objective.LATENCY,
 )
@@ -40,17 +42,18 @@ POLICIES: Final[dict[str, Policy]] = {
     policy.name: policy
     for policy in (
         ENERGY,
-        Policy("latency", levers=Levers(easing=False, resting=False, packing=False), objective=Objective.LATENCY),
-        Policy("static", adaptive=False, levers=Levers(easing=False, resting=False, packing=False)),
-        Policy("static-resting", adaptive=False, levers=Levers(easing=False, packing=False)),
-        Policy("static-packed", adaptive=False, levers=Levers(easing=False, resting=False)),
-        Policy("static-packed-resting", adaptive=False, levers=Levers(easing=False)),
+        Policy("latency", levers=replace(AS_USUAL, resting=False, packing=False), objective=Objective.LATENCY),
+        Policy("static", adaptive=False, levers=replace(AS_USUAL, resting=False, packing=False)),
+        Policy("static-resting", adaptive=False, levers=replace(AS_USUAL, packing=False)),
+        Policy("static-packed", adaptive=False, levers=replace(AS_USUAL, resting=False)),
+        Policy("static-packed-resting", adaptive=False, levers=AS_USUAL),
         Policy("static-equipped", adaptive=False),
         STATIC_PEAK,
         Policy("energy-no-variants", levers=Levers(variants=False)),
         Policy("energy-no-partitions", levers=Levers(partitions=False)),
         Policy("energy-no-power", levers=Levers(power=False, easing=False, resting=False)),
         Policy("energy-no-easing", levers=Levers(easing=False)),
+        Policy("energy-no-deadlines", levers=Levers(deadlines=False)),
         Policy("energy-no-resting", levers=Levers(resting=False)),
         Policy("energy-no-consolidation", levers=Levers(consolidation=False)),
         Policy("energy-no-packing", levers=Levers(packing=False)),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tradewind.cli.declaration import Declaration, ProfilePart, VariantsPart
-from tradewind.v1 import compiler_pb2, orchestrator_pb2, profiler_pb2
+from tradewind.v1 import common_pb2, compiler_pb2, orchestrator_pb2, profiler_pb2
 
 ADMITTED = compiler_pb2.VARIANT_STATE_ADMITTED
 AUTO = "auto"
@@ -130,7 +130,8 @@ def _deployment_step(declaration: Declaration, seen: Observed) -> Step:
 
 def _measured(variant_id: str, wanted: ProfilePart, profiles: Sequence[profiler_pb2.Profile]) -> bool:
     """Whether a variant has profiles with every load and on every partition kind and node asked for."""
-    mine = [p for p in profiles if p.point.variant_id == variant_id]
+    # Those of other clocks are beside the default's, never in place of them.
+    mine = [p for p in profiles if p.point.variant_id == variant_id and p.point.power == common_pb2.PowerSetting()]
     loads = {(load.prompt_tokens, load.concurrency) for p in mine for load in p.loads}
     return (
         bool(mine)

@@ -27,8 +27,9 @@ def test_what_is_no_clock_is_refused(said: str) -> None:
         clocks_of([said])
 
 
-async def test_clocks_are_sent_and_shown(stage: Stage, gguf: str) -> None:
-    for arguments in (("model", "import", gguf, "--name", "m"), ("variant", "build", "m")):
+async def test_clocks_are_sent_and_shown(stage: Stage) -> None:
+    (stage.cli.folder / "m.gguf").write_bytes(b"GGUF")
+    for arguments in (("model", "import", "m.gguf", "--name", "m"), ("variant", "build", "m")):
         assert (await stage.cli.inside(*arguments)).code == 0
     assert (await stage.cli.inside("profile", "run", "m", "--sm-clock", "1200,1500")).code == 0
     assert [one.sm_clock_mhz for one in stage.world.requests[-1].power_settings] == [1200, 1500]

@@ -9,7 +9,7 @@ from tests.profiler import worlds
 from tests.profiler.conftest import World
 from tradewind.domain.errors import RemoteError
 from tradewind.rpc.errors import translated
-from tradewind.v1 import common_pb2, operation_pb2, profiler_pb2
+from tradewind.v1 import common_pb2, node_pb2, operation_pb2, profiler_pb2
 
 DONE, FAILED = operation_pb2.OPERATION_STATE_DONE, operation_pb2.OPERATION_STATE_FAILED
 Setting = common_pb2.PowerSetting
@@ -54,6 +54,16 @@ async def test_a_board_is_measured_at_both_clocks_that_easing_needs_and_kept_apa
     with pytest.raises(RemoteError) as caught, translated("profiler"):
         await world.stub.Predict(request, timeout=10)
     assert caught.value.remote_reason == "PROFILE_MISSING"
+
+
+async def test_of_boards_of_a_class_one_without_replicas_is_measured(world: World) -> None:
+    busy, free = await with_board(world, "gpu/whole"), await world.add_node("g2")
+    first, second = (node.report for node in world.orchestrator.nodes)
+    del second.devices[:]
+    second.devices.append(first.devices[0])
+    first.replicas.append(node_pb2.ReplicaStatus(replica_id="r1", partition_id="GPU-1:whole"))
+    await world.run(variant_ids=["f32"], partition_kinds=["gpu/whole"], planned_clocks=True)
+    assert (len(busy.requests), len(free.requests)) == (0, 2)
 
 
 async def test_clocks_that_no_device_takes_fail_with_what_would(world: World) -> None:

@@ -168,15 +168,20 @@ def runs_on(variant: compiler_pb2.Variant, device: node_pb2.Device) -> bool:
 def _devices(
     nodes: Sequence[orchestrator_pb2.Node], variant: compiler_pb2.Variant, *, all_nodes: bool
 ) -> list[tuple[orchestrator_pb2.Node, node_pb2.Device]]:
-    chosen: list[tuple[orchestrator_pb2.Node, node_pb2.Device]] = []
-    classes: set[str] = set()
-    for node in nodes:
-        for device in node.report.devices:
-            if not runs_on(variant, device) or (device.device_class in classes and not all_nodes):
-                continue
-            classes.add(device.device_class)
-            chosen.append((node, device))
-    return chosen
+    able = [(node, device) for node in nodes for device in node.report.devices if runs_on(variant, device)]
+    if all_nodes:
+        return able
+    chosen: dict[str, tuple[orchestrator_pb2.Node, node_pb2.Device]] = {}
+    # A board with replicas on it refuses other clocks, and is measured beside them at best.
+    for node, device in sorted(able, key=lambda one: _replicas_on(*one)):
+        chosen.setdefault(device.device_class, (node, device))
+    return [one for one in able if one in chosen.values()]
+
+
+def _replicas_on(node: orchestrator_pb2.Node, device: node_pb2.Device) -> int:
+    """Replicas on a board; cores are shared where others have them all."""
+    mine = [p for p in (r.partition_id for r in node.report.replicas) if p.startswith(f"{device.device_id}:")]
+    return 0 if device.cpu_ids else len(mine)
 
 
 def _kinds(node: orchestrator_pb2.Node, device: node_pb2.Device, wanted: Collection[str]) -> list[str]:

@@ -151,11 +151,11 @@ async def test_a_board_that_was_profiled_at_two_clocks_is_planned_to_ease_and_ea
     async with house(tiny, database_url, redis_url, tmp_path) as house_:
         standing: list[Any] = []
 
-        async def whole() -> bool:
-            standing[:] = (await house_.stand.nodes())[NODE_ID].report.partitions
-            return WHOLE in [one.kind for one in standing]
+        async def known() -> bool:
+            standing[:] = (await house_.stand.nodes())[NODE_ID].report.layouts
+            return [one.activity for one in standing] == [node_pb2.LAYOUT_ACTIVITY_NOTHING]
 
-        await until(whole, "the board in the report", lambda: standing)
+        await until(known, "the board's partitions to be known", lambda: standing)
         profiles = {p.point.power.sm_clock_mhz: p for p in await house_.profile()}
         assert {clock: p.ran_sm_clock_mhz for clock, p in profiles.items()} == {0: 1980, LOW_MHZ: LOW_MHZ}
         at_work = {clock: profile.loads[0] for clock, profile in profiles.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,17 +17,21 @@ from typing import Any
 
 import pytest
 
-from services.node_agent.gpu.simulated import SimulatedMachine
+from services.node_agent.core.power import Setting
+from services.node_agent.gpu.board_watch import BoardWatch
+from services.node_agent.gpu.device import GpuDevice
+from services.node_agent.gpu.simulated import SimulatedGpus, SimulatedMachine, simulated_machine
+from services.node_agent.serving.setting import at_setting
 from tests.gpu.serving import Board, failing_board
 from tests.node_agent.neighbours import FileCompiler
 from tests.node_agent.test_bad_variants import Signer
 from tests.node_agent.wait import until
 from tests.tiny_variant import TinyVariant, build_tiny_variant
-from tradewind.domain.errors import RemoteError
+from tradewind.domain.errors import InvalidField, RemoteError
 from tradewind.rpc.errors import translated
 from tradewind.v1 import common_pb2, node_pb2, profiler_pb2
 
-WHOLE, LOW_MHZ = "gpu/whole", 1080
+WHOLE, LOW_MHZ, NOTHING = "gpu/whole", 1080, node_pb2.LAYOUT_ACTIVITY_NOTHING
 SHORT = node_pb2.MeasureLoad(prompt_tokens=5, output_tokens=4, concurrency=1, repeats=1)
 LONG = node_pb2.MeasureLoad(prompt_tokens=100, output_tokens=100, concurrency=4, repeats=1000)
 
@@ -76,11 +81,17 @@ class Rig:
         return call
 
     async def start_again(self) -> None:
-        """Starts the agent, and waits until it knows its board's partitions."""
-        reports = self.board.orchestrator.reports
-        reports.append(node_pb2.NodeReport())
+        self.board.orchestrator.reports.append(node_pb2.NodeReport())
         await self.board.agent.start()
-        await until(lambda: "whole" in self.board.slices())
+        await self.known()
+
+    async def known(self) -> None:
+        """The agent knows which partitions of its board are its own."""
+
+        def there() -> bool:
+            return [one.activity for one in self.board.orchestrator.report.layouts] == [NOTHING]
+
+        await until(there)
 
     async def free(self, limit_s: float) -> None:
         await until(lambda: self.locked_mhz is None, limit_s, lambda: f"{self.locked_mhz} MHz")
@@ -99,7 +110,9 @@ def for_simulated_boards(tiny: TinyVariant, compiler: FileCompiler, keys: Path) 
 async def rig_of(tiny: TinyVariant, folder: Path) -> AsyncIterator[Rig]:
     variant = for_simulated_boards(tiny, FileCompiler(), folder / "keys")  # type: ignore[abstract]
     async with failing_board(variant, folder) as (board, machine):
-        yield Rig(board, machine, variant)
+        rig = Rig(board, machine, variant)
+        await rig.known()
+        yield rig
 
 
 async def test_figures_are_of_the_clock_asked_for_and_the_board_is_at_its_own_before_and_after(
@@ -129,13 +142,16 @@ async def test_the_clock_is_given_back_when_a_measurement_is_cancelled_or_its_ag
     async with rig_of(tiny, tmp_path) as rig:
         (await rig.at_work()).cancel()
         await rig.free(5)
-        await rig.at_work()
+        # A call that nobody has any more is cancelled.
+        calls = [await rig.at_work()]
         await rig.board.agent.signal(signal.SIGTERM)
         assert rig.locked_mhz is None
         await rig.start_again()
-        await rig.at_work()
+        calls.append(await rig.at_work())
         await rig.board.agent.signal(signal.SIGKILL)
         assert rig.locked_mhz == LOW_MHZ, "until its lease ends, or the agent is there again"
+        for call in calls:
+            call.cancel()
         await rig.board.agent.start()
         await rig.free(10)
 
@@ -169,6 +185,14 @@ async def test_a_board_with_something_on_it_keeps_its_clock(tiny: TinyVariant, t
         assert (reason, "in use by replica served" in words) == ("IN_USE", True)
         on_slice.ClearField("power")
         assert (await rig.measure(on_slice)).loads, "at the clock that the board has anyway"
+
+
+def test_a_board_without_a_helper_says_what_to_do() -> None:
+    gpus = SimulatedGpus(simulated_machine("h100-80", 1, time.monotonic))
+    watch = BoardWatch(gpus, gpus.boards()[0], None, time.monotonic)
+    watch.look()
+    with pytest.raises(InvalidField, match="give it the privileged helper"):
+        at_setting(None, GpuDevice(watch), Setting(None, LOW_MHZ))
 
 
 async def ended(call: object) -> tuple[str, str]:

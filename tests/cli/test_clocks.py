@@ -7,7 +7,9 @@ import pytest
 from tests.cli.conftest import Stage
 from tests.cli.specimens import profile_of, variant_of
 from tradewind.cli.commands.profiles import clocks_of
+from tradewind.cli.declaration import Declaration
 from tradewind.cli.easing import advice
+from tradewind.cli.steps import Observed, steps
 from tradewind.domain.errors import InvalidField
 from tradewind.v1 import common_pb2, compiler_pb2, node_pb2, orchestrator_pb2, profiler_pb2
 
@@ -55,6 +57,25 @@ def measured(clock_mhz: int = 0) -> profiler_pb2.Profile:
 def nodes(*settings: common_pb2.PowerSetting) -> list[orchestrator_pb2.Node]:
     device = node_pb2.Device(device_class="gpu:h100-80", power_settings=settings)
     return [orchestrator_pb2.Node(report=node_pb2.NodeReport(devices=[device]))]
+
+
+@pytest.mark.parametrize(
+    ("clocks", "uneased", "needed"),
+    [("auto", True, True), ("auto", False, False), ("default", True, False)],
+)
+def test_a_declaration_has_boards_measured_at_the_clock_they_ease_to(clocks: str, uneased: bool, needed: bool) -> None:
+    variant, profile = variant_of(MODEL, "f32", 1.0), measured()
+    told = {"version": 1, "model": {"name": "m"}, "profile": {"clocks": clocks}, "deployment": {"name": "chat"}}
+    seen = Observed(MODEL, [variant], [profile], uneased=frozenset({variant.variant_id} if uneased else ()))
+    step = next(one for one in steps(Declaration.model_validate(told), seen) if one.name == "profile")
+    assert step.needed is needed, step.why
+    assert not needed or "at the clock that boards ease to" in step.why
+
+
+def test_a_profile_at_a_lower_clock_alone_measures_nothing_of_a_declaration() -> None:
+    told = {"version": 1, "model": {"name": "m"}, "deployment": {"name": "chat"}}
+    seen = Observed(MODEL, [variant_of(MODEL, "f32", 1.0)], [measured(1080)])
+    assert [one.needed for one in steps(Declaration.model_validate(told), seen) if one.name == "profile"] == [True]
 
 
 def test_what_is_missing_for_easing_is_one_command() -> None:

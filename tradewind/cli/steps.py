@@ -27,6 +27,7 @@ class Observed:
         same_wish: whether its wish is the declared one.
         chain: of the newest search of the model.
         fleet_targets: what the devices of the nodes run.
+        uneased: variants that were measured on boards at the default clock and not at the one those ease to.
     """
 
     model: compiler_pb2.Model | None
@@ -36,6 +37,7 @@ class Observed:
     same_wish: bool = False
     chain: compiler_pb2.FallbackChain = field(default_factory=compiler_pb2.FallbackChain)
     fleet_targets: frozenset[str] = frozenset()
+    uneased: frozenset[str] = frozenset()
 
     def links(self, wanted: VariantsPart) -> list[compiler_pb2.Variant]:
         """Variants of the chain that was wanted, in order; none when the newest search made another one."""
@@ -109,6 +111,9 @@ def _profile_step(declaration: Declaration, seen: Observed, variants_missing: bo
     unknown = [v.name for v in serving if not _measured(v.variant_id, declaration.profile, seen.profiles)]
     if unknown:
         return Step("profile", True, f"measure {', '.join(unknown)}")
+    slower = [v.name for v in serving if v.variant_id in seen.uneased]
+    if slower and declaration.profile.clocks == AUTO:
+        return Step("profile", True, f"measure {', '.join(slower)} at the clock that boards ease to")
     return Step("profile", False, f"{len(serving)} variants are measured")
 
 

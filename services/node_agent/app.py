@@ -13,6 +13,7 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +46,7 @@ from services.node_agent.serving import inference
 from services.node_agent.serving.dispatches import DispatchTimer
 from services.node_agent.serving.measure import Measurer
 from services.node_agent.serving.node_service import NodeAgentServicer
+from services.node_agent.serving.setting import at_setting
 from services.node_agent.serving.workbench import Workbench
 from services.node_agent.settings import NodeAgentSettings
 from services.node_agent.state_folder import StateFolder
@@ -122,7 +124,7 @@ async def start(settings: NodeAgentSettings, life: Lifecycle) -> None:
         standing = [one for device in found.devices for one in device.partitions()]
         return fleet.busy | (managed.strangers(standing) if managed is not None else set())
 
-    bench = parts.workbench(fetcher, node_id, taken)
+    bench = parts.workbench(fetcher, node_id, taken, managed)
     server.add(inference.register, inference.InferenceProxy(fleet), inference.SERVICE)
     servicer = NodeAgentServicer(reporter, Measurer(bench, turn), DispatchTimer(bench, turn))
     server.add(node_pb2_grpc.add_NodeAgentServiceServicer_to_server, servicer, "tradewind.v1.NodeAgentService")
@@ -175,7 +177,9 @@ class _Parts:
             emptied=emptied,
         )
 
-    def workbench(self, fetcher: Fetcher, node_id: str, busy: Callable[[], set[int | str]]) -> Workbench:
+    def workbench(
+        self, fetcher: Fetcher, node_id: str, busy: Callable[[], set[int | str]], managed: ManagedBoards | None
+    ) -> Workbench:
         return Workbench(
             fetcher=fetcher,
             inventory=self._inventory,
@@ -184,6 +188,7 @@ class _Parts:
             process_spec=self._process_spec,
             envelope_path=self._store.path_of,
             load_limit_s=self._settings.load_limit_s,
+            at_setting=partial(at_setting, managed),
         )
 
     def _check(self, spec: ReplicaSpec) -> None:

@@ -111,7 +111,11 @@ class Catalogue:
                 self._profiler.ListProfiles, profiler_pb2.ListProfilesRequest(page_size=PAGE_SIZE)
             ):
                 profiles.extend(page.profiles)
-        self.catalog = Catalog(self.catalog.variants, profiles_of(profiles))
+        before = {profile.profile_id: profile for profile in self.catalog.profiles}
+        # What did not change stays the same object: what plans keep from one to the next goes by that.
+        found = ((profile, before.get(profile.profile_id)) for profile in profiles_of(profiles))
+        kept = tuple(known if known is not None and known == profile else profile for profile, known in found)
+        self.catalog = Catalog(self.catalog.variants, kept)
 
 
 async def _pages(call: Any, request: Any) -> Any:

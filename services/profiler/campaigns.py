@@ -61,8 +61,7 @@ class Campaigns:
         variants = choose_variants(model.name, await self._catalogue.variants(model.model_id), request.variant_ids)
         nodes = choose_nodes(await self._fleet.nodes(), request.node_ids)
         kept = newest_by_point(await self._profiles.all_of(model.model_id))
-        # Only the default power setting is measured here; profiles of others answer nothing.
-        known = {PointKey(*key[:4]): profile for key, profile in kept.items() if not key[4]}
+        known = {PointKey(*key): profile for key, profile in kept.items()}
         return plan(variants, nodes, request, known)
 
     async def _measure_node(self, jobs: Sequence[Job], shares: _Shares) -> list[str]:

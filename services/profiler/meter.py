@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from services.profiler.core.campaign import Job
+from services.profiler.core.settings import DEFAULT
 from services.profiler.ports import OnProgress
 from tradewind.domain.errors import Internal, JobTimeout
 from tradewind.rpc.client import open_channel
@@ -83,6 +84,7 @@ def _request(job: Job) -> node_pb2.MeasureRequest:
         device_id=job.device.device_id,
         partition_kind=job.partition_kind,
         batch_limit=job.batch_limit,
+        power=job.power if job.power != DEFAULT else None,
         loads=[
             node_pb2.MeasureLoad(
                 prompt_tokens=load.prompt_tokens,

@@ -10,6 +10,7 @@ from services.profiler.core.campaign import limits_of
 from services.profiler.core.front import pareto_points
 from services.profiler.core.loads import MAX_CONCURRENCY, check_request
 from services.profiler.core.prediction import CostModel
+from services.profiler.core.settings import check_settings, key_of
 from services.profiler.explainer import Explainer
 from services.profiler.ports import Catalogue, Profiles
 from tradewind.domain.errors import ContextExceeded, InvalidField, ProfileMissing
@@ -50,6 +51,7 @@ class ProfilerServicer(profiler_pb2_grpc.ProfilerServiceServicer):
         """Starts a campaign. Idempotent by request_id."""
         _require_model(request.model)
         check_request(request.prompt_tokens, request.concurrencies)
+        check_settings(request)
 
         async def work(progress: Progress) -> Any:
             return await self._campaigns.run(request, progress)
@@ -111,10 +113,9 @@ class ProfilerServicer(profiler_pb2_grpc.ProfilerServiceServicer):
             if not getattr(point, field):
                 raise InvalidField(f"point.{field}", "must be set")
         found = await self._profiles.at_point(point.variant_id, point.device_class, point.partition_kind)
-        power = point.power.SerializeToString(deterministic=True)
         for profile in found:
             same_batch = point.batch_limit in (0, profile.point.batch_limit)
-            if same_batch and profile.point.power.SerializeToString(deterministic=True) == power:
+            if same_batch and key_of(profile.point.power) == key_of(point.power):
                 return profile
         variant = await self._catalogue.variant(point.variant_id)
         raise _missing(variant.model_id, f" on {point.device_class} {point.partition_kind}")

@@ -131,6 +131,15 @@ async def test_what_cannot_be_measured_is_refused(
     assert not agent.children()
 
 
+async def test_a_cpu_has_no_clock_to_be_measured_at(start_agent: StartAgent, tiny: TinyVariant) -> None:
+    agent = await start_agent()
+    wish = request(tiny)
+    wish.power.sm_clock_mhz = 1200
+    with pytest.raises(RemoteError, match=r"cpu0 cannot be set.*leave power unset") as caught, translated("agent"):
+        await measure(agent, wish)
+    assert caught.value.remote_reason == "INVALID_FIELD"
+
+
 def test_sums_take_the_weakest_label() -> None:
     samples = [
         Sample(10, 2, 5, 30.0, 20.0, FigureSource.ATTRIBUTED, "a"),

@@ -46,9 +46,9 @@ class Stand:
                 listen=self.address or "127.0.0.1:0",
                 database_url=self.database_url,
                 redis_url=self.redis_url,
-                compiler_address=self.neighbours,
-                profiler_address=self.neighbours,
-                **{"catalog_poll_s": 0.2, "suspect_after_s": 1.0, "lost_after_s": 2.5, **self.settings},
+                **{"compiler_address": self.neighbours, "profiler_address": self.neighbours}
+                | {"catalog_poll_s": 0.2, "suspect_after_s": 1.0, "lost_after_s": 2.5}
+                | self.settings,
             ),
         )
         self.address = server.address

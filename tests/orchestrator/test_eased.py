@@ -55,6 +55,20 @@ def test_nothing_is_made_of_a_board_that_was_measured_at_one_clock() -> None:
     assert with_eased(full) == full
 
 
+def test_a_store_with_clocks_that_no_node_offers_still_eases_to_the_one_that_is_offered() -> None:
+    lower = [
+        replace(p, power=PowerSetting(600), profile_id=f"{p.profile_id}-600")
+        for p in catalog().profiles
+        if p.power == LOW
+    ]
+    measured = (*catalog().profiles, *lower)
+    assert {p.power.eased_sm_clock_mhz for p in with_eased(measured)} == {None, 600}
+    made = with_eased(measured, each_clock=True)
+    assert {p.power.eased_sm_clock_mhz for p in made} == {None, 600, LOW.sm_clock_mhz}
+    situation = world(wish(rate=2.0), nodes=easing(gpus()), catalog=replace(catalog(), profiles=made))
+    assert settings(replace(situation, levers=Levers(partitions=False))) == {EASED}
+
+
 def test_loads_that_were_measured_at_one_clock_only_are_left_out() -> None:
     shorter = [replace(p, loads=p.loads[:1]) if p.power == LOW else p for p in catalog().profiles]
     made = [p for p in with_eased(shorter) if p.power == EASED]

@@ -128,9 +128,13 @@ class Agent(node_pb2_grpc.NodeAgentServiceServicer):
                 stage = f"prompt {load.prompt_tokens} × {load.concurrency}"
                 yield node_pb2.MeasureResponse(stage=stage, progress=(number + 1) / len(loads), load=load)
             else:
-                yield node_pb2.MeasureResponse(stage="done", progress=1, profile=_summary(loads))
+                yield node_pb2.MeasureResponse(stage="done", progress=1, profile=_summary(loads, self._ran(request)))
         finally:
             self.ended.set()
+
+    def _ran(self, request: node_pb2.MeasureRequest) -> common_pb2.PowerSetting:
+        """What it says that it measured at: an old agent does not know the field."""
+        return common_pb2.PowerSetting() if self.misbehave == "old" else request.power
 
     async def TimeDispatches(
         self, request: node_pb2.TimeDispatchesRequest, context: Any
@@ -193,7 +197,28 @@ async def serve_agent(agent: Agent) -> GrpcServer:
     return await serve(node_pb2_grpc.add_NodeAgentServiceServicer_to_server, agent, "tradewind.v1.NodeAgentService")
 
 
-def _summary(loads: Sequence[profiler_pb2.LoadPoint]) -> profiler_pb2.Profile:
+def board(*standing: str) -> tuple[node_pb2.Device, list[common_pb2.Partition]]:
+    """A board as an agent with a helper reports it: an H100's clocks, and partitions of these kinds that stand."""
+    clocks = [common_pb2.PowerSetting(sm_clock_mhz=clock) for clock in (1080, 1380, 1680)]
+    device = node_pb2.Device(
+        device_id="GPU-1",
+        kind=node_pb2.DEVICE_KIND_NVIDIA_GPU,
+        device_class="gpu:h100-80",
+        targets=["cpu:host"],
+        partition_kinds=["gpu/whole", "mig/1g.10gb", "mig/3g.40gb", "mig/7g.80gb"],
+        can_set_power=True,
+        power_settings=[common_pb2.PowerSetting(eased_sm_clock_mhz=1080), *clocks],
+    )
+    return device, [common_pb2.Partition(partition_id=f"GPU-1:{k}", device_id="GPU-1", kind=k) for k in standing]
+
+
+def _summary(loads: Sequence[profiler_pb2.LoadPoint], power: common_pb2.PowerSetting) -> profiler_pb2.Profile:
     return profiler_pb2.Profile(
-        loads=loads, memory_bytes=300 << 20, load_s=1.5, idle_power_mw=9000, idle_power_source=MODELLED
+        point=common_pb2.OperatingPoint(power=power),
+        ran_sm_clock_mhz=power.sm_clock_mhz or None,
+        loads=loads,
+        memory_bytes=300 << 20,
+        load_s=1.5,
+        idle_power_mw=9000,
+        idle_power_source=MODELLED,
     )

@@ -59,6 +59,10 @@ class ProfilePart(_Part):
     concurrencies: list[Tokens] = []
     partition_kinds: list[str] = []
     nodes: list[str] = []
+    clocks: Annotated[
+        Literal["default", "auto"],
+        Field(description="auto: boards also at the clocks that plans can use, such as the one they ease to."),
+    ] = "default"
 
 
 class SloPart(_Part):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tradewind.cli.declaration import Declaration, ProfilePart, VariantsPart
-from tradewind.v1 import compiler_pb2, orchestrator_pb2, profiler_pb2
+from tradewind.v1 import common_pb2, compiler_pb2, orchestrator_pb2, profiler_pb2
 
 ADMITTED = compiler_pb2.VARIANT_STATE_ADMITTED
 AUTO = "auto"
@@ -27,6 +27,7 @@ class Observed:
         same_wish: whether its wish is the declared one.
         chain: of the newest search of the model.
         fleet_targets: what the devices of the nodes run.
+        uneased: variants that were measured on boards at the default clock and not at the one those ease to.
     """
 
     model: compiler_pb2.Model | None
@@ -36,6 +37,7 @@ class Observed:
     same_wish: bool = False
     chain: compiler_pb2.FallbackChain = field(default_factory=compiler_pb2.FallbackChain)
     fleet_targets: frozenset[str] = frozenset()
+    uneased: frozenset[str] = frozenset()
 
     def links(self, wanted: VariantsPart) -> list[compiler_pb2.Variant]:
         """Variants of the chain that was wanted, in order; none when the newest search made another one."""
@@ -109,6 +111,9 @@ def _profile_step(declaration: Declaration, seen: Observed, variants_missing: bo
     unknown = [v.name for v in serving if not _measured(v.variant_id, declaration.profile, seen.profiles)]
     if unknown:
         return Step("profile", True, f"measure {', '.join(unknown)}")
+    slower = [v.name for v in serving if v.variant_id in seen.uneased]
+    if slower and declaration.profile.clocks == AUTO:
+        return Step("profile", True, f"measure {', '.join(slower)} at the clock that boards ease to")
     return Step("profile", False, f"{len(serving)} variants are measured")
 
 
@@ -130,7 +135,8 @@ def _deployment_step(declaration: Declaration, seen: Observed) -> Step:
 
 def _measured(variant_id: str, wanted: ProfilePart, profiles: Sequence[profiler_pb2.Profile]) -> bool:
     """Whether a variant has profiles with every load and on every partition kind and node asked for."""
-    mine = [p for p in profiles if p.point.variant_id == variant_id]
+    # Those of other clocks are beside the default's, never in place of them.
+    mine = [p for p in profiles if p.point.variant_id == variant_id and p.point.power == common_pb2.PowerSetting()]
     loads = {(load.prompt_tokens, load.concurrency) for p in mine for load in p.loads}
     return (
         bool(mine)

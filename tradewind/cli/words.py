@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from tradewind.domain.figures import FigureSource
-from tradewind.domain.units import show_mj
+from tradewind.domain.units import show_mj, show_mw
 from tradewind.v1 import common_pb2, profiler_pb2
 
 _GOOD: Final = ("ADMITTED", "READY", "ACTIVE", "DONE", "SERVING")
@@ -69,6 +69,13 @@ def percent(share: float) -> str:
 def load(point: profiler_pb2.LoadPoint) -> str:
     """A load in words, for instance "128 tokens × 1"."""
     return f"{point.prompt_tokens} tokens × {point.concurrency}"
+
+
+def setting(power: common_pb2.PowerSetting) -> str:
+    """A clock and cap in words, for instance " at 1080 MHz"; "" for the default."""
+    clock = f"{power.sm_clock_mhz} MHz" if power.HasField("sm_clock_mhz") else ""
+    cap = show_mw(power.power_cap_mw) if power.HasField("power_cap_mw") else ""
+    return f" at {', '.join(filter(None, (clock, cap)))}" if clock or cap else ""
 
 
 def plain(text: str) -> str:

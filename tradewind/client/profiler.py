@@ -34,6 +34,8 @@ class ProfilerClient:
         prompt_tokens: Sequence[int] = (),
         concurrencies: Sequence[int] = (),
         nodes: Sequence[str] = (),
+        power_settings: Sequence[common_pb2.PowerSetting] = (),
+        planned_clocks: bool = False,
         force: bool = False,
         request_id: str = "",
     ) -> operation_pb2.Operation:
@@ -46,6 +48,8 @@ class ProfilerClient:
             prompt_tokens=prompt_tokens,
             concurrencies=concurrencies,
             node_ids=nodes,
+            power_settings=power_settings,
+            planned_clocks=planned_clocks,
             force=force,
         )
         operation: operation_pb2.Operation = self._wire.call(self._stub.RunProfile, request).operation

@@ -1224,6 +1224,7 @@ class MeasureRequest(_message.Message):
     PARTITION_KIND_FIELD_NUMBER: _builtins.int
     BATCH_LIMIT_FIELD_NUMBER: _builtins.int
     LOADS_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
     variant_id: _builtins.str
     """Variant to run."""
     device_id: _builtins.str
@@ -1240,6 +1241,13 @@ class MeasureRequest(_message.Message):
     def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___MeasureLoad]:
         """Loads to run, in order."""
 
+    @_builtins.property
+    def power(self) -> _common_pb2.PowerSetting:
+        """Setting of the whole device meanwhile, exactly as the device has it; unset is its default. Another setting than the
+        one that the target gives the device needs it to itself. A measurement runs at one clock: eased_sm_clock_mhz is
+        refused.
+        """
+
     def __init__(
         self,
         *,
@@ -1249,10 +1257,11 @@ class MeasureRequest(_message.Message):
         partition_kind: _builtins.str = ...,
         batch_limit: _builtins.int = ...,
         loads: _abc.Iterable[Global___MeasureLoad] | None = ...,
+        power: _common_pb2.PowerSetting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "power", b"power"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_limit", b"batch_limit", "device_id", b"device_id", "loads", b"loads", "manifest", b"manifest", "partition_kind", b"partition_kind", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_limit", b"batch_limit", "device_id", b"device_id", "loads", b"loads", "manifest", b"manifest", "partition_kind", b"partition_kind", "power", b"power", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

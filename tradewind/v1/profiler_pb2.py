@@ -27,7 +27,7 @@ from tradewind.v1 import common_pb2 as tradewind_dot_v1_dot_common__pb2
 from tradewind.v1 import operation_pb2 as tradewind_dot_v1_dot_operation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btradewind/v1/profiler.proto\x12\x0ctradewind.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tradewind/v1/common.proto\x1a\x1ctradewind/v1/operation.proto\"`\n\x0cLatencyStats\x12\x0e\n\x06p50_ms\x18\x01 \x01(\x01\x12\x0e\n\x06p95_ms\x18\x02 \x01(\x01\x12\x0e\n\x06p99_ms\x18\x03 \x01(\x01\x12\x0f\n\x07mean_ms\x18\x04 \x01(\x01\x12\x0f\n\x07samples\x18\x05 \x01(\r\"\xac\x02\n\tLoadPoint\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\routput_tokens\x18\x02 \x01(\r\x12\x13\n\x0b\x63oncurrency\x18\x03 \x01(\r\x12(\n\x04ttft\x18\x04 \x01(\x0b\x32\x1a.tradewind.v1.LatencyStats\x12(\n\x04tpot\x18\x05 \x01(\x0b\x32\x1a.tradewind.v1.LatencyStats\x12\x14\n\x0ctokens_per_s\x18\x06 \x01(\x01\x12.\n\x10\x65nergy_per_token\x18\x07 \x01(\x0b\x32\x14.tradewind.v1.Energy\x12\x10\n\x08power_mw\x18\x08 \x01(\x01\x12\x30\n\x12\x65nergy_per_prefill\x18\t \x01(\x0b\x32\x14.tradewind.v1.Energy\"\xba\x02\n\x07Profile\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12+\n\x05point\x18\x02 \x01(\x0b\x32\x1c.tradewind.v1.OperatingPoint\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12&\n\x05loads\x18\x04 \x03(\x0b\x32\x17.tradewind.v1.LoadPoint\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06load_s\x18\x06 \x01(\x01\x12\x15\n\ridle_power_mw\x18\x07 \x01(\x01\x12\x35\n\x11idle_power_source\x18\x08 \x01(\x0e\x32\x1a.tradewind.v1.FigureSource\x12\x0f\n\x07node_id\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd4\x01\n\x0bParetoPoint\x12+\n\x05point\x18\x01 \x01(\x0b\x32\x1c.tradewind.v1.OperatingPoint\x12\x14\n\x0cvariant_name\x18\x02 \x01(\t\x12%\n\x04load\x18\x03 \x01(\x0b\x32\x17.tradewind.v1.LoadPoint\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\x12\x16\n\x0etop1_agreement\x18\x05 \x01(\x01\x12\x1b\n\x13perplexity_increase\x18\x06 \x01(\x01\x12\x10\n\x08on_front\x18\x07 \x01(\x08\"\x87\x01\n\x0c\x44ispatchCost\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x10\n\x08total_us\x18\x03 \x01(\x01\x12\r\n\x05share\x18\x04 \x01(\x01\x12\x10\n\x08\x66unction\x18\x05 \x01(\t\x12\x12\n\noperations\x18\x06 \x01(\x01\x12\x13\n\x0bmoved_bytes\x18\x07 \x01(\x01\"\xb3\x01\n\x11RunProfileRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0bvariant_ids\x18\x03 \x03(\t\x12\x17\n\x0fpartition_kinds\x18\x04 \x03(\t\x12\x15\n\rprompt_tokens\x18\x05 \x03(\r\x12\x15\n\rconcurrencies\x18\x06 \x03(\r\x12\r\n\x05\x66orce\x18\x07 \x01(\x08\x12\x10\n\x08node_ids\x18\x08 \x03(\t\"@\n\x12RunProfileResponse\x12*\n\toperation\x18\x01 \x01(\x0b\x32\x17.tradewind.v1.Operation\"_\n\x13ListProfilesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nvariant_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x14ListProfilesResponse\x12\'\n\x08profiles\x18\x01 \x03(\x0b\x32\x15.tradewind.v1.Profile\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x15GetParetoFrontRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x13\n\x0b\x63oncurrency\x18\x03 \x01(\r\x12\x19\n\x11include_dominated\x18\x04 \x01(\x08\"C\n\x16GetParetoFrontResponse\x12)\n\x06points\x18\x01 \x03(\x0b\x32\x19.tradewind.v1.ParetoPoint\"\x80\x01\n\x0ePredictRequest\x12+\n\x05point\x18\x01 \x01(\x0b\x32\x1c.tradewind.v1.OperatingPoint\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x15\n\routput_tokens\x18\x03 \x01(\r\x12\x13\n\x0b\x63oncurrency\x18\x04 \x01(\r\"`\n\x0fPredictResponse\x12%\n\x04load\x18\x01 \x01(\x0b\x32\x17.tradewind.v1.LoadPoint\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x16\n\x0erelative_error\x18\x03 \x01(\x01\"f\n\x15\x45xplainVariantRequest\x12\x12\n\nvariant_id\x18\x01 \x01(\t\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12\x16\n\x0epartition_kind\x18\x03 \x01(\t\x12\x0f\n\x07node_id\x18\x04 \x01(\t\"\x87\x01\n\x16\x45xplainVariantResponse\x12.\n\ndispatches\x18\x01 \x03(\x0b\x32\x1a.tradewind.v1.DispatchCost\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65vice_class\x18\x03 \x01(\t\x12\x16\n\x0epartition_kind\x18\x04 \x01(\t2\xbb\x03\n\x0fProfilerService\x12O\n\nRunProfile\x12\x1f.tradewind.v1.RunProfileRequest\x1a .tradewind.v1.RunProfileResponse\x12U\n\x0cListProfiles\x12!.tradewind.v1.ListProfilesRequest\x1a\".tradewind.v1.ListProfilesResponse\x12[\n\x0eGetParetoFront\x12#.tradewind.v1.GetParetoFrontRequest\x1a$.tradewind.v1.GetParetoFrontResponse\x12\x46\n\x07Predict\x12\x1c.tradewind.v1.PredictRequest\x1a\x1d.tradewind.v1.PredictResponse\x12[\n\x0e\x45xplainVariant\x12#.tradewind.v1.ExplainVariantRequest\x1a$.tradewind.v1.ExplainVariantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btradewind/v1/profiler.proto\x12\x0ctradewind.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tradewind/v1/common.proto\x1a\x1ctradewind/v1/operation.proto\"`\n\x0cLatencyStats\x12\x0e\n\x06p50_ms\x18\x01 \x01(\x01\x12\x0e\n\x06p95_ms\x18\x02 \x01(\x01\x12\x0e\n\x06p99_ms\x18\x03 \x01(\x01\x12\x0f\n\x07mean_ms\x18\x04 \x01(\x01\x12\x0f\n\x07samples\x18\x05 \x01(\r\"\xac\x02\n\tLoadPoint\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\routput_tokens\x18\x02 \x01(\r\x12\x13\n\x0b\x63oncurrency\x18\x03 \x01(\r\x12(\n\x04ttft\x18\x04 \x01(\x0b\x32\x1a.tradewind.v1.LatencyStats\x12(\n\x04tpot\x18\x05 \x01(\x0b\x32\x1a.tradewind.v1.LatencyStats\x12\x14\n\x0ctokens_per_s\x18\x06 \x01(\x01\x12.\n\x10\x65nergy_per_token\x18\x07 \x01(\x0b\x32\x14.tradewind.v1.Energy\x12\x10\n\x08power_mw\x18\x08 \x01(\x01\x12\x30\n\x12\x65nergy_per_prefill\x18\t \x01(\x0b\x32\x14.tradewind.v1.Energy\"\xee\x02\n\x07Profile\x12\x12\n\nprofile_id\x18\x01 \x01(\t\x12+\n\x05point\x18\x02 \x01(\x0b\x32\x1c.tradewind.v1.OperatingPoint\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12&\n\x05loads\x18\x04 \x03(\x0b\x32\x17.tradewind.v1.LoadPoint\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06load_s\x18\x06 \x01(\x01\x12\x15\n\ridle_power_mw\x18\x07 \x01(\x01\x12\x35\n\x11idle_power_source\x18\x08 \x01(\x0e\x32\x1a.tradewind.v1.FigureSource\x12\x0f\n\x07node_id\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x10ran_sm_clock_mhz\x18\x0b \x01(\rH\x00\x88\x01\x01\x42\x13\n\x11_ran_sm_clock_mhz\"\xd4\x01\n\x0bParetoPoint\x12+\n\x05point\x18\x01 \x01(\x0b\x32\x1c.tradewind.v1.OperatingPoint\x12\x14\n\x0cvariant_name\x18\x02 \x01(\t\x12%\n\x04load\x18\x03 \x01(\x0b\x32\x17.tradewind.v1.LoadPoint\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\x12\x16\n\x0etop1_agreement\x18\x05 \x01(\x01\x12\x1b\n\x13perplexity_increase\x18\x06 \x01(\x01\x12\x10\n\x08on_front\x18\x07 \x01(\x08\"\x87\x01\n\x0c\x44ispatchCost\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x10\n\x08total_us\x18\x03 \x01(\x01\x12\r\n\x05share\x18\x04 \x01(\x01\x12\x10\n\x08\x66unction\x18\x05 \x01(\t\x12\x12\n\noperations\x18\x06 \x01(\x01\x12\x13\n\x0bmoved_bytes\x18\x07 \x01(\x01\"\xff\x01\n\x11RunProfileRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0bvariant_ids\x18\x03 \x03(\t\x12\x17\n\x0fpartition_kinds\x18\x04 \x03(\t\x12\x15\n\rprompt_tokens\x18\x05 \x03(\r\x12\x15\n\rconcurrencies\x18\x06 \x03(\r\x12\r\n\x05\x66orce\x18\x07 \x01(\x08\x12\x10\n\x08node_ids\x18\x08 \x03(\t\x12\x32\n\x0epower_settings\x18\t \x03(\x0b\x32\x1a.tradewind.v1.PowerSetting\x12\x16\n\x0eplanned_clocks\x18\n \x01(\x08\"@\n\x12RunProfileResponse\x12*\n\toperation\x18\x01 \x01(\x0b\x32\x17.tradewind.v1.Operation\"_\n\x13ListProfilesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nvariant_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x14ListProfilesResponse\x12\'\n\x08profiles\x18\x01 \x03(\x0b\x32\x15.tradewind.v1.Profile\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x15GetParetoFrontRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x13\n\x0b\x63oncurrency\x18\x03 \x01(\r\x12\x19\n\x11include_dominated\x18\x04 \x01(\x08\"C\n\x16GetParetoFrontResponse\x12)\n\x06points\x18\x01 \x03(\x0b\x32\x19.tradewind.v1.ParetoPoint\"\x80\x01\n\x0ePredictRequest\x12+\n\x05point\x18\x01 \x01(\x0b\x32\x1c.tradewind.v1.OperatingPoint\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x15\n\routput_tokens\x18\x03 \x01(\r\x12\x13\n\x0b\x63oncurrency\x18\x04 \x01(\r\"`\n\x0fPredictResponse\x12%\n\x04load\x18\x01 \x01(\x0b\x32\x17.tradewind.v1.LoadPoint\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x16\n\x0erelative_error\x18\x03 \x01(\x01\"f\n\x15\x45xplainVariantRequest\x12\x12\n\nvariant_id\x18\x01 \x01(\t\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12\x16\n\x0epartition_kind\x18\x03 \x01(\t\x12\x0f\n\x07node_id\x18\x04 \x01(\t\"\x87\x01\n\x16\x45xplainVariantResponse\x12.\n\ndispatches\x18\x01 \x03(\x0b\x32\x1a.tradewind.v1.DispatchCost\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64\x65vice_class\x18\x03 \x01(\t\x12\x16\n\x0epartition_kind\x18\x04 \x01(\t2\xbb\x03\n\x0fProfilerService\x12O\n\nRunProfile\x12\x1f.tradewind.v1.RunProfileRequest\x1a .tradewind.v1.RunProfileResponse\x12U\n\x0cListProfiles\x12!.tradewind.v1.ListProfilesRequest\x1a\".tradewind.v1.ListProfilesResponse\x12[\n\x0eGetParetoFront\x12#.tradewind.v1.GetParetoFrontRequest\x1a$.tradewind.v1.GetParetoFrontResponse\x12\x46\n\x07Predict\x12\x1c.tradewind.v1.PredictRequest\x1a\x1d.tradewind.v1.PredictResponse\x12[\n\x0e\x45xplainVariant\x12#.tradewind.v1.ExplainVariantRequest\x1a$.tradewind.v1.ExplainVariantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,31 +39,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOADPOINT']._serialized_start=234
   _globals['_LOADPOINT']._serialized_end=534
   _globals['_PROFILE']._serialized_start=537
-  _globals['_PROFILE']._serialized_end=851
-  _globals['_PARETOPOINT']._serialized_start=854
-  _globals['_PARETOPOINT']._serialized_end=1066
-  _globals['_DISPATCHCOST']._serialized_start=1069
-  _globals['_DISPATCHCOST']._serialized_end=1204
-  _globals['_RUNPROFILEREQUEST']._serialized_start=1207
-  _globals['_RUNPROFILEREQUEST']._serialized_end=1386
-  _globals['_RUNPROFILERESPONSE']._serialized_start=1388
-  _globals['_RUNPROFILERESPONSE']._serialized_end=1452
-  _globals['_LISTPROFILESREQUEST']._serialized_start=1454
-  _globals['_LISTPROFILESREQUEST']._serialized_end=1549
-  _globals['_LISTPROFILESRESPONSE']._serialized_start=1551
-  _globals['_LISTPROFILESRESPONSE']._serialized_end=1639
-  _globals['_GETPARETOFRONTREQUEST']._serialized_start=1641
-  _globals['_GETPARETOFRONTREQUEST']._serialized_end=1750
-  _globals['_GETPARETOFRONTRESPONSE']._serialized_start=1752
-  _globals['_GETPARETOFRONTRESPONSE']._serialized_end=1819
-  _globals['_PREDICTREQUEST']._serialized_start=1822
-  _globals['_PREDICTREQUEST']._serialized_end=1950
-  _globals['_PREDICTRESPONSE']._serialized_start=1952
-  _globals['_PREDICTRESPONSE']._serialized_end=2048
-  _globals['_EXPLAINVARIANTREQUEST']._serialized_start=2050
-  _globals['_EXPLAINVARIANTREQUEST']._serialized_end=2152
-  _globals['_EXPLAINVARIANTRESPONSE']._serialized_start=2155
-  _globals['_EXPLAINVARIANTRESPONSE']._serialized_end=2290
-  _globals['_PROFILERSERVICE']._serialized_start=2293
-  _globals['_PROFILERSERVICE']._serialized_end=2736
+  _globals['_PROFILE']._serialized_end=903
+  _globals['_PARETOPOINT']._serialized_start=906
+  _globals['_PARETOPOINT']._serialized_end=1118
+  _globals['_DISPATCHCOST']._serialized_start=1121
+  _globals['_DISPATCHCOST']._serialized_end=1256
+  _globals['_RUNPROFILEREQUEST']._serialized_start=1259
+  _globals['_RUNPROFILEREQUEST']._serialized_end=1514
+  _globals['_RUNPROFILERESPONSE']._serialized_start=1516
+  _globals['_RUNPROFILERESPONSE']._serialized_end=1580
+  _globals['_LISTPROFILESREQUEST']._serialized_start=1582
+  _globals['_LISTPROFILESREQUEST']._serialized_end=1677
+  _globals['_LISTPROFILESRESPONSE']._serialized_start=1679
+  _globals['_LISTPROFILESRESPONSE']._serialized_end=1767
+  _globals['_GETPARETOFRONTREQUEST']._serialized_start=1769
+  _globals['_GETPARETOFRONTREQUEST']._serialized_end=1878
+  _globals['_GETPARETOFRONTRESPONSE']._serialized_start=1880
+  _globals['_GETPARETOFRONTRESPONSE']._serialized_end=1947
+  _globals['_PREDICTREQUEST']._serialized_start=1950
+  _globals['_PREDICTREQUEST']._serialized_end=2078
+  _globals['_PREDICTRESPONSE']._serialized_start=2080
+  _globals['_PREDICTRESPONSE']._serialized_end=2176
+  _globals['_EXPLAINVARIANTREQUEST']._serialized_start=2178
+  _globals['_EXPLAINVARIANTREQUEST']._serialized_end=2280
+  _globals['_EXPLAINVARIANTRESPONSE']._serialized_start=2283
+  _globals['_EXPLAINVARIANTRESPONSE']._serialized_end=2418
+  _globals['_PROFILERSERVICE']._serialized_start=2421
+  _globals['_PROFILERSERVICE']._serialized_end=2864
 # @@protoc_insertion_point(module_scope)

@@ -137,6 +137,7 @@ class Profile(_message.Message):
     IDLE_POWER_SOURCE_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RAN_SM_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
     profile_id: _builtins.str
     """Identity."""
     model_id: _builtins.str
@@ -151,6 +152,10 @@ class Profile(_message.Message):
     """Source of idle_power_mw."""
     node_id: _builtins.str
     """The node that measured."""
+    ran_sm_clock_mhz: _builtins.int
+    """SM clock that was seen while the loads ran, their median, in MHz; point.power has the one asked for. Unset where the
+    device does not tell.
+    """
     @_builtins.property
     def point(self) -> _common_pb2.OperatingPoint:
         """The operating point."""
@@ -176,12 +181,15 @@ class Profile(_message.Message):
         idle_power_source: _common_pb2.FigureSource.ValueType = ...,
         node_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        ran_sm_clock_mhz: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "point", b"point"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ran_sm_clock_mhz", b"_ran_sm_clock_mhz", "create_time", b"create_time", "point", b"point", "ran_sm_clock_mhz", b"ran_sm_clock_mhz"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "idle_power_mw", b"idle_power_mw", "idle_power_source", b"idle_power_source", "load_s", b"load_s", "loads", b"loads", "memory_bytes", b"memory_bytes", "model_id", b"model_id", "node_id", b"node_id", "point", b"point", "profile_id", b"profile_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ran_sm_clock_mhz", b"_ran_sm_clock_mhz", "create_time", b"create_time", "idle_power_mw", b"idle_power_mw", "idle_power_source", b"idle_power_source", "load_s", b"load_s", "loads", b"loads", "memory_bytes", b"memory_bytes", "model_id", b"model_id", "node_id", b"node_id", "point", b"point", "profile_id", b"profile_id", "ran_sm_clock_mhz", b"ran_sm_clock_mhz"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__ran_sm_clock_mhz: _TypeAlias = _typing.Literal["ran_sm_clock_mhz"]  # noqa: Y015
+    _WhichOneofArgType__ran_sm_clock_mhz: _TypeAlias = _typing.Literal["_ran_sm_clock_mhz", b"_ran_sm_clock_mhz"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ran_sm_clock_mhz) -> _WhichOneofReturnType__ran_sm_clock_mhz | None: ...
 
 Global___Profile: _TypeAlias = Profile  # noqa: Y015
 
@@ -295,12 +303,18 @@ class RunProfileRequest(_message.Message):
     CONCURRENCIES_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     NODE_IDS_FIELD_NUMBER: _builtins.int
+    POWER_SETTINGS_FIELD_NUMBER: _builtins.int
+    PLANNED_CLOCKS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a repeat harmless."""
     model: _builtins.str
     """Model name or id."""
     force: _builtins.bool
     """Measure again what is known already."""
+    planned_clocks: _builtins.bool
+    """Measure at the default and at every clock that plans can use on a device: the one that a whole board eases to, and
+    for slices each locked clock that the board offers. Not together with power_settings.
+    """
     @_builtins.property
     def variant_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Variants; none means all admitted ones."""
@@ -321,6 +335,10 @@ class RunProfileRequest(_message.Message):
     def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Nodes to measure on; none means one of each device class."""
 
+    @_builtins.property
+    def power_settings(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.PowerSetting]:
+        """Settings to measure at; none means the default. Devices that take no such setting are left out."""
+
     def __init__(
         self,
         *,
@@ -332,10 +350,12 @@ class RunProfileRequest(_message.Message):
         concurrencies: _abc.Iterable[_builtins.int] | None = ...,
         force: _builtins.bool = ...,
         node_ids: _abc.Iterable[_builtins.str] | None = ...,
+        power_settings: _abc.Iterable[_common_pb2.PowerSetting] | None = ...,
+        planned_clocks: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrencies", b"concurrencies", "force", b"force", "model", b"model", "node_ids", b"node_ids", "partition_kinds", b"partition_kinds", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "variant_ids", b"variant_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrencies", b"concurrencies", "force", b"force", "model", b"model", "node_ids", b"node_ids", "partition_kinds", b"partition_kinds", "planned_clocks", b"planned_clocks", "power_settings", b"power_settings", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "variant_ids", b"variant_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -135,6 +135,19 @@ def admit(requested: Setting, bounds: Bounds, safety_cap_mw: int | None = None) 
     return Setting(min(caps, default=None), clock, eased)
 
 
+def exactly(requested: Setting, bounds: Bounds) -> Setting | OutOfBounds:
+    """As `admit`, for a measurement: it has one clock, by which its figures are kept, so that no other will do."""
+    if requested.eased_clock_mhz is not None:
+        return OutOfBounds("eased_sm_clock_mhz", "a measurement runs at one clock; name it as sm_clock_mhz")
+    answer = admit(requested, bounds)
+    if isinstance(answer, OutOfBounds) or answer == requested or requested.clock_mhz is None:
+        return answer
+    below, asked = answer.clock_mhz or 0, requested.clock_mhz
+    above = min(one for one in bounds.clocks_mhz if one > asked)
+    words = f"{asked} MHz is no clock of this board; those next to it are {below} and {above} MHz"
+    return OutOfBounds("sm_clock_mhz", words, {"below_mhz": below, "above_mhz": above})
+
+
 def in_force(setting: Setting, *, eased: bool) -> Setting:
     """The one clock and cap to set, of a setting that may have two clocks."""
     clock = setting.eased_clock_mhz if eased and setting.eased_clock_mhz is not None else setting.clock_mhz

@@ -81,7 +81,8 @@ class GpuDevice:
         free = [one for one in standing if one.uuid not in busy]
         if not free:
             raise InUse(
-                f"every {kind} of {self._facts.device_id} has a replica or is somebody else's",
+                f"every {kind} of {self._facts.device_id} has a replica or is somebody else's; measure on another node "
+                "(`--node`), or once it is free",
                 {"holder": standing[0].uuid},
             )
         return free[0]

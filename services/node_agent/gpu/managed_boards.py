@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,10 @@ import structlog
 
 from services.node_agent.core.easing import Easing
 from services.node_agent.core.mig.goal import Order
-from services.node_agent.core.power import WAKE_S, Sleep
+from services.node_agent.core.power import WAKE_S, OutOfBounds, Setting, Sleep, exactly
 from services.node_agent.core.target import Target
 from services.node_agent.devices.port import Partition
+from services.node_agent.gpu.bounds import bounds_of
 from services.node_agent.gpu.executor.board import AT_ONCE_S, Access, Planners
 from services.node_agent.gpu.executor.look import Held
 from services.node_agent.gpu.faults import GpuError
@@ -28,14 +29,18 @@ from services.node_agent.gpu.governor import AtWork, Governor
 from services.node_agent.gpu.helper.client import HelperClient
 from services.node_agent.gpu.managed_board import ManagedBoard
 from services.node_agent.gpu.port import GpuAdmin, GpuReader
-from services.node_agent.gpu.power_keeper import PERIOD_S, Holder, OwnHolder, PowerKeeper, kept_board
+from services.node_agent.gpu.power_keeper import PERIOD_S, Holder, KeptBoard, OwnHolder, PowerKeeper, kept_board
 from services.node_agent.gpu.status import layout_status, power_status
+from tradewind.domain.errors import DeviceFault, InUse, InvalidField, ServiceUnavailable
 from tradewind.rpc.service import end_task
 from tradewind.v1 import node_pb2
 
 Answer = TypeVar("Answer")
+Still = Callable[[], Awaitable[None]]
 # Between two attempts to reach a helper that is not there yet.
 DISCOVERY_S: Final = 2.0
+# A helper that answers at all answers a release within this; one that does not ends the lease.
+RELEASE_LIMIT_S: Final = 2.0
 # A thread for each board of the largest host, one for power, one for clocks: one that hangs holds up no other.
 MOST_THREADS: Final = 18
 
@@ -119,6 +124,7 @@ class ManagedBoards:
         if self._task is not None:
             task, self._task = self._task, None
             await end_task(task)
+        await self._end_measuring()
         self._reach.abort()
         self._pool.shutdown(wait=False, cancel_futures=True)
         for board in self._boards.values():
@@ -168,6 +174,82 @@ class ManagedBoards:
         """Boards that have a clock to ease to."""
         return self._power.easings if self._power else {}
 
+    @contextlib.asynccontextmanager
+    async def at_setting(self, uuid: str, setting: Setting) -> AsyncIterator[Still]:
+        """A board at a setting for as long as something is measured on it, whatever the target says.
+
+        Another setting than the target's wants the board to itself, since clocks and caps act on all of it. What is
+        given is to be asked now and then: it raises once the setting is not in force any more, also because a replica
+        came, which goes before.
+
+        Raises:
+            InvalidField: the board has no such setting.
+            InUse: somebody else has a part of the board, or came meanwhile, or sets it otherwise.
+            DeviceFault: the board does not take the setting.
+            ServiceUnavailable: the helper did not answer yet.
+        """
+        board, power = self._boards.get(uuid), self._power
+        if board is None or power is None:
+            raise ServiceUnavailable(
+                f"the privileged helper, which sets {uuid}, does not answer yet; see docs/helper.md",
+                {"service": "gpu-helper"},
+            )
+        answer = exactly(setting, bounds_of(board.facts))
+        if isinstance(answer, OutOfBounds):
+            raise InvalidField(f"power.{answer.name}", answer.words)
+        if setting != power.targeted(uuid) and (others := await self._others(board)):
+            raise InUse(
+                f"clocks and caps act on all of {uuid}, which is in use by {', '.join(others)}; measure on a board "
+                "with nothing on it",
+                {"holder": others[0]},
+            )
+        mark = self._mark(uuid)
+        power.measure_at(uuid, setting)
+        try:
+            mark.touch()
+            await self._in_thread(power.look)
+            if setting != Setting() and (words := power.states[uuid].refusal):
+                raise DeviceFault(f"{uuid} does not take the setting: {words}", {"device": uuid})
+            yield lambda: self._still(power, uuid, setting)
+        finally:
+            power.measured(uuid)
+            mark.unlink(missing_ok=True)
+            self._news[""].set()
+
+    def _mark(self, uuid: str) -> Path:
+        """There while a board is measured: an agent that finds one at its start was killed meanwhile."""
+        return self._around.folder / f"{uuid}.measured"
+
+    async def _still(self, power: PowerKeeper, uuid: str, setting: Setting) -> None:
+        if setting == Setting() == power.targeted(uuid):
+            return
+        await self._in_thread(power.look)
+        if not power.measures(uuid):
+            raise InUse(f"a replica came to {uuid}, so that its clock was given up; measure again", {"holder": uuid})
+        if words := power.states[uuid].not_in_force:
+            raise InUse(f"{uuid} is set otherwise by somebody else: {words}; stop that and measure again")
+
+    async def _others(self, board: ManagedBoard) -> tuple[str, ...]:
+        """Who has a part of a board: replicas, slices of others, processes that are none of this node's replicas."""
+        if replicas := self._serving(board.facts.uuid):
+            return replicas
+        if foreign := board.state.foreign:
+            return tuple(f"a slice {kind} of somebody else" for kind in foreign)
+        try:
+            found = await self._in_thread(lambda: self._reach.reader.processes(board.facts.uuid))
+        except GpuError:
+            return ()
+        return tuple(f"process {one.pid}" for one in found)
+
+    async def _end_measuring(self) -> None:
+        """Gives boards back that are being measured when the agent stops; else their leases would, later."""
+        if (power := self._power) is not None and power.measuring:
+            for uuid in self._boards:
+                power.measured(uuid)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RELEASE_LIMIT_S):
+                    await self._in_thread(power.look)
+
     async def _run(self) -> None:
         await self._discover()
         async with asyncio.TaskGroup() as group:
@@ -192,8 +274,11 @@ class ManagedBoards:
         access = Access(reach.reader, reach.admin, around.held, around.boot_id, planners, around.adopt)
         self._boards = {facts.uuid: ManagedBoard(facts, access, around.folder) for facts in found}
         self._news = {uuid: asyncio.Event() for uuid in ("", *self._boards)}
-        kept = [kept_board(b.facts, _count_of(b), self._busy_of(b.facts.uuid)) for b in self._boards.values()]
-        self._power = PowerKeeper(reach.reader, reach.holder, kept, around.budget_mw)
+        kept = [self._kept(board) for board in self._boards.values()]
+        left = frozenset(uuid for uuid in self._boards if self._mark(uuid).exists())
+        for uuid in left:
+            self._mark(uuid).unlink()
+        self._power = PowerKeeper(reach.reader, reach.holder, kept, around.budget_mw, left)
         self._log.info("boards", uuids=list(self._boards))
         if self._target is not None:
             self.want(self._target)
@@ -215,7 +300,8 @@ class ManagedBoards:
             await self._in_thread(power.look)
             if (power.states, power.sleeps) != before:
                 self._around.changed()
-            await self._wait("", WAKE_S if any(one.asleep for one in power.sleeps.values()) else PERIOD_S)
+            soon = power.measuring or any(one.asleep for one in power.sleeps.values())
+            await self._wait("", WAKE_S if soon else PERIOD_S)
 
     async def _govern(self) -> None:
         around, power = self._around, self._power
@@ -234,10 +320,20 @@ class ManagedBoards:
     async def _in_thread(self, work: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    def _busy_of(self, uuid: str) -> Callable[[], bool]:
-        """Whether a replica has a part of the board; while something is measured no board of the node sleeps."""
-        around = self._around
-        return lambda: around.measuring() or any(name.startswith(f"{uuid}:") for name in around.held())
+    def _kept(self, board: ManagedBoard) -> KeptBoard:
+        """For the keeper; while something is measured no board of the node sleeps."""
+        uuid, measuring = board.facts.uuid, self._around.measuring
+        return kept_board(
+            board.facts,
+            _count_of(board),
+            busy=lambda: measuring() or bool(self._serving(uuid)),
+            serving=lambda: bool(self._serving(uuid)),
+        )
+
+    def _serving(self, uuid: str) -> tuple[str, ...]:
+        """Replicas that have a part of a board, in words."""
+        held = self._around.held()
+        return tuple(words for name, replicas in held.items() if name.startswith(f"{uuid}:") for words in replicas)
 
     def _tell(self, board: ManagedBoard, target: Target) -> None:
         mine = [one for one in target.partitions if one.device_id == board.facts.uuid]

@@ -1,8 +1,8 @@
 """Keeps the clocks and caps that the target names in force, under leases of the helper, within the node's budget.
 
 Every few seconds each board is read, what is due is asked for, and what was set is compared with what the board shows.
-Of two clocks of a board the governor says which one applies. `look` and `ease` block for as long as the helper does:
-they run on threads.
+Of two clocks of a board the governor says which one applies. While a board is measured it has the measurement's
+setting in place of the target's. `look` and `ease` block for as long as the helper does: they run on threads.
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ class KeptBoard:
     Attributes:
         slices: counts those that stand.
         busy: whether something runs or is measured on it, so that it does not sleep whatever the target says.
+        serving: whether replicas have a part of it.
     """
 
     uuid: str
     bounds: Bounds
     slices: Callable[[], int]
     busy: Callable[[], bool]
+    serving: Callable[[], bool]
 
 
 class Holder(Protocol):
@@ -86,19 +88,30 @@ class PowerKeeper:
         holder: sets them.
         boards: of this node.
         budget_mw: of all of them together; None for none.
+        left: boards that an agent before this one may have left at another setting: the first look gives them back.
     """
 
-    def __init__(self, reader: GpuReader, holder: Holder, boards: Sequence[KeptBoard], budget_mw: int | None) -> None:
+    def __init__(
+        self,
+        reader: GpuReader,
+        holder: Holder,
+        boards: Sequence[KeptBoard],
+        budget_mw: int | None,
+        left: frozenset[str] = frozenset(),
+    ) -> None:
         self._reader, self._holder = reader, holder
         self._boards, self._budget_mw = tuple(boards), budget_mw
         self._wanted: Mapping[str, Setting] = {}
         self._may_sleep: frozenset[str] = frozenset()
         self._asleep: set[str] = set()
         self._least_mw: dict[str, int] = {}
-        self._held: set[str] = set()
+        self._measured: dict[str, Setting] = {}
+        self._held = set(left)
         self._asked: dict[str, tuple[Setting, int | None]] = {}
         self._eased: set[str] = set()
         self._compared_at: dict[str, int] = {}
+        # Between the keeper's loop and a measurement that begins: one look at a time.
+        self._looking = threading.Lock()
         # Between a look and the governor: who asks, asks for the clock that applies.
         self._asking = threading.Lock()
         self._clock_changes: dict[str, int] = {board.uuid: 0 for board in boards}
@@ -112,6 +125,27 @@ class PowerKeeper:
             may_sleep: boards that sleep while nothing is on them.
         """
         self._wanted, self._may_sleep = settings, may_sleep
+
+    def targeted(self, uuid: str) -> Setting:
+        """What a board is at by the target while nothing eases it."""
+        return replace(self._wanted.get(uuid, Setting()), eased_clock_mhz=None)
+
+    def measure_at(self, uuid: str, setting: Setting) -> None:
+        """A board is at this setting from the next look on, in place of the target's, until `measured` or it serves."""
+        self._measured[uuid] = setting
+
+    def measured(self, uuid: str) -> None:
+        """A board is at the target's setting again from the next look on. Idempotent."""
+        self._measured.pop(uuid, None)
+
+    def measures(self, uuid: str) -> bool:
+        """Whether a board is still held for a measurement: a replica that comes has the target's setting."""
+        return uuid in self._measured
+
+    @property
+    def measuring(self) -> bool:
+        """Whether any board is."""
+        return bool(self._measured)
 
     @property
     def sleeps(self) -> dict[str, Sleep]:
@@ -147,6 +181,10 @@ class PowerKeeper:
 
     def look(self) -> None:
         """Reads, asks, and compares, once for each board. A board that does not answer holds up no other."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         observed = {board.uuid: self._read(board) for board in self._boards}
         admitted = {board.uuid: self._admit(board) for board in self._boards}
         now = self._granted(observed, admitted)
@@ -183,7 +221,7 @@ class PowerKeeper:
     def _admit(self, board: KeptBoard) -> Setting:
         """The request within the board's own limits; a refused one leaves the board at its default."""
         sleep = sleeping(board.bounds) if self._sleeps(board) else None
-        requested = sleep or self._wanted.get(board.uuid, Setting())
+        requested = self._measurement(board) or sleep or self._wanted.get(board.uuid, Setting())
         answer = admit(requested, board.bounds)
         refusal, admitted = (answer.words, Setting()) if isinstance(answer, OutOfBounds) else ("", answer)
         before = self.states[board.uuid]
@@ -191,6 +229,15 @@ class PowerKeeper:
             self._log.error("power setting refused", board=board.uuid, why=refusal)
         self.states[board.uuid] = PowerState(requested, admitted, before.observed, refusal, "", board.slices())
         return admitted
+
+    def _measurement(self, board: KeptBoard) -> Setting | None:
+        """What a board is measured at. A replica that serves goes before: clocks act on all that is on a board."""
+        setting = self._measured.get(board.uuid)
+        if setting is not None and setting != self.targeted(board.uuid) and board.serving():
+            self._log.warning("a measurement gives its clock up to a replica", board=board.uuid)
+            self.measured(board.uuid)
+            return None
+        return setting
 
     def _granted(self, observed: Mapping[str, Observed], admitted: Mapping[str, Setting]) -> Mapping[str, int]:
         """Caps that the budget lets boards have now; one that has to wait keeps its own. Empty without a budget."""
@@ -241,6 +288,11 @@ class PowerKeeper:
         self.states[board.uuid] = replace(state, observed=observed, not_in_force=words)
 
 
-def kept_board(facts: BoardFacts, slices: Callable[[], int], busy: Callable[[], bool] = lambda: False) -> KeptBoard:
+def kept_board(
+    facts: BoardFacts,
+    slices: Callable[[], int],
+    busy: Callable[[], bool] = lambda: False,
+    serving: Callable[[], bool] = lambda: False,
+) -> KeptBoard:
     """A board out of its facts."""
-    return KeptBoard(facts.uuid, bounds_of(facts), slices, busy)
+    return KeptBoard(facts.uuid, bounds_of(facts), slices, busy, serving)

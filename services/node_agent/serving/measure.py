@@ -14,6 +14,7 @@ from typing import Any, Final
 import grpc
 import structlog
 
+from services.node_agent.core.board_energy import MEASURED_WINDOW_S
 from services.node_agent.core.measurement import (
     DEFAULT_REPEATS,
     LoadFigures,
@@ -26,13 +27,14 @@ from services.node_agent.core.measurement import (
 from services.node_agent.core.meter_window import BY_STEP_TIME, MeterPoint, charge
 from services.node_agent.core.shapes import shapes_of
 from services.node_agent.core.target import ReplicaSpec
-from services.node_agent.devices.port import Device
+from services.node_agent.devices.port import Device, Partition
 from services.node_agent.replica.latencies import stats_of
 from services.node_agent.replica.servicer import PHASES_KEY
+from services.node_agent.serving.clock_watch import ClockWatch
 from services.node_agent.serving.infer_load import ANY_LENGTH, infer_once, most_together
 from services.node_agent.serving.workbench import Workbench
 from services.node_agent.supervision.process import ReplicaProcess
-from services.node_agent.wire import energy_message, file_of, stats_message
+from services.node_agent.wire import energy_message, file_of, setting_message, setting_of, stats_message
 from tradewind.domain.errors import InvalidField, ReplicaLost
 from tradewind.domain.figures import FigureSource
 from tradewind.domain.infer_manifest import AnyManifest, InferManifest
@@ -44,6 +46,8 @@ from tradewind.v1 import common_pb2, inference_pb2, node_pb2, profiler_pb2
 ROUND_LIMIT_S: Final = 600.0
 # A caller that waits for its turn hears this often that it does.
 WAIT_NEWS_S: Final = 5.0
+# A board is looked at this often between rounds, whether it still has the setting it is measured at.
+CHECK_S: Final = 1.0
 # Rounds number their sequences apart by this much, so that no two prompts of a measurement are the same.
 MAX_SEQUENCES: Final = 10_000
 # Shares of the progress that are over once files are here and once the process serves.
@@ -81,19 +85,34 @@ class Measurer:
             check_loads(loads, *_room(manifest, request.batch_limit))
             device = self._bench.inventory.for_target(manifest.target, request.device_id)
             request.partition_kind = request.partition_kind or _usual_kind(device)
+            partition = device.cut(request.partition_kind, self._bench.busy())
+            setting = setting_of(request.power)
+            still = await stack.enter_async_context(self._bench.at_setting(device, setting))
             yield _progress("loading and warming up", _FETCHED)
-            process = await self._start(request, envelope, device, stack)
-            run = _Run(manifest, device, process)
+            process = await self._start(request, envelope, partition, stack)
+            run = _Run(manifest, device, partition.uuid, process)
             yield _progress("first round, not counted", _LOADED)
             await run.round(loads[0], 0)
             points = []
+            watch = ClockWatch(device, setting)
+            if await run.meter() is not None:
+                watch.start()
+                stack.push_async_callback(watch.stop)
+            due_s = 0.0
             async for response in run.all(loads):
+                if response.HasField("load") or time.monotonic() >= due_s:
+                    await still()
+                    watch.check()
+                    due_s = time.monotonic() + CHECK_S
                 if response.HasField("load"):
                     points.append(response.load)
                 yield response
             profile = self._profile(request, manifest, device, process, points)
+            if watch.ran_mhz is not None:
+                profile.ran_sm_clock_mhz = watch.ran_mhz
             if (meter := await run.meter()) is not None:
-                profile.memory_bytes = meter.memory_used_bytes
+                # A simulated board does not know what the process has, which is in the machine's own memory.
+                profile.memory_bytes = meter.memory_used_bytes or profile.memory_bytes
             yield node_pb2.MeasureResponse(stage="done", progress=1.0, profile=profile)
 
     async def _wait_for_turn(self) -> AsyncIterator[node_pb2.MeasureResponse]:
@@ -108,10 +127,8 @@ class Measurer:
                 return
 
     async def _start(
-        self, request: node_pb2.MeasureRequest, envelope: FileRef, device: Device, stack: AsyncExitStack
+        self, request: node_pb2.MeasureRequest, envelope: FileRef, partition: Partition, stack: AsyncExitStack
     ) -> ReplicaProcess:
-        kind = request.partition_kind or device.facts.partition_kinds[-1]
-        partition = device.cut(kind, self._bench.busy())
         number = next(self._numbers)
         spec = ReplicaSpec(
             replica_id=f"measure-{number}",
@@ -120,7 +137,7 @@ class Measurer:
             manifest=envelope,
             partition_id=partition.partition_id,
             device_id=partition.device_id,
-            partition_kind=kind,
+            partition_kind=partition.kind,
             cpu_ids=partition.cpu_ids,
             batch_limit=request.batch_limit,
             partition_uuid=partition.uuid,
@@ -149,6 +166,7 @@ class Measurer:
             device_class=facts.device_class,
             partition_kind=request.partition_kind or facts.partition_kinds[-1],
             batch_limit=_room(manifest, request.batch_limit)[0],
+            power=setting_message(setting_of(request.power)) if request.HasField("power") else None,
         )
         profile = profiler_pb2.Profile(
             point=point,
@@ -165,28 +183,40 @@ class Measurer:
 
 
 class _Run:
-    """Loads on one process."""
+    """Loads on one process.
 
-    def __init__(self, manifest: AnyManifest, device: Device, process: ReplicaProcess) -> None:
-        self._manifest, self._device, self._process = manifest, device, process
+    Args:
+        manifest: of the variant.
+        device: that it runs on.
+        uuid: of the board or slice that it has; "" on CPUs.
+        process: that runs it.
+    """
+
+    def __init__(self, manifest: AnyManifest, device: Device, uuid: str, process: ReplicaProcess) -> None:
+        self._manifest, self._device, self._uuid, self._process = manifest, device, uuid, process
         self._sequences = itertools.count(1)
 
     async def all(self, loads: Sequence[LoadSpec]) -> AsyncIterator[node_pb2.MeasureResponse]:
-        """Every round of every load in order; news after each."""
-        rounds, done = sum(load.repeats for load in loads), 0
+        """Every round of every load in order; news after each that was asked for.
+
+        Where a meter counts, rounds go on until its window is long enough for a measurement.
+        """
+        rounds, asked = sum(load.repeats for load in loads), 0
         for load in loads:
             words = f"{load.prompt_tokens} + {load.output_tokens} tokens × {load.concurrency}"
             samples: list[Sample] = []
-            wall_s = 0.0
+            wall_s, done = 0.0, 0
             before = await self.meter()
-            for repeat in range(load.repeats):
+            window_s = MEASURED_WINDOW_S if before is not None else 0.0
+            while done < load.repeats or wall_s < window_s:
                 began_s = time.monotonic()
                 samples += await self.round(load, next(self._sequences) * MAX_SEQUENCES)
                 wall_s += time.monotonic() - began_s
                 done += 1
-                share = _LOADED + (1 - _LOADED) * done / rounds
-                if repeat + 1 < load.repeats:
-                    yield _progress(words, share)
+                if done < load.repeats:
+                    yield _progress(words, _LOADED + (1 - _LOADED) * (asked + done) / rounds)
+            asked += load.repeats
+            share = _LOADED + (1 - _LOADED) * asked / rounds
             after = await self.meter()
             if before is not None and after is not None:
                 samples = charge(samples, before, after)
@@ -195,8 +225,7 @@ class _Run:
 
     async def meter(self) -> MeterPoint | None:
         """The meter of a board or slice, read now; None on a CPU."""
-        uuid = self._process.spec.gpu_uuid
-        return await asyncio.to_thread(self._device.meter, uuid) if uuid else None
+        return await asyncio.to_thread(self._device.meter, self._uuid) if self._uuid else None
 
     async def round(self, load: LoadSpec, first_sequence: int) -> list[Sample]:
         """All sequences of a load together, once."""

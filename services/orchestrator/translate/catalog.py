@@ -55,7 +55,7 @@ def profiles_of(profiles: Iterable[profiler_pb2.Profile]) -> tuple[Profile, ...]
         key = (point.variant_id, point.device_class, point.partition_kind, point.batch_limit, power)
         if key not in newest or _age(profile) > _age(newest[key]):
             newest[key] = profile
-    return with_eased(_profile(newest[key]) for key in sorted(newest))
+    return with_eased((_profile(newest[key]) for key in sorted(newest)), each_clock=True)
 
 
 def _age(profile: profiler_pb2.Profile) -> tuple[int, int, str]:

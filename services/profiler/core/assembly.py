@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.profiler.core.campaign import Job
+from services.profiler.core.settings import DEFAULT, key_of, words
 from tradewind.domain.errors import Internal
 from tradewind.domain.figures import checked
 from tradewind.v1 import common_pb2, profiler_pb2
@@ -27,6 +28,11 @@ def assemble(job: Job, sent: profiler_pb2.Profile, profile_id: str, now_s: float
     if absent := [load.key for load in job.loads if load.key not in measured]:
         loads = ", ".join(f"{p} tokens × {c}" for p, c in absent)
         raise Internal(f"node {job.node_id} ended the measurement of {job.title} without these loads: {loads}")
+    if sent.point.power != job.power:
+        raise Internal(
+            f"node {job.node_id} measured {job.title} at {words(sent.point.power) or 'its default'}; bring its agent "
+            "up to date, which is older than this profiler"
+        )
     for load in measured.values():
         _check(job, load)
     kept = [p for p in (job.known.loads if job.known else ()) if (p.prompt_tokens, p.concurrency) not in measured]
@@ -37,6 +43,7 @@ def assemble(job: Job, sent: profiler_pb2.Profile, profile_id: str, now_s: float
             device_class=job.device.device_class,
             partition_kind=job.partition_kind,
             batch_limit=job.batch_limit,
+            power=job.power if job.power != DEFAULT else None,
         ),
         model_id=job.variant.model_id,
         loads=sorted([*kept, *measured.values()], key=lambda p: (p.concurrency, p.prompt_tokens)),
@@ -45,6 +52,7 @@ def assemble(job: Job, sent: profiler_pb2.Profile, profile_id: str, now_s: float
         idle_power_mw=sent.idle_power_mw,
         idle_power_source=sent.idle_power_source,
         node_id=job.node_id,
+        ran_sm_clock_mhz=sent.ran_sm_clock_mhz if sent.HasField("ran_sm_clock_mhz") else None,
     )
     profile.create_time.FromNanoseconds(int(now_s * 1e9))
     return profile
@@ -61,8 +69,7 @@ def newest_by_point(
     newest: dict[tuple[str, str, str, int, bytes], profiler_pb2.Profile] = {}
     for profile in profiles:
         point = profile.point
-        power = point.power.SerializeToString(deterministic=True)
-        key = (point.variant_id, point.device_class, point.partition_kind, point.batch_limit, power)
+        key = (point.variant_id, point.device_class, point.partition_kind, point.batch_limit, key_of(point.power))
         newest.setdefault(key, profile)
     return newest
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from services.profiler.core.loads import Limits, Load, choose_loads, spread
+from services.profiler.core.settings import DEFAULT, NO_CLOCKS, key_of, settings_for, words
 from tradewind.domain.errors import InvalidField, NotFound, ServiceUnavailable, VariantRejected
-from tradewind.v1 import compiler_pb2, node_pb2, orchestrator_pb2, profiler_pb2
+from tradewind.v1 import common_pb2, compiler_pb2, node_pb2, orchestrator_pb2, profiler_pb2
 
 # Partition kinds of one device measured by default: the ends and some between show how a variant scales.
 MAX_DEFAULT_KINDS: Final = 4
@@ -17,19 +18,21 @@ _MAY_MEASURE: Final = (compiler_pb2.VARIANT_STATE_ADMITTED, compiler_pb2.VARIANT
 
 @dataclass(frozen=True, slots=True)
 class PointKey:
-    """What profiles are kept by (default power setting)."""
+    """What profiles are kept by; `power` is the setting as bytes, empty for the default."""
 
     variant_id: str
     device_class: str
     partition_kind: str
     batch_limit: int
+    power: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One measurement: a variant on a partition kind of a device, with the loads that are not known yet.
+    """One measurement: a variant on a partition kind of a device at a setting, with the loads that are not known yet.
 
     Attributes:
+        power: setting of the whole device.
         known: the profile that the new loads are added to, if there is one.
     """
 
@@ -40,17 +43,20 @@ class Job:
     partition_kind: str
     batch_limit: int
     loads: tuple[Load, ...]
+    power: common_pb2.PowerSetting = field(default_factory=common_pb2.PowerSetting)
     known: profiler_pb2.Profile | None = None
 
     @property
     def key(self) -> PointKey:
         """The operating point."""
-        return PointKey(self.variant.variant_id, self.device.device_class, self.partition_kind, self.batch_limit)
+        point = (self.variant.variant_id, self.device.device_class, self.partition_kind, self.batch_limit)
+        return PointKey(*point, key_of(self.power))
 
     @property
     def title(self) -> str:
-        """For a person: variant, node, partition kind."""
-        return f"{self.variant.name} on {self.node_id} {self.partition_kind}"
+        """For a person: variant, node, partition kind, and the setting unless it is the default."""
+        at = f" at {words(self.power)}" if self.power != DEFAULT else ""
+        return f"{self.variant.name} on {self.node_id} {self.partition_kind}{at}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ def plan(
     """Who measures what. Without named nodes one node stands for its device class.
 
     Raises:
-        InvalidField: a load or partition kind that cannot be had.
+        InvalidField: a load, partition kind or setting that cannot be had.
         ServiceUnavailable: no device runs any of the variants.
     """
     jobs: list[Job] = []
@@ -133,18 +139,18 @@ def plan(
         limits = limits_of(variant)
         loads = choose_loads(limits, request.prompt_tokens, request.concurrencies)
         for node, device in _devices(nodes, variant, all_nodes=bool(request.node_ids)):
-            for kind in _kinds(device, request.partition_kinds):
-                job = Job(variant, node.report.node_id, node.report.address, device, kind, limits.most_sequences, loads)
-                earlier = None if request.force else known.get(job.key)
-                missing = _missing(loads, earlier)
-                if earlier is not None and not missing:
-                    reused.append(earlier)
-                    continue
-                jobs.append(
-                    Job(variant, job.node_id, job.address, device, kind, limits.most_sequences, missing, known=earlier)
-                )
+            for kind in _kinds(node, device, request.partition_kinds):
+                for power in settings_for(request, device, kind):
+                    where = (variant, node.report.node_id, node.report.address, device, kind)
+                    job = Job(*where, limits.most_sequences, loads, power)
+                    earlier = None if request.force else known.get(job.key)
+                    missing = _missing(loads, earlier)
+                    if earlier is not None and not missing:
+                        reused.append(earlier)
+                        continue
+                    jobs.append(replace(job, loads=missing, known=earlier))
     if not jobs and not reused:
-        raise _nothing_runs(variants, nodes, request.partition_kinds)
+        raise _nothing_runs(variants, nodes, request)
     return Campaign(tuple(jobs), tuple(reused))
 
 
@@ -162,20 +168,29 @@ def runs_on(variant: compiler_pb2.Variant, device: node_pb2.Device) -> bool:
 def _devices(
     nodes: Sequence[orchestrator_pb2.Node], variant: compiler_pb2.Variant, *, all_nodes: bool
 ) -> list[tuple[orchestrator_pb2.Node, node_pb2.Device]]:
-    chosen: list[tuple[orchestrator_pb2.Node, node_pb2.Device]] = []
-    classes: set[str] = set()
-    for node in nodes:
-        for device in node.report.devices:
-            if not runs_on(variant, device) or (device.device_class in classes and not all_nodes):
-                continue
-            classes.add(device.device_class)
-            chosen.append((node, device))
-    return chosen
+    able = [(node, device) for node in nodes for device in node.report.devices if runs_on(variant, device)]
+    if all_nodes:
+        return able
+    chosen: dict[str, tuple[orchestrator_pb2.Node, node_pb2.Device]] = {}
+    # A board with replicas on it refuses other clocks, and is measured beside them at best.
+    for node, device in sorted(able, key=lambda one: _replicas_on(*one)):
+        chosen.setdefault(device.device_class, (node, device))
+    return [one for one in able if one in chosen.values()]
 
 
-def _kinds(device: node_pb2.Device, wanted: Collection[str]) -> list[str]:
+def _replicas_on(node: orchestrator_pb2.Node, device: node_pb2.Device) -> int:
+    """Replicas on a board; cores are shared where others have them all."""
+    mine = [p for p in (r.partition_id for r in node.report.replicas) if p.startswith(f"{device.device_id}:")]
+    return 0 if device.cpu_ids else len(mine)
+
+
+def _kinds(node: orchestrator_pb2.Node, device: node_pb2.Device, wanted: Collection[str]) -> list[str]:
+    """Kinds wanted, else the useful ones: cores are cut as needed, of a board only what stands can be measured."""
     kinds = list(device.partition_kinds) or ["whole"]
-    return [k for k in kinds if k in wanted] if wanted else spread(kinds, MAX_DEFAULT_KINDS)
+    if wanted:
+        return [k for k in kinds if k in wanted]
+    standing = {p.kind for p in node.report.partitions if p.device_id == device.device_id and not device.cpu_ids}
+    return spread([k for k in kinds if k in standing] or kinds, MAX_DEFAULT_KINDS)
 
 
 def _missing(loads: tuple[Load, ...], known: profiler_pb2.Profile | None) -> tuple[Load, ...]:
@@ -192,10 +207,16 @@ def _nothing_admitted(model_name: str, variants: Sequence[compiler_pb2.Variant])
 
 
 def _nothing_runs(
-    variants: Sequence[compiler_pb2.Variant], nodes: Sequence[orchestrator_pb2.Node], kinds: Collection[str]
+    variants: Sequence[compiler_pb2.Variant],
+    nodes: Sequence[orchestrator_pb2.Node],
+    request: profiler_pb2.RunProfileRequest,
 ) -> Exception:
-    devices = [d for n in nodes for d in n.report.devices]
-    if kinds and any(runs_on(v, d) for v in variants for d in devices):
+    devices, kinds = [d for n in nodes for d in n.report.devices], request.partition_kinds
+    runners = [(n, d) for n in nodes for d in n.report.devices if any(runs_on(v, d) for v in variants)]
+    if any(_kinds(node, device, kinds) for node, device in runners):
+        asked = ", ".join(words(one) for one in request.power_settings)
+        return InvalidField("power_settings", f"no device that runs them can be set to {asked}: {NO_CLOCKS}")
+    if kinds and runners:
         offered = sorted({k for d in devices for k in d.partition_kinds})
         return InvalidField(
             "partition_kinds", f"no device has {', '.join(sorted(kinds))}; there are {', '.join(offered)}"

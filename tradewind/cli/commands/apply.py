@@ -13,6 +13,7 @@ from tradewind.cli.commands.deployments import show_placed
 from tradewind.cli.commands.explain import show_explanation
 from tradewind.cli.commands.models import format_of
 from tradewind.cli.commands.variants import show_table
+from tradewind.cli.easing import uneased
 from tradewind.cli.lookup import chain_of, find_variant, newest_chain
 from tradewind.cli.output import table_of, to_json
 from tradewind.cli.placing import DEFAULT_WAIT_S, existing, place, unchanged
@@ -112,15 +113,16 @@ def observe(client: Tradewind, declaration: Declaration) -> Observed:
         return Observed(None)
     variants = client.compiler.variants(model.model_id)
     profiles = client.profiler.profiles(model.model_id)
+    active = [n for n in client.orchestrator.nodes() if n.state == orchestrator_pb2.NODE_STATE_ACTIVE]
+    slower = frozenset(variant_id for _, variant_id in uneased(profiles, active))
     found = existing(client.orchestrator, declaration.deployment.name)
     if not declaration.variants.chain:
         same = found is not None and unchanged(client, found, _spec(client, declaration))
-        return Observed(model, variants, profiles, found, same)
+        return Observed(model, variants, profiles, found, same, uneased=slower)
     chain = newest_chain(client.compiler, model.model_id)
     same = found is not None and bool(chain.variant_ids) and unchanged(client, found, _spec(client, declaration))
-    active = (n for n in client.orchestrator.nodes() if n.state == orchestrator_pb2.NODE_STATE_ACTIVE)
     fleet = {target for node in active for device in node.report.devices for target in device.targets}
-    return Observed(model, variants, profiles, found, same, chain, frozenset(fleet))
+    return Observed(model, variants, profiles, found, same, chain, frozenset(fleet), slower)
 
 
 def do_step(session: Session, declaration: Declaration, step: Step, file: Path) -> None:
@@ -169,6 +171,7 @@ def do_step(session: Session, declaration: Declaration, step: Step, file: Path) 
             prompt_tokens=measure.prompt_tokens,
             concurrencies=measure.concurrencies,
             nodes=measure.nodes,
+            planned_clocks=measure.clocks == "auto",
         )
         follow(out, profiler.operations, started, f"Measuring {name}")
 

@@ -74,10 +74,11 @@ def _marks(points: Sequence[profiler_pb2.ParetoPoint]) -> list[str]:
 
 def _row(point: profiler_pb2.ParetoPoint, mark: str, *, name_class: bool) -> list[Text]:
     load = point.load
+    where = f"{point.point.partition_kind}{words.setting(point.point.power)}"
     cells = [
         mark,
         point.variant_name,
-        f"{point.point.device_class} {point.point.partition_kind}" if name_class else point.point.partition_kind,
+        f"{point.point.device_class} {where}" if name_class else where,
         show_ms(load.ttft.p50_ms),
         show_ms(load.tpot.p50_ms),
         words.energy(load.energy_per_token),

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.text import Text
@@ -22,7 +22,12 @@ from tradewind.client.profile_file import StoredProfiles, gathered
 from tradewind.client.tradewind import Tradewind
 from tradewind.domain.errors import InvalidField
 from tradewind.domain.units import show_bytes, show_ms, show_mw
-from tradewind.v1 import profiler_pb2
+from tradewind.v1 import common_pb2, profiler_pb2
+
+AUTO: Final = "auto"
+DEFAULT: Final = "default"
+# Twice what any board runs at: more is a mistake in the unit.
+MOST_MHZ: Final = 5_000
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -52,6 +57,16 @@ def run(
     node: Annotated[
         list[str] | None, typer.Option("--node", help="Repeatable. Default: one of each device class.")
     ] = None,
+    sm_clock: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sm-clock",
+            "--clocks",
+            metavar="MHZ",
+            help="Lock boards at 1200,1500 MHz; repeatable. `auto`: the default and what plans can use. "
+            "Default: `default`.",
+        ),
+    ] = None,
     chain: Annotated[
         bool, typer.Option("--chain", help="The links of the model's fallback chain, unchecked ones too.")
     ] = False,
@@ -61,6 +76,7 @@ def run(
 ) -> None:
     """Measure variants on the nodes that can run them, then show the Pareto front."""
     profiler = session.client.profiler
+    clocks = clocks_of(sm_clock or ())
     links = chain_of(session.client.compiler, model) if chain else []
     operation = profiler.run(
         model,
@@ -69,6 +85,8 @@ def run(
         prompt_tokens=prompt or (),
         concurrencies=concurrency or (),
         nodes=node or (),
+        power_settings=clocks or (),
+        planned_clocks=clocks is None,
         force=force,
     )
     if no_wait:
@@ -84,6 +102,28 @@ def run(
     show_front(session.out, model, points)
     session.out.show(Text(f"next: tradewind deploy {model} --ttft-p95 … --tpot-p95 …", style="dim"))
     return None
+
+
+def clocks_of(said: Sequence[str]) -> list[common_pb2.PowerSetting] | None:
+    """Settings out of what a person says: clocks in MHz, `default`; None for `auto`.
+
+    Raises:
+        InvalidField: something else, or `auto` beside clocks.
+    """
+    parts = [part.strip() for one in said for part in one.split(",")]
+    if AUTO in parts:
+        if set(parts) != {AUTO}:
+            raise InvalidField("--sm-clock", "`auto` stands alone: it holds the default and every clock plans can use")
+        return None
+    return [common_pb2.PowerSetting(sm_clock_mhz=None if part == DEFAULT else _mhz(part)) for part in parts]
+
+
+def _mhz(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= MOST_MHZ:
+        raise InvalidField(
+            "--sm-clock", f"{text!r} is no clock; give MHz such as 1200,1500, `default`, or `auto` alone"
+        )
+    return int(text)
 
 
 def list_profiles(
@@ -146,7 +186,8 @@ def show_profiles(out: Output, profiles: Sequence[profiler_pb2.Profile], names: 
 def _heading(profile: profiler_pb2.Profile, names: Mapping[str, str]) -> Text:
     point = profile.point
     name = names.get(point.variant_id, words.short(point.variant_id))
-    where = f"{profile.node_id} {point.partition_kind}"
+    ran = f" (ran at {profile.ran_sm_clock_mhz} MHz)" if profile.HasField("ran_sm_clock_mhz") else ""
+    where = f"{profile.node_id} {point.partition_kind}{words.setting(point.power)}{ran}"
     rest = f"{show_bytes(profile.memory_bytes)}, loads in {show_ms(profile.load_s * 1e3)}"
     return Text.assemble(
         (f"{name} on {where}", "bold"), (f"  {rest}, measured {words.age(profile.create_time, time.time())}", "dim")

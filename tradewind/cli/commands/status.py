@@ -11,6 +11,7 @@ from rich.text import Text
 from tradewind.cli import words
 from tradewind.cli.commands.deployments import show_deployments
 from tradewind.cli.commands.nodes import show_nodes
+from tradewind.cli.easing import advice
 from tradewind.cli.failures import EXIT_FAILED
 from tradewind.cli.output import Cell, Output, table_of, to_json_list
 from tradewind.cli.overview import Overview, look
@@ -44,6 +45,8 @@ def _show(out: Output, overview: Overview, origin: str) -> None:
     if overview.deployments is not None:
         out.show("")
         show_deployments(out, overview.deployments)
+    for line in _advice(overview):
+        out.note(f"[dim]next:[/]  {words.plain(line)}")
     for trouble in overview.troubles:
         out.note(f"[yellow]{words.plain(trouble)}[/]")
 
@@ -61,6 +64,10 @@ def _counts(overview: Overview) -> str:
     )
 
 
+def _advice(overview: Overview) -> list[str]:
+    return advice(overview.models or (), overview.profiles or (), overview.nodes or ())
+
+
 def _document(overview: Overview) -> dict[str, Any]:
     """What --json prints; null where nothing could be had."""
     lists = ("models", "variants", "profiles", "deployments", "nodes")
@@ -68,5 +75,6 @@ def _document(overview: Overview) -> dict[str, Any]:
     return {
         "services": [{"name": s.name, "address": s.address, "state": s.state} for s in overview.services],
         **{name: None if rows is None else to_json_list(rows) for name, rows in found.items()},
+        "advice": _advice(overview),
         "troubles": overview.troubles,
     }

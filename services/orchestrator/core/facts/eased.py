@@ -18,23 +18,28 @@ from tradewind.domain.figures import FigureSource, weakest
 METHOD: Final = "eased-clock@1"
 
 
-def with_eased(profiles: Iterable[Profile]) -> tuple[Profile, ...]:
+def with_eased(profiles: Iterable[Profile], *, each_clock: bool = False) -> tuple[Profile, ...]:
     """The profiles and, for each whole board with one at its default and one at a lower clock, those of easing.
 
-    The lowest clock is eased to. Slices are left out: a clock acts on all of them.
+    Slices are left out: a clock acts on all of them.
+
+    Args:
+        profiles: one of each operating point.
+        each_clock: make one for each lower clock, since people measure clocks that no node offers, and which one a
+            board eases to is its node's to offer; else for the lowest only.
     """
     known = tuple(profiles)
-    lowest: dict[tuple[str, str, int], Profile] = {}
-    for profile in known:
-        if profile.partition_kind != WHOLE_KIND or profile.power != PowerSetting(profile.power.sm_clock_mhz):
-            continue
-        key = (profile.variant_id, profile.device_class, profile.batch_limit)
-        clock = profile.power.sm_clock_mhz
-        if clock is not None and (key not in lowest or clock < (lowest[key].power.sm_clock_mhz or 0)):
-            lowest[key] = profile
-    whole = (p for p in known if p.power == DEFAULT_POWER and p.partition_kind == WHOLE_KIND)
-    pairs = ((p, lowest.get((p.variant_id, p.device_class, p.batch_limit))) for p in whole)
-    return (*known, *(_eased(full, low) for full, low in pairs if low is not None))
+    lower: dict[tuple[str, str, int], list[Profile]] = {}
+    whole = [p for p in known if p.partition_kind == WHOLE_KIND]
+    for profile in sorted(whole, key=lambda p: p.power.order):
+        if profile.power.sm_clock_mhz and profile.power == PowerSetting(profile.power.sm_clock_mhz):
+            lower.setdefault(_point(profile), []).append(profile)
+    pairs = ((full, lower.get(_point(full), ())) for full in whole if full.power == DEFAULT_POWER)
+    return (*known, *(_eased(full, low) for full, lows in pairs for low in (lows if each_clock else lows[:1])))
+
+
+def _point(profile: Profile) -> tuple[str, str, int]:
+    return (profile.variant_id, profile.device_class, profile.batch_limit)
 
 
 def _eased(full: Profile, low: Profile) -> Profile:

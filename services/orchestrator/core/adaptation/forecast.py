@@ -1,17 +1,21 @@
 """The near future of one deployment's traffic, with its uncertainty. Modelled from what was seen, never a promise.
 
-    level    the slow mean rate, and what the fast one stands above it by beyond noise
+    level    the mean over the longest time that no shorter one contradicts
     season   × what this time of day brought before against what it brings in `LEAD_S` (after a day of history)
-    trend    + the same rise once more: it goes on
-    burst    + `BURST_Z` standard deviations of a window's arrivals, or of its work in requests with mean prompts,
-             beyond the noise that either has when requests come independently
+    trend    + what a rise brings more until then, when it goes on
+    burst    + so much that the share of work beyond it is `BEYOND_SHARE`
 
-That noise itself is left out of the burst allowance: a replica's capacity (`capacity.py`) is reckoned under Poisson
-arrivals already. Counts have the variance of their mean, and work, a compound Poisson sum, that times the mean square
-over the squared mean of lengths (S. Ross, "Stochastic Processes", 1996, ch. 2.5). The index of dispersion follows Cox
-and Lewis, "The Statistical Analysis of Series of Events" (1966), ch. 4.5: variance over mean of counts, 1 for Poisson.
-For on/off traffic it is far above 1, so that a mean over pauses does not fool the provision: what requests met
-(`Bursts.peaks`) is provisioned for even in a pause.
+The level follows Lepski's method ("On a problem of adaptive estimation in Gaussian white noise", Theory Probab. Appl.
+35, 1991): noise moves it as little as a mean over half an hour, and a change of the load moves it as soon as a short
+mean shows it beyond its own noise.
+
+Of a load with mean m and deviation s, normally spread, the share L(z)·s/m lies beyond m + z·s, L being the unit normal
+loss; prompts in line make those late and no others (`node_agent/core/line.py`). The noise of independent requests is
+left out: a replica's capacity (`capacity.py`) is reckoned under Poisson arrivals already. Counts have the variance of
+their mean, and work, a compound Poisson sum, that times the mean square over the squared mean of lengths (S. Ross,
+"Stochastic Processes", 1996, ch. 2.5). The index of dispersion follows Cox and Lewis, "The Statistical Analysis of
+Series of Events" (1966), ch. 4.5: variance over mean of counts, 1 for Poisson. For on/off traffic it is far above 1, so
+that a mean over pauses does not fool the provision: what requests met (`Bursts.peaks`) is provisioned for in a pause.
 """
 
 from __future__ import annotations
@@ -20,20 +24,23 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from services.orchestrator.core.adaptation.history import FAST_S, History
+from services.orchestrator.core.adaptation.history import RATES_S, Bursts, History
 from services.orchestrator.core.facts.traffic import WINDOW_S
 
 # How far ahead a provision must hold: loading and warming a replica takes up to a minute, its settling another.
 LEAD_S: Final = 120.0
-# Share of windows that may exceed the provision if deviations were normal: 0.13 %. Found over seeds of two workloads
-# (ADR 87).
-BURST_Z: Final = 3.0
-# Standard deviations of the fast mean that are noise; what is beyond them is a rise.
-RISE_Z: Final = 1.5
+# Share of work that may lie beyond the provision: a tenth of what a p99 allows, since a normal spread tells little of what
+# bursts do at their worst.
+BEYOND_SHARE: Final = 0.001
+# Standard deviations by which a shorter mean has to contradict a longer one.
+LEVEL_Z: Final = 2.5
 # The rhythm of yesterday moves today's level by this factor at most, so that a holiday does no harm.
 MOST_SEASON: Final = 2.0
-# A trend is not followed beyond doubling.
-MOST_TREND: Final = 1.0
+# Of the difference to the mean over ten minutes: what goes on so steadily rises by this part of it until `LEAD_S`.
+TREND_OVER: Final = 2
+TREND_SHARE: Final = (LEAD_S + RATES_S[0]) / RATES_S[TREND_OVER]
+# Halvings of the interval in which deviations are looked for.
+_MOST_Z, _HALVINGS = 5.0, 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +66,59 @@ class Forecast:
 
 def forecast(history: History, now_s: float) -> Forecast:
     """The forecast that a history gives; zeros of an empty one."""
-    slow, fast = history.slow.mean, history.fast.mean
-    spread, noise = history.arrivals.spread.mean, slow * WINDOW_S
-    excess = max(spread - noise, history.work.spread.mean - noise * history.prompts.scatter, 0.0)
-    excess_per_s = math.sqrt(excess) / WINDOW_S
-    season = _season(history, now_s)
-    rise = _rise(fast, slow)
-    level = (slow + rise) * season + min(rise, MOST_TREND * slow)
-    burst = max(level + BURST_Z * excess_per_s, history.arrivals.peaks.mean, history.work.peaks.mean)
+    dispersion = _dispersion(history)
+    level = _level(history, dispersion) * _season(history, now_s)
+    rising = level + TREND_SHARE * max(level - history.rates[TREND_OVER].mean, 0.0)
+    upper = max(
+        _upper(rising, history, history.arrivals, 1.0), _upper(rising, history, history.work, history.prompts.scatter)
+    )
     return Forecast(
-        mean_per_s=max(slow * season, 0.0),
-        upper_per_s=burst if history.age_s > 0.0 else 0.0,
+        mean_per_s=level,
+        upper_per_s=upper if history.age_s > 0.0 else 0.0,
         prompt_tokens=history.prompts.mean,
         prompt_tokens_p95=history.prompts.p95,
         output_tokens=history.outputs.mean,
         output_tokens_p95=history.outputs.p95,
-        dispersion=spread / (slow * WINDOW_S) if slow > 0.0 else 1.0,
+        dispersion=dispersion,
         age_s=history.age_s,
     )
 
 
-def _rise(fast: float, slow: float) -> float:
-    """What the fast mean stands above the slow one by, beyond what noise explains."""
-    # The fast mean of Poisson counts has the variance rate/(2·FAST_S); bursts beyond that are the burst allowance's.
-    noise = math.sqrt(max(slow, fast / 4.0) / (2.0 * FAST_S))
-    return max(fast - slow - RISE_Z * noise, 0.0)
+def _dispersion(history: History) -> float:
+    noise = history.rates[-1].mean * WINDOW_S
+    return max(history.arrivals.spread.mean / noise, 1.0) if noise > 0.0 else 1.0
+
+
+def _level(history: History, dispersion: float) -> float:
+    level = history.rates[-1].mean
+    for over_s, rate in reversed(tuple(zip(RATES_S, history.rates, strict=True))[:-1]):
+        # A fading mean of counts has this variance; in a pause, that of a quarter of the load that was there.
+        margin = LEVEL_Z * math.sqrt(dispersion * max(rate.mean, level / 4.0) / (2.0 * over_s))
+        level = min(max(level, rate.mean - margin), rate.mean + margin)
+    return level
+
+
+def _upper(level: float, history: History, bursts: Bursts, scatter: float) -> float:
+    noise = history.rates[-1].mean * WINDOW_S * scatter
+    excess_per_s = math.sqrt(max(bursts.spread.mean - noise, 0.0)) / WINDOW_S
+    return max(
+        level + deviations(BEYOND_SHARE, excess_per_s / level) * excess_per_s if level > 0.0 else 0.0, bursts.peaks.mean
+    )
+
+
+def deviations(beyond_share: float, spread_share: float) -> float:
+    """Standard deviations above a normal load's mean beyond which so small a share of the load lies.
+
+    Args:
+        beyond_share: of the load.
+        spread_share: standard deviation over mean.
+    """
+    low, high = 0.0, _MOST_Z
+    for _ in range(_HALVINGS):
+        z = (low + high) / 2.0
+        loss = math.exp(-z * z / 2.0) / math.sqrt(2.0 * math.pi) - z * math.erfc(z / math.sqrt(2.0)) / 2.0
+        low, high = (z, high) if loss * spread_share > beyond_share else (low, z)
+    return low
 
 
 def _season(history: History, now_s: float) -> float:

@@ -13,10 +13,9 @@ from typing import Final
 from services.orchestrator.core.adaptation.fading import NOTHING, Faded
 from services.orchestrator.core.facts.traffic import Window, p95_of
 
-# Time constants of the rate's means. Fast: a surge shows within two windows and the mean of ordinary Poisson noise
-# does not; slow: what a load is made of once bursts are over.
-FAST_S: Final = 30.0
-SLOW_S: Final = 600.0
+# Time constants of the rate's means. In the first a surge shows within two windows; the last one is what a load is made
+# of once bursts are over, and changes too little for boards to be woken and sent to sleep by noise.
+RATES_S: Final = (30.0, 120.0, 600.0, 1800.0)
 # Bursts are deviations from this mean: a lasting change of the load, or the first traffic ever, is none after 40 s.
 # With two minutes a ramp was held for bursts over half an hour, and provisioned for beyond its end.
 MIDDLE_S: Final = 40.0
@@ -137,7 +136,7 @@ class History:
 
     Attributes:
         since_s: when the first window began; `seen_to_s` when the newest ended.
-        fast, slow: requests a second.
+        rates: requests a second, as means over each of `RATES_S`.
         arrivals, work: bursts of requests, and of their work in requests with prompts of mean length.
         ttft_missed, tpot_missed: share of judged requests beyond their limit; the weights are numbers of requests.
         idle_since_s: end of the last window in which anything was asked or at work.
@@ -145,8 +144,7 @@ class History:
 
     since_s: float = 0.0
     seen_to_s: float = -math.inf
-    fast: Faded = NOTHING
-    slow: Faded = NOTHING
+    rates: tuple[Faded, ...] = (NOTHING,) * len(RATES_S)
     arrivals: Bursts = NO_BURSTS
     work: Bursts = NO_BURSTS
     prompts: Lengths = NO_LENGTHS
@@ -192,8 +190,7 @@ def _after(history: History, window: Window) -> History:
     return History(
         since_s=window.start_s if first else history.since_s,
         seen_to_s=window.end_s,
-        fast=history.fast.after(rate, length_s, FAST_S),
-        slow=history.slow.after(rate, length_s, SLOW_S),
+        rates=tuple(mean.after(rate, length_s, over_s) for mean, over_s in zip(history.rates, RATES_S, strict=True)),
         arrivals=history.arrivals.after(float(window.arrivals), window.arrivals, length_s),
         work=history.work.after(_work(history, window), window.arrivals, length_s),
         prompts=history.prompts.after(window.prompt_tokens, window.prompt_squares, window.arrivals, length_s),

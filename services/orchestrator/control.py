@@ -93,7 +93,7 @@ class Control:
         self._known, self._looks = Known(), Looks()
         self.register = Register(records, catalogue)
         self.showing = Showing(self.register, links, publisher, gauges, self._lost)
-        self.proposals = Proposals(self.register, catalogue, self._known, now_s, gauges)
+        self.proposals = Proposals(self.register, catalogue, now_s, gauges)
         self._observer = Observer(self.register, links, catalogue, listener)
         self._mark: Mark | None = None
         self._lock = asyncio.Lock()

@@ -40,16 +40,15 @@ class Proposals:
     Args:
         register: what they change.
         catalogue: for names of variants.
-        known: what plans have in common, shared with the control loop.
         now_s: monotonic clock.
         gauges: metrics.
     """
 
-    def __init__(
-        self, register: Register, catalogue: Catalogue, known: Known, now_s: Callable[[], float], gauges: Gauges
-    ) -> None:
-        self._register, self._catalogue, self._known = register, catalogue, known
+    def __init__(self, register: Register, catalogue: Catalogue, now_s: Callable[[], float], gauges: Gauges) -> None:
+        self._register, self._catalogue = register, catalogue
         self._now_s, self._gauges = now_s, gauges
+        # Plans are made in threads, and what they know of each other stands no two at a time.
+        self._known, self._planning = Known(), asyncio.Lock()
         self._log = structlog.get_logger("proposals")
 
     async def made(self, situation: Situation) -> Proposal:
@@ -59,7 +58,8 @@ class Proposals:
             Internal: the independent check refused it; a fault of ours.
         """
         began_s = self._now_s()
-        plan = await asyncio.to_thread(make_plan, situation, self._known)
+        async with self._planning:
+            plan = await asyncio.to_thread(make_plan, situation, self._known)
         self._gauges.planned(self._now_s() - began_s)
         if findings := check(situation, plan.blueprint, plan.explanations):
             self._log.error("the check refused a plan", findings=findings)

@@ -193,8 +193,8 @@ def _check_attention(kernels: Any, shape: Attention, slots: Any, positions: Any)
 
 
 def _loss(shape: Attention) -> float:
-    """Largest that is lost: whole numbers of 13 bits have what f16 has."""
-    return 2e-3 if tokens_together(shape) else 2e-6
+    """Largest that is lost: whole numbers of 13 bits have what f16 has, powers are exact to 3e-6."""
+    return 2e-3 if tokens_together(shape) else 5e-6
 
 
 def _attended(shape: Attention) -> tuple[Any, Any, Any]:

@@ -21,6 +21,7 @@ from tradewind.v1 import compiler_pb2
 
 _LIMITS: Final = JobLimits(time_s=1800, memory_bytes=16 << 30)
 _CONTEXT_TOKENS: Final = 1024
+_CHUNKS: Final = (128, 512)
 _BATCHES: Final = (1, 4, 8)
 
 
@@ -38,7 +39,7 @@ async def _build(workshop: Workshop, source: Path, recipes: list[str]) -> list[d
     target, made = find_target("cpu:host", workshop.targets), []
     for name in recipes:
         facts = fit(find_recipe(name), target.features, _CONTEXT_TOKENS, _CONTEXT_TOKENS)
-        facts = replace(facts, prefill_chunks=(128,), decode_batches=_BATCHES, slots=max(_BATCHES))
+        facts = replace(facts, prefill_chunks=_CHUNKS, decode_batches=_BATCHES, slots=max(_BATCHES))
         variant = await workshop.builder.build(Order(model, facts, target), lambda _stage, _share: None)
         quality = variant.quality
         made.append(
@@ -67,15 +68,15 @@ class Ours:
         weights.symlink_to(blob(state_dir, manifest.weights[0].digest).resolve())
         module = blob(state_dir, manifest.module.digest)
         self._session = Session(module, [weights], manifest.functions, manifest.driver)
-        self._functions: dict[tuple[str, int], Function] = {(f.phase, f.batch): f for f in manifest.functions}
+        self._functions = manifest.functions
 
     def takes(self, case: Case) -> bool:
         """Every case."""
-        return (case.phase, case.batch) in self._functions
+        return bool(self._fitting(case))
 
     def run(self, case: Case) -> float:
         """Seconds of one sample."""
-        function = self._functions[case.phase, case.batch]
+        function = max(self._fitting(case), key=lambda function: function.tokens)
         began = time.perf_counter()
         if case.phase == "prefill":
             for start in range(0, case.tokens, function.tokens):
@@ -84,3 +85,9 @@ class Ours:
             for step in range(DECODE_STEPS):
                 self._session.decode(function, [5] * case.batch, [DECODE_FROM_TOKENS + step] * case.batch)
         return time.perf_counter() - began
+
+    def _fitting(self, case: Case) -> list[Function]:
+        """Functions that the case is made of whole calls of."""
+        return [
+            f for f in self._functions if (f.phase, f.batch) == (case.phase, case.batch) and case.tokens % f.tokens == 0
+        ]

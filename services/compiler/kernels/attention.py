@@ -8,9 +8,10 @@ not grow with the context, and what a call costs follows what is in the cache, n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import e, log2
 from typing import Final
 
-from services.compiler.kernels.exponential import exponential, larger
+from services.compiler.kernels.exponential import larger, power_of_two
 from services.compiler.kernels.formats import GROUP, Format
 from services.compiler.kernels.prompt_attention import PromptAttention, tokens_together
 from services.compiler.kernels.rounding import round_rows, rounded_types
@@ -188,7 +189,8 @@ class _Attend:
                     known = sums[head][i]
                     made = f"math.fma {query[head]}, {key}, {known}" if known else f"arith.mulf {query[head]}, {key}"
                     sums[head][i] = text.value(f"{made} : {_EIGHT}")
-        out, scale = f"{name}o", text.constant(shape.scale, _FOUR)
+        # Powers are of two.
+        out, scale = f"{name}o", text.constant(shape.scale * log2(e), _FOUR)
         for head in heads:
             score = text.value(f"arith.mulf {_four_sums(text, sums[head])}, {scale} : {_FOUR}")
             out = text.write(score, _FOUR, out, self._scores_type, (text.index(head), "%j"))
@@ -210,7 +212,7 @@ class _Attend:
         return self._text.value(f"arith.extf {half} : vector<8xf16> to {_EIGHT}")
 
     def _weights(self, scores: str, length: str) -> tuple[str, list[str], list[str], list[str]]:
-        """Exponentials in place of scores; new maxima, sums, and by what older sums fade, eight of the same each."""
+        """Powers in place of scores; new maxima, sums, and by what older sums fade, eight of the same each."""
         text, tops, sums, fades = self._text, [], [], []
         there = self._there(length)
         for head in range(self._shape.group):
@@ -222,10 +224,10 @@ class _Attend:
                 for mask, score in zip(there, read, strict=True)
             ]
             top = self._top(some, f"%top{head}")
-            fade = exponential(text, text.value(f"arith.subf %top{head}, {top} : {_EIGHT}"))
+            fade = power_of_two(text, text.value(f"arith.subf %top{head}, {top} : {_EIGHT}"))
             total = text.value(f"arith.mulf %sum{head}, {fade} : {_EIGHT}")
             for score, place in zip(some, places, strict=True):
-                weight = exponential(text, text.value(f"arith.subf {score}, {top} : {_EIGHT}"))
+                weight = power_of_two(text, text.value(f"arith.subf {score}, {top} : {_EIGHT}"))
                 scores = text.write(weight, _EIGHT, scores, self._scores_type, place)
                 total = text.value(f"arith.addf {total}, {weight} : {_EIGHT}")
             tops.append(top)

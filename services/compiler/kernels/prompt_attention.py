@@ -1,43 +1,67 @@
 """Attention of tokens that follow each other in one slot: some tokens together, their queries in the lanes. Text only.
 
-A workgroup takes the query heads of some tokens on one KV head. Keys and values of a block of rows are widened once for
+A workgroup takes the query heads of some tokens on one KV head. Keys and values of a block of rows are rounded once for
 all of them; scores, softmax and sums never go across lanes. Softmax is taken as blocks pass by, as in `attention`.
+
+Both products are of whole numbers of 13 bits: two products and their sum are one instruction, which AVX2 has twice as
+wide as those of single precision. What a number is rounded by goes by the largest of its block of rows, or of its
+query, and so is about what f16, which the cache holds, loses of such a number.
 """
 
 from __future__ import annotations
 
+from math import e, log2
 from typing import TYPE_CHECKING, Final
 
-from services.compiler.kernels.exponential import exponential, larger
+from services.compiler.kernels.cached_block import CachedBlock
+from services.compiler.kernels.exponential import larger, power_of_two
 from services.compiler.kernels.text import MOST_WORKGROUPS, Text, dispatch, equal_shares
+from services.compiler.kernels.whole_numbers import (
+    LEVELS,
+    as_pairs,
+    levels_of,
+    multiplied,
+    nearest,
+    paired,
+    pairs_of,
+    rounded,
+)
 
 if TYPE_CHECKING:
     from services.compiler.kernels.attention import Attention
 
 _LANES: Final = 8
-# Rows that pass by together, and of these the ones whose sums are in registers with up to three vectors of queries.
+# Rows that pass by together.
 _ROWS: Final = 32
+# Rows, or places in the width, and vectors of queries whose sums are in registers. Of 4 x 3 LLVM keeps some on a stack.
 _STEP: Final = 4
-_MOST_QUERIES: Final = 24
+_WIDTH: Final = 2
+# Written out in the innermost loop.
+_PAIRS_AT_ONCE: Final = 2
+# Of a workgroup. The more, the less often rows are rounded.
+_MOST_QUERIES: Final = 48
 # IREE refuses dispatches with more than 32 KiB on their stack, and it is what L1 holds.
-_SCRATCH_BYTES: Final = 28 << 10
+_SCRATCH_BYTES: Final = 30 << 10
 _ABSENT: Final = -1e30
+# Queries of zeros need a scale too.
+_LEAST: Final = 1e-30
 _EIGHT: Final = "vector<8xf32>"
 _WORDS: Final = "vector<8xi32>"
 
 
 def tokens_together(shape: Attention) -> int:
     """Tokens of a workgroup; 0 when this kernel does not take the shape."""
-    if not shape.follows or shape.width % _LANES:
+    if not shape.follows or shape.width % _LANES or shape.width < 2 * _LANES:
         return 0
     fitting = (n for n in range(_MOST_QUERIES // shape.group, 0, -1) if shape.tokens % n == 0)
     return next((n for n in fitting if n * shape.group % _LANES == 0 and _scratch(shape, n) <= _SCRATCH_BYTES), 0)
 
 
 def _scratch(shape: Attention, tokens: int) -> int:
-    """Bytes on the stack: queries and sums, a block of keys or values, its scores."""
-    queries = tokens * shape.group
-    return 4 * (2 * shape.width * queries + _ROWS * (shape.width + queries))
+    """Bytes on the stack: queries and sums, a block of keys and one of values, its scores and weights."""
+    queries, pairs = tokens * shape.group, pairs_of(shape.width)
+    words = queries * (pairs + shape.width) + _ROWS * pairs + _ROWS // 2 * shape.width
+    return 4 * (words + min(queries, _WIDTH * _LANES) * (_ROWS + _ROWS // 2))
 
 
 class PromptAttention:
@@ -55,10 +79,14 @@ class PromptAttention:
         self._tokens = tokens_together(shape)
         queries = self._tokens * shape.group
         self._vectors = range(queries // _LANES)
+        self._parts = [self._vectors[first : first + _WIDTH] for first in self._vectors[::_WIDTH]]
+        together = len(self._parts[0]) * _LANES
         self._mine = f"tensor<{self._tokens}x{shape.group}x{shape.width}xf32>"
         self._turned = f"tensor<{shape.width}x{queries}xf32>"
-        self._block = f"tensor<{_ROWS}x{shape.width}xf32>"
-        self._scores_type = f"tensor<{_ROWS}x{queries}xf32>"
+        self._query_words = f"tensor<{pairs_of(shape.width)}x{queries}xi32>"
+        self._block = CachedBlock(self._text, shape.rows, shape.width, _ROWS)
+        self._weight_words = f"tensor<{_ROWS // 2}x{together}xi32>"
+        self._scores_type = f"tensor<{_ROWS}x{together}xf32>"
         self._rows_type = f"tensor<{shape.rows}x{shape.width}xf16>"
 
     def kernel(self) -> str:
@@ -89,13 +117,14 @@ class PromptAttention:
         first = text.value(f"arith.muli {number}, {text.index(self._tokens)} : index")
         head = text.value(f"arith.muli %wg1, {text.index(shape.group)} : index")
         place, size = (first, head, zero), (self._tokens, shape.group, shape.width)
-        queries = self._turn(text.load("%q", self._queries, place, size, self._mine))
+        turned = self._turn(text.load("%q", self._queries, place, size, self._mine))
+        queries = self._round_queries(turned)
         slot, position = self._number("slots", zero), self._number("positions", first)
         rows = (1, 1, shape.rows, shape.width)
         keys, values = (
             text.load(f"%{key}", self._cache, (slot, "%wg1", zero, zero), rows, self._rows_type) for key in "kv"
         )
-        out = self._turn_back(*self._blocks(queries, keys, values, position))
+        out = self._turn_back(*self._blocks(queries, turned, (keys, values), position))
         text.store(out, self._mine, "%o", self._queries, place, size)
 
     def _number(self, which: str, at: str) -> str:
@@ -105,18 +134,17 @@ class PromptAttention:
         return text.value(f"arith.index_cast {number} : i64 to index")
 
     def _turn(self, queries: str) -> str:
-        """Scaled queries with a width's numbers of all of them side by side: [width, queries]."""
+        """Queries with a width's numbers of all of them side by side: [width, queries]."""
         text = self._text
         empty, zero = text.value(f"tensor.empty() : {self._turned}"), text.index(0)
-        last, step, scale = text.index(self._shape.width), text.index(_LANES), text.constant(self._shape.scale, _EIGHT)
+        last, step = text.index(self._shape.width), text.index(_LANES)
         text.line(f"%qt = scf.for %d = {zero} to {last} step {step} iter_args(%q0={empty}) -> ({self._turned}) {{")
         out = "%q0"
         for vector in self._vectors:
             square = [text.read(queries, self._mine, (*self._query(vector, i), "%d"), _EIGHT) for i in range(_LANES)]
             for i, column in enumerate(_transposed(text, square)):
-                scaled = text.value(f"arith.mulf {column}, {scale} : {_EIGHT}")
                 row = text.value(f"arith.addi %d, {text.index(i)} : index")
-                out = self._put(scaled, out, self._turned, row, vector)
+                out = self._put(column, out, self._turned, row, vector)
         text.line(f"scf.yield {out} : {self._turned}\n}}")
         return "%qt"
 
@@ -125,77 +153,127 @@ class PromptAttention:
         token, head = divmod(vector * _LANES + lane, self._shape.group)
         return self._text.index(token), self._text.index(head)
 
-    def _blocks(self, queries: str, keys: str, values: str, position: str) -> tuple[str, list[str]]:
+    def _round_queries(self, turned: str) -> tuple[str, list[str]]:
+        """Queries as pairs of whole numbers [pairs, queries], and what products of these are multiplied by."""
+        text, shape = self._text, self._shape
+        zero, one, width = text.index(0), text.index(1), text.index(shape.width)
+        kinds, least = ",".join([_EIGHT] * len(self._vectors)), text.constant(_LEAST, _EIGHT)
+        begun = ",".join(f"%qm{v}={least}" for v in self._vectors)
+        text.line(f"{_named('%qx', len(self._vectors))} = scf.for %d = {zero} to {width} step {one}")
+        text.line(f"iter_args({begun}) -> ({kinds}) {{")
+        ends = []
+        for v in self._vectors:
+            size = text.value(f"math.absf {self._eight(turned, self._turned, '%d', v)} : {_EIGHT}")
+            ends.append(larger(text, f"%qm{v}", size))
+        text.line(f"scf.yield {','.join(ends)} : {kinds}\n}}")
+        most = _parts("%qx", len(self._vectors))
+        levels = text.constant(float(levels_of(shape.width)), _EIGHT)
+        inverses = [text.value(f"arith.divf {levels}, {some} : {_EIGHT}") for some in most]
+        # Powers are of two.
+        scale = text.constant(shape.scale * log2(e) / levels_of(shape.width), _EIGHT)
+        factors = [text.value(f"arith.mulf {some}, {scale} : {_EIGHT}") for some in most]
+        words = text.value(f"tensor.empty() : {self._query_words}")
+        for first in range(0, shape.width, 2 * _LANES):
+            words = self._pair_queries(turned, words, inverses, first)
+        return words, factors
+
+    def _pair_queries(self, turned: str, words: str, inverses: list[str], first: int) -> str:
+        """The words of a pair of eights of a width's numbers."""
+        text, name = self._text, f"%qw{first}"
+        zero, one, last = text.index(0), text.index(1), text.index(_LANES)
+        text.line(
+            f"{name} = scf.for %d = {zero} to {last} step {one} iter_args(%qo={words}) -> ({self._query_words}) {{"
+        )
+        out, to = "%qo", text.value(f"arith.addi %d, {text.index(first // 2)} : index")
+        for v in self._vectors:
+            numbers = []
+            for at in range(first, min(first + 2 * _LANES, self._shape.width), _LANES):
+                row = text.value(f"arith.addi %d, {text.index(at)} : index")
+                numbers.append(rounded(text, self._eight(turned, self._turned, row, v), inverses[v]))
+            out = text.write(paired(text, numbers), _WORDS, out, self._query_words, (to, text.index(v * _LANES)))
+        text.line(f"scf.yield {out} : {self._query_words}\n}}")
+        return name
+
+    def _blocks(
+        self, queries: tuple[str, list[str]], turned: str, cached: tuple[str, str], position: str
+    ) -> tuple[str, list[str]]:
         """Loops over blocks of rows: sums of weighted values [width, queries], and sums of weights."""
         text = self._text
         count = text.value(f"arith.addi {position}, {text.index(self._tokens)} : index")
         absent, none = text.constant(_ABSENT, _EIGHT), text.constant(0.0, _EIGHT)
-        empty = [text.value(f"tensor.empty() : {kind}") for kind in (self._block, self._scores_type)]
-        begun = [f"%acc={self._zeros()}", f"%rows={empty[0]}", f"%sc={empty[1]}"]
+        buffers = [self._block.key_words, self._block.value_words, self._scores_type, self._weight_words]
+        empty = [text.value(f"tensor.empty() : {kind}") for kind in buffers]
+        names = ("%kw", "%vw", "%sc", "%ww")
+        begun = [f"%acc={self._zeros(turned)}", *(f"{n}={e}" for n, e in zip(names, empty, strict=True))]
         begun += [f"%top{v}={absent}" for v in self._vectors] + [f"%sum{v}={none}" for v in self._vectors]
         vectors = len(self._vectors)
-        kinds = ",".join([self._turned, self._block, self._scores_type, *[_EIGHT] * (2 * vectors)])
+        kinds = ",".join([self._turned, *buffers, *[_EIGHT] * (2 * vectors)])
         zero, rows = text.index(0), text.index(_ROWS)
-        text.line(f"%b:{3 + 2 * vectors} = scf.for %r = {zero} to {count} step {rows} iter_args({','.join(begun)})")
+        text.line(f"%b:{5 + 2 * vectors} = scf.for %r = {zero} to {count} step {rows} iter_args({','.join(begun)})")
         text.line(f"-> ({kinds}) {{")
         left = text.value(f"arith.subi {count}, %r : index")
-        length = text.value(f"arith.minui {left}, {rows} : index")
+        there = text.value(f"arith.minui {left}, {rows} : index")
         step = text.index(_STEP)
-        length = text.value(f"arith.muli {text.value(f'arith.ceildivui {length}, {step} : index')}, {step} : index")
-        widened = self._widen("%wk", keys, "%rows", length)
-        scores, tops = self._scores(queries, widened, length, position)
-        fades = [exponential(text, text.value(f"arith.subf %top{v}, {tops[v]} : {_EIGHT}")) for v in self._vectors]
-        scores, sums = self._weights(scores, length, tops, fades)
-        widened = self._widen("%wv", values, widened, length)
-        acc = self._values(widened, scores, length, fades)
-        text.line(f"scf.yield {','.join((acc, widened, scores, *tops, *sums))} : {kinds}\n}}")
-        return "%b#0", [f"%b#{3 + vectors + v}" for v in self._vectors]
+        length = text.value(f"arith.muli {text.value(f'arith.ceildivui {there}, {step} : index')}, {step} : index")
+        sizes = [self._block.largest(rows, there) for rows in cached]
+        keys = self._block.keys(cached[0], sizes[0], length, "%kw")
+        values = self._block.values(cached[1], sizes[1], length, "%vw")
+        acc, scores, weights, tops, sums = "%acc", "%sc", "%ww", [], []
+        factors = [self._block.factor(most) for most in sizes]
+        for part in self._parts:
+            of_keys = {v: text.value(f"arith.mulf {queries[1][v]}, {factors[0]} : {_EIGHT}") for v in part}
+            scores, mine = self._scores(queries[0], keys, scores, of_keys, length, position)
+            weights, made = self._weights(scores, weights, length, mine)
+            fades, of_values = {}, {}
+            for v in part:
+                top = larger(text, f"%top{v}", mine[v])
+                fades[v], own = (
+                    power_of_two(text, text.value(f"arith.subf {some}, {top} : {_EIGHT}"))
+                    for some in (f"%top{v}", mine[v])
+                )
+                faded = text.value(f"arith.mulf %sum{v}, {fades[v]} : {_EIGHT}")
+                sums.append(text.value(f"math.fma {made[v]}, {own}, {faded} : {_EIGHT}"))
+                of_values[v] = text.value(f"arith.mulf {own}, {factors[1]} : {_EIGHT}")
+                tops.append(top)
+            acc = self._values(values, weights, acc, length, fades, of_values)
+        text.line(f"scf.yield {','.join((acc, keys, values, scores, weights, *tops, *sums))} : {kinds}\n}}")
+        return "%b#0", [f"%b#{5 + vectors + v}" for v in self._vectors]
 
-    def _zeros(self) -> str:
+    def _zeros(self, turned: str) -> str:
+        """Zeros in the place of the queries."""
         text = self._text
-        empty, nothing = text.value(f"tensor.empty() : {self._turned}"), text.constant(0.0, _EIGHT)
+        nothing = text.constant(0.0, _EIGHT)
         zero, one, last = text.index(0), text.index(1), text.index(self._shape.width)
-        text.line(f"%zt = scf.for %d = {zero} to {last} step {one} iter_args(%z0={empty}) -> ({self._turned}) {{")
+        text.line(f"%zt = scf.for %d = {zero} to {last} step {one} iter_args(%z0={turned}) -> ({self._turned}) {{")
         out = "%z0"
         for vector in self._vectors:
             out = self._put(nothing, out, self._turned, "%d", vector)
         text.line(f"scf.yield {out} : {self._turned}\n}}")
         return "%zt"
 
-    def _widen(self, name: str, cached: str, block: str, length: str) -> str:
-        """A block's rows of the cache in f32; the cache's last row stands for those past it."""
-        text, kind = self._text, self._block
-        zero, one, last = text.index(0), text.index(1), text.index(self._shape.rows - 1)
-        text.line(f"{name} = scf.for %j = {zero} to {length} step {one} iter_args(%w={block}) -> ({kind}) {{")
-        row = text.value(f"arith.minui {text.value('arith.addi %r, %j : index')}, {last} : index")
-        out = "%w"
-        for at in range(0, self._shape.width, _LANES):
-            half = text.read(cached, self._rows_type, (row, text.index(at)), "vector<8xf16>")
-            out = text.write(
-                text.value(f"arith.extf {half} : vector<8xf16> to {_EIGHT}"), _EIGHT, out, kind, ("%j", text.index(at))
-            )
-        text.line(f"scf.yield {out} : {kind}\n}}")
-        return name
-
-    def _scores(self, queries: str, keys: str, length: str, position: str) -> tuple[str, list[str]]:
+    def _scores(
+        self, queries: str, keys: str, scores: str, factors: dict[int, str], length: str, position: str
+    ) -> tuple[str, dict[int, str]]:
         """Products of queries and a block of keys, absent where a token does not see the row; the largest of each."""
-        text = self._text
-        kinds = ",".join([self._scores_type, *[_EIGHT] * len(self._vectors)])
-        begun = ",".join(["%s0=%sc", *(f"%m{v}=%top{v}" for v in self._vectors)])
-        zero, step = text.index(0), text.index(_STEP)
-        text.line(f"%s:{1 + len(self._vectors)} = scf.for %j = {zero} to {length} step {step} iter_args({begun})")
+        text, name = self._text, self._text.fresh()
+        kinds, absent = ",".join([self._scores_type, *[_EIGHT] * len(factors)]), text.constant(_ABSENT, _EIGHT)
+        begun = ",".join([f"{name}o={scores}", *(f"{name}m{v}={absent}" for v in factors)])
+        zero, step, row = text.index(0), text.index(_STEP), f"{name}j"
+        text.line(f"{name}:{1 + len(factors)} = scf.for {row} = {zero} to {length} step {step} iter_args({begun})")
         text.line(f"-> ({kinds}) {{")
-        rows = [text.value(f"arith.addi %j, {text.index(i)} : index") for i in range(_STEP)]
-        nothing = text.constant(0.0, _EIGHT)
-        places = [(i, v) for i in range(_STEP) for v in self._vectors]
-        sums = self._products("%pk", [nothing] * len(places), self._shape.width, rows, (keys, queries))
-        out, tops = "%s0", [f"%m{v}" for v in self._vectors]
-        for (i, v), score in zip(places, sums, strict=True):
-            seen = self._seen(rows[i], position, v, score)
-            out = self._put(seen, out, self._scores_type, rows[i], v)
-            tops[v] = larger(text, tops[v], seen)
-        text.line(f"scf.yield {','.join((out, *tops))} : {kinds}\n}}")
-        return "%s#0", [f"%s#{1 + v}" for v in self._vectors]
+        rows = [text.value(f"arith.addi {row}, {text.index(i)} : index") for i in range(_STEP)]
+        places = [(f"{number},{{}}", v) for number in rows for v in factors]
+        count = text.index(pairs_of(self._shape.width))
+        sums = self._products(count, places, (keys, self._block.key_words), (queries, self._query_words))
+        out, tops = f"{name}o", {v: f"{name}m{v}" for v in factors}
+        for i, number in enumerate(rows):
+            for at, v in enumerate(factors):
+                real = text.value(f"arith.sitofp {sums[i * len(factors) + at]} : {_WORDS} to {_EIGHT}")
+                seen = self._seen(number, position, v, text.value(f"arith.mulf {real}, {factors[v]} : {_EIGHT}"))
+                out = self._put(seen, out, self._scores_type, number, at)
+                tops[v] = larger(text, tops[v], seen)
+        text.line(f"scf.yield {','.join((out, *tops.values()))} : {kinds}\n}}")
+        return f"{name}#0", {v: f"{name}#{1 + at}" for at, v in enumerate(factors)}
 
     def _seen(self, column: str, position: str, vector: int, score: str) -> str:
         """Scores of a row, absent for tokens before it."""
@@ -209,70 +287,81 @@ class PromptAttention:
         return text.value(f"arith.select {seen}, {score}, {text.constant(_ABSENT, _EIGHT)} : vector<8xi1>, {_EIGHT}")
 
     def _products(
-        self, name: str, begun: list[str], count: int | str, rows: list[str], factors: tuple[str, str]
+        self, count: str, places: list[tuple[str, int]], spread: tuple[str, str], vectors: tuple[str, str]
     ) -> list[str]:
-        """Loops over a dimension: numbers of one factor, repeated, times vectors of queries of the other, added up.
+        """Loops over pairs: words of one tensor, repeated, times vectors of queries of the other, added up.
 
-        Keys [rows, width] and queries [width, queries] go by width; values [rows, width] and weights [rows, queries] by
-        rows, then `rows` are places in the width.
+        Args:
+            count: of pairs.
+            places: where a sum's words are in the one tensor, {} for the pair, and which vector of the other it is of.
+            spread: the one tensor, and its type.
+            vectors: the other, [pairs, queries], and its type.
         """
-        text = self._text
-        by_rows = isinstance(count, str)
-        last = count if isinstance(count, str) else text.index(count)
-        kind = self._scores_type if by_rows else self._turned
-        kinds = ",".join([_EIGHT] * len(begun))
-        names = [f"{name}{i}" for i in range(len(begun))]
-        listed = ",".join(f"{one}={value}" for one, value in zip(names, begun, strict=True))
-        zero, unrolled = text.index(0), 2
-        text.line(f"{name}:{len(begun)} = scf.for %x = {zero} to {last} step {text.index(unrolled)}")
-        text.line(f"iter_args({listed}) -> ({kinds}) {{")
-        ends = list(names)
-        for part in range(unrolled):
-            at = text.value(f"arith.addi %x, {text.index(part)} : index")
-            vectors = [text.read(factors[1], kind, (at, text.index(v * _LANES)), _EIGHT) for v in self._vectors]
-            for i, row in enumerate(rows):
-                place = f"{at},{row}" if by_rows else f"{row},{at}"
-                number = text.value(f"tensor.extract {factors[0]}[{place}] : {self._block}")
-                spread = text.value(f"vector.broadcast {number} : f32 to {_EIGHT}")
-                for v, vector in enumerate(vectors):
-                    sum_ = i * len(vectors) + v
-                    ends[sum_] = text.value(f"math.fma {spread}, {vector}, {ends[sum_]} : {_EIGHT}")
+        text, name = self._text, self._text.fresh()
+        kinds, nothing = ",".join([_WORDS] * len(places)), text.value(f"arith.constant dense<0> : {_WORDS}")
+        ends = [f"{name}{i}" for i in range(len(places))]
+        zero, step = text.index(0), text.index(_PAIRS_AT_ONCE)
+        text.line(f"{_named(name, len(places))} = scf.for {name}x = {zero} to {count} step {step}")
+        text.line(f"iter_args({','.join(f'{end}={nothing}' for end in ends)}) -> ({kinds}) {{")
+        for part in range(_PAIRS_AT_ONCE):
+            pair = text.value(f"arith.addi {name}x, {text.index(part)} : index")
+            read: dict[int, str] = {}
+            words: dict[str, str] = {}
+            for i, (place, v) in enumerate(places):
+                if v not in read:
+                    read[v] = as_pairs(text, text.read(*vectors, (pair, text.index(v * _LANES)), _WORDS))
+                if place not in words:
+                    number = text.value(f"tensor.extract {spread[0]}[{place.format(pair)}] : {spread[1]}")
+                    words[place] = as_pairs(text, text.value(f"vector.broadcast {number} : i32 to {_WORDS}"))
+                made = multiplied(text, read[v], words[place])
+                ends[i] = text.value(f"arith.addi {ends[i]}, {made} : {_WORDS}")
         text.line(f"scf.yield {','.join(ends)} : {kinds}\n}}")
-        return [f"{name}#{i}" for i in range(len(begun))]
+        return _parts(name, len(places))
 
-    def _weights(self, scores: str, length: str, tops: list[str], fades: list[str]) -> tuple[str, list[str]]:
-        """Exponentials in place of scores, and sums of all so far."""
-        text = self._text
-        kinds = ",".join([self._scores_type, *[_EIGHT] * len(self._vectors)])
-        faded = [text.value(f"arith.mulf %sum{v}, {fades[v]} : {_EIGHT}") for v in self._vectors]
-        begun = ",".join([f"%e0={scores}", *(f"%t{v}={faded[v]}" for v in self._vectors)])
-        zero, one = text.index(0), text.index(1)
-        text.line(f"%e:{1 + len(self._vectors)} = scf.for %j = {zero} to {length} step {one} iter_args({begun})")
+    def _weights(self, scores: str, weights: str, length: str, tops: dict[int, str]) -> tuple[str, dict[int, str]]:
+        """Powers of scores as whole numbers, two rows' side by side, and the block's sums of them."""
+        text, kind, name = self._text, self._weight_words, self._text.fresh()
+        # The largest of a block is `LEVELS`: weights are as exact in blocks that hardly count as in those that do.
+        more = text.constant(log2(LEVELS), _EIGHT)
+        lower = [text.value(f"arith.subf {some}, {more} : {_EIGHT}") for some in tops.values()]
+        kinds, nothing = ",".join([kind, *[_EIGHT] * len(tops)]), text.constant(0.0, _EIGHT)
+        begun = ",".join([f"{name}o={weights}", *(f"{name}t{at}={nothing}" for at in range(len(tops)))])
+        zero, two, row = text.index(0), text.index(2), f"{name}j"
+        text.line(f"{name}:{1 + len(tops)} = scf.for {row} = {zero} to {length} step {two} iter_args({begun})")
         text.line(f"-> ({kinds}) {{")
-        out, sums = "%e0", []
-        for v in self._vectors:
-            score = text.read(out, self._scores_type, ("%j", text.index(v * _LANES)), _EIGHT)
-            weight = exponential(text, text.value(f"arith.subf {score}, {tops[v]} : {_EIGHT}"))
-            sums.append(text.value(f"arith.addf %t{v}, {weight} : {_EIGHT}"))
-            out = self._put(weight, out, self._scores_type, "%j", v)
+        rows = [row, text.value(f"arith.addi {row}, {text.index(1)} : index")]
+        to, out, sums = text.value(f"arith.divui {row}, {two} : index"), f"{name}o", []
+        for at in range(len(tops)):
+            total, numbers = f"{name}t{at}", []
+            for number in rows:
+                score = self._eight(scores, self._scores_type, number, at)
+                weight = power_of_two(text, text.value(f"arith.subf {score}, {lower[at]} : {_EIGHT}"))
+                total = text.value(f"arith.addf {total}, {weight} : {_EIGHT}")
+                numbers.append(nearest(text, weight))
+            sums.append(total)
+            out = text.write(paired(text, numbers), _WORDS, out, kind, (to, text.index(at * _LANES)))
         text.line(f"scf.yield {','.join((out, *sums))} : {kinds}\n}}")
-        return "%e#0", [f"%e#{1 + v}" for v in self._vectors]
+        return f"{name}#0", {v: f"{name}#{1 + at}" for at, v in enumerate(tops)}
 
-    def _values(self, values: str, weights: str, length: str, fades: list[str]) -> str:
+    def _values(
+        self, values: str, weights: str, acc: str, length: str, fades: dict[int, str], factors: dict[int, str]
+    ) -> str:
         """Weighted values of a block added to the faded sums."""
-        text, kind = self._text, self._turned
+        text, kind, name = self._text, self._turned, self._text.fresh()
         zero, last, step = text.index(0), text.index(self._shape.width), text.index(_STEP)
-        text.line(f"%a = scf.for %d = {zero} to {last} step {step} iter_args(%a0=%acc) -> ({kind}) {{")
-        columns = [text.value(f"arith.addi %d, {text.index(i)} : index") for i in range(_STEP)]
-        places = [(column, v) for column in columns for v in self._vectors]
-        old = [text.read("%a0", kind, (column, text.index(v * _LANES)), _EIGHT) for column, v in places]
-        faded = [text.value(f"arith.mulf {o}, {fades[v]} : {_EIGHT}") for o, (_, v) in zip(old, places, strict=True)]
-        out = "%a0"
-        sums = self._products("%pv", faded, length, columns, (values, weights))
-        for total, (column, v) in zip(sums, places, strict=True):
-            out = self._put(total, out, kind, column, v)
+        pairs = text.value(f"arith.divui {length}, {text.index(2)} : index")
+        text.line(f"{name} = scf.for {name}d = {zero} to {last} step {step} iter_args({name}o={acc}) -> ({kind}) {{")
+        columns = [text.value(f"arith.addi {name}d, {text.index(i)} : index") for i in range(_STEP)]
+        places = [(f"{{}},{column}", at) for column in columns for at in range(len(fades))]
+        sums = self._products(pairs, places, (values, self._block.value_words), (weights, self._weight_words))
+        out = f"{name}o"
+        for i, column in enumerate(columns):
+            for at, v in enumerate(fades):
+                faded = text.value(f"arith.mulf {self._eight(out, kind, column, v)}, {fades[v]} : {_EIGHT}")
+                real = text.value(f"arith.sitofp {sums[i * len(fades) + at]} : {_WORDS} to {_EIGHT}")
+                out = self._put(text.value(f"math.fma {real}, {factors[v]}, {faded} : {_EIGHT}"), out, kind, column, v)
         text.line(f"scf.yield {out} : {kind}\n}}")
-        return "%a"
+        return name
 
     def _turn_back(self, acc: str, sums: list[str]) -> str:
         """Averages of values, as queries lie: [tokens, heads, width]."""
@@ -294,6 +383,17 @@ class PromptAttention:
 
     def _put(self, value: str, target: str, kind: str, row: str, vector: int) -> str:
         return self._text.write(value, _EIGHT, target, kind, (row, self._text.index(vector * _LANES)))
+
+    def _eight(self, source: str, kind: str, row: str, vector: int) -> str:
+        return self._text.read(source, kind, (row, self._text.index(vector * _LANES)), _EIGHT)
+
+
+def _named(name: str, count: int) -> str:
+    return name if count == 1 else f"{name}:{count}"
+
+
+def _parts(name: str, count: int) -> list[str]:
+    return [name] if count == 1 else [f"{name}#{i}" for i in range(count)]
 
 
 def _transposed(text: Text, square: list[str]) -> list[str]:

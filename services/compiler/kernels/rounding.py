@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from services.compiler.kernels.formats import GROUP, Format
-from services.compiler.kernels.rows import NORMED, RowReader, Rows
+from services.compiler.kernels.rows import GATED, NORMED, RowReader, Rows
 from services.compiler.kernels.text import Text, dispatch
 
 _EIGHT: Final = "vector<8xf32>"
 _WORDS: Final = "vector<8xi32>"
+_LANES: Final = 8
 # A group of zeros needs a scale too.
 _LEAST: Final = 1e-30
+# Of a gated row that is written down before it is rounded. A group's exponentials, largest number, scale and sum wait
+# for each other, and are too many instructions for a core to begin the next group's meanwhile.
+_ROW_BYTES: Final = 16 << 10
 _ALL_BUT_SIGN: Final = 0x7FFFFFFF
 # To the nearest whole number, halves to even ones.
 _NEAREST: Final = '"llvm.x86.avx.cvt.ps2dq.256"'
@@ -129,8 +133,27 @@ def rounding_kernel(name: str, form: Format, rows: Rows) -> str:
         inputs["gain"] = rows.gain_kind
         gain = text.load("%gain", rows.gain_kind, (zero,), (rows.inputs,), rows.gain_kind)
     kinds, parts = rounded_types(form, rows.count, rows.inputs), rounded_types(form, 1, rows.inputs)
-    made = round_rows(text, form, RowReader(text, rows, source, 1, gain), 1, rows.inputs)
+    reader = RowReader(text, rows, source, 1, gain)
+    if rows.made == GATED and rows.inputs * 4 <= _ROW_BYTES:
+        plain = Rows(rows.count, rows.inputs)
+        reader = RowReader(text, plain, _made(text, reader, plain), 1, "")
+    made = round_rows(text, form, reader, 1, rows.inputs)
     for key, value, kind, part in zip("qab", made, kinds, parts, strict=True):
         width = rows.inputs if key == "q" else rows.inputs // GROUP
         text.store(value, part, f"%{key}", kind, ("%wg0", zero), (1, width))
     return dispatch(name, inputs, dict(zip("qab", kinds, strict=True)), (rows.count,), text)
+
+
+def _made(text: Text, reader: RowReader, rows: Rows) -> str:
+    """One row of what the reader gives, written down: f32 [1, inputs]."""
+    kind, zero = rows.kind(1), text.index(0)
+    empty, name = text.value(f"tensor.empty() : {kind}"), text.fresh()
+    last, step, column = text.index(rows.inputs), text.index(GROUP), f"{name}c"
+    reader.begin(zero)
+    text.line(f"{name} = scf.for {column} = {zero} to {last} step {step} iter_args({name}o={empty}) -> ({kind}) {{")
+    out = f"{name}o"
+    for number, eight in enumerate(reader.group(zero, column)):
+        at = text.value(f"arith.addi {column}, {text.index(number * _LANES)} : index")
+        out = text.write(eight, _EIGHT, out, kind, (zero, at))
+    text.line(f"scf.yield {out} : {kind}\n}}")
+    return name

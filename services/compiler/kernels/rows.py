@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import e, log2
 from typing import Final
 
-from services.compiler.kernels.exponential import exponential
+from services.compiler.kernels.exponential import power_of_two, smaller
 from services.compiler.kernels.formats import GROUP
 from services.compiler.kernels.text import Text
 
@@ -18,6 +19,8 @@ GATED: Final = "gated"
 ROUNDED: Final = "rounded"
 _LANES: Final = 8
 _EIGHT: Final = "vector<8xf32>"
+# Of two: a gate that is divided by it is 0.
+_MOST_POWER: Final = 126.0
 # Columns of a group where its vectors begin.
 _PARTS: Final = range(0, GROUP, _LANES)
 
@@ -128,6 +131,7 @@ class RowReader:
 
     def _silu(self, gate: str) -> str:
         text = self._text
-        fallen = exponential(text, text.value(f"arith.negf {gate} : {_EIGHT}"))
+        power = text.value(f"arith.mulf {gate}, {text.constant(-log2(e), _EIGHT)} : {_EIGHT}")
+        fallen = power_of_two(text, smaller(text, power, text.constant(_MOST_POWER, _EIGHT)))
         more = text.value(f"arith.addf {fallen}, {text.constant(1.0, _EIGHT)} : {_EIGHT}")
         return text.value(f"arith.divf {gate}, {more} : {_EIGHT}")

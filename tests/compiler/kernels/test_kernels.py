@@ -64,7 +64,7 @@ WIDE = replace(ATTENTION, width=64)
 ROUNDED_ATTENTIONS = (replace(WIDE, rounded=W4), replace(WIDE, rounded=W8))
 # More tokens than workgroups, so that each takes some.
 MANY = replace(ATTENTION, tokens=24, heads=3, kv_heads=1)
-# Eight tokens together; one head of as many; and tokens that no workgroup takes together.
+# Sixteen tokens together; one head of eight; and tokens that no workgroup takes together.
 PROMPTS = (
     replace(ATTENTION, tokens=16, follows=True),
     replace(ATTENTION, tokens=8, heads=2, width=64, follows=True),
@@ -163,8 +163,22 @@ def test_tokens_of_a_prompt_see_the_rows_up_to_their_own(kernels: Any, shape: At
 
 
 def test_tokens_are_taken_together_when_their_queries_fill_vectors() -> None:
-    assert [tokens_together(shape) for shape in PROMPTS] == [8, 8, 8, 0]
+    assert [tokens_together(shape) for shape in PROMPTS] == [16, 8, 16, 0]
     assert tokens_together(replace(PROMPTS[0], follows=False)) == 0
+    assert tokens_together(replace(PROMPTS[0], width=8)) == 0
+
+
+def test_blocks_of_a_prompt_that_hardly_count_are_as_exact(kernels: Any) -> None:
+    """One row takes nearly all of the weight, and only rows of other blocks have values that are not 0."""
+    shape, last = PROMPTS[2], 100
+    query, keys, values = (np.zeros_like(part) for part in _attended(shape))
+    query[..., 0], keys[:, :, 0, 0], values[:, :, 32:] = 16, 4, 1
+    positions = np.arange(last + 1 - shape.tokens, last + 1)
+    got = np.asarray(kernels[shape.name](query, keys, values, np.full(shape.tokens, 2), positions))
+    for token, position in enumerate(positions):
+        others = position * np.exp(-64 * shape.scale)
+        wanted = others / position * max(position - 31, 0) / (1 + others)
+        np.testing.assert_allclose(got[token], wanted, rtol=1e-3)
 
 
 def _check_attention(kernels: Any, shape: Attention, slots: Any, positions: Any) -> None:
@@ -175,7 +189,12 @@ def _check_attention(kernels: Any, shape: Attention, slots: Any, positions: Any)
             key, value = (part[slot, head // shape.group, : last + 1].astype(np.float32) for part in (keys, values))
             scores = key @ query[token, head] * shape.scale
             weights = np.exp(scores - scores.max())
-            np.testing.assert_allclose(got[token, head], weights / weights.sum() @ value, atol=2e-6)
+            np.testing.assert_allclose(got[token, head], weights / weights.sum() @ value, atol=_loss(shape))
+
+
+def _loss(shape: Attention) -> float:
+    """Largest that is lost: whole numbers of 13 bits have what f16 has, powers are exact to 3e-6."""
+    return 2e-3 if tokens_together(shape) else 5e-6
 
 
 def _attended(shape: Attention) -> tuple[Any, Any, Any]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.adaptation.alarm import Alarm
-from services.orchestrator.core.adaptation.fading import Faded
 from services.orchestrator.core.adaptation.forecast import Forecast, forecast
 from services.orchestrator.core.adaptation.history import History
 from services.orchestrator.core.facts.traffic import DeploymentTraffic
@@ -46,8 +45,6 @@ SLEEP_AFTER_S: Final = 600.0
 # that a sleeping board takes to serve (wake 120 s, engine and weights 20 s). Sooner, what comes cannot have helped yet.
 PRESS: Final = 1.25
 PRESS_PAUSE_S: Final = 150.0
-# Only when so much of the misses that the SLO allows is spent: a burst that is over before a board wakes is allowed.
-PRESS_FROM: Final = 0.5
 # Outside these factors the model is not a little wrong but useless; more or fewer machines are not the answer.
 MOST_PRESSURE: Final = 2.0
 LEAST_PRESSURE: Final = 0.75
@@ -136,8 +133,7 @@ def _pressed(before: Provision, slo: Slo, history: History, alarmed: tuple[Alarm
     passed_s = now_s - max(before.pressed_s, before.since_s)
     if alarmed:
         fresh = any(now_s - a.last_s < 1.0 for a in alarmed)
-        pressed = fresh and spent(slo, history) >= PRESS_FROM
-        if pressed and passed_s >= PRESS_PAUSE_S and before.pressure < MOST_PRESSURE:
+        if passed_s >= PRESS_PAUSE_S and fresh and before.pressure < MOST_PRESSURE:
             pressure = min(max(before.pressure * PRESS, 1.0), MOST_PRESSURE)
             return replace(before, pressure=pressure, pressed_s=now_s)
         return before
@@ -147,23 +143,14 @@ def _pressed(before: Provision, slo: Slo, history: History, alarmed: tuple[Alarm
     return before
 
 
-def spent(slo: Slo, history: History) -> float:
-    """Misses of the last half hour over those that the SLO allows, of the limit that was missed most; 0 without one."""
-    return max((missed.mean / allowed for allowed, missed in _misses(slo, history)), default=0.0)
-
-
 def has_room(slo: Slo, history: History) -> bool:
     """Whether every limit was missed by far fewer requests than the SLO allows, of enough requests to tell."""
-    told = all(allowed * missed.weight >= LEAST_ALLOWED for allowed, missed in _misses(slo, history))
-    return bool(slo.latency) and told and spent(slo, history) <= ROOM_SHARE
-
-
-def _misses(slo: Slo, history: History) -> list[tuple[float, Faded]]:
-    """For each limit the share of requests that may miss it, and the one that did."""
-    return [
-        (1.0 - x.percentile / 100.0, history.tpot_missed if x.metric is Metric.TPOT else history.ttft_missed)
-        for x in slo.latency
-    ]
+    for limit in slo.latency:
+        missed = history.tpot_missed if limit.metric is Metric.TPOT else history.ttft_missed
+        allowed = 1.0 - limit.percentile / 100.0
+        if allowed * missed.weight < LEAST_ALLOWED or missed.mean > ROOM_SHARE * allowed:
+            return False
+    return bool(slo.latency)
 
 
 def _banded(before: Provision, wish: Deployment, history: History, alarmed: bool, now_s: float) -> Provision:

@@ -125,8 +125,10 @@ class Desk:
                 return None
             if staying and gap_of(staying.least_mw, outlook.bound_mw) <= ENOUGH_GAP:
                 stays = self._kept(able, staying, outlook)
-                if stays is not None and stays.mix.gap <= ENOUGH_GAP:
-                    return stays
+                if stays is not None:
+                    if stays.mix.gap <= ENOUGH_GAP:
+                        return stays
+                    outlook = replace(outlook, kept_mw=stays.mix.cost_mw)
         found = self.fit(able, outlook=outlook)
         # No plan that starts nothing costs less than its program relaxed: most often that tells enough.
         if found is None or staying is None or self._is_surely_worth_it(staying, able, found.mix):

@@ -140,7 +140,8 @@ class Case:
             outlook: of these wishes, or of the same ones with more options; the gap is told against its bound.
         """
         bound_mw = outlook.bound_mw if outlook is not None and outlook.worth else None
-        answer = self._answer(bound_mw)
+        keeps = outlook is not None and gap_of(outlook.kept_mw, outlook.bound_mw) <= MOST_GAP
+        answer = self._answer(bound_mw, hasty=keeps)
         if answer is None:
             return None
         values = [round(value) for value in answer.values]
@@ -149,7 +150,8 @@ class Case:
         gap = answer.gap if bound_mw is None else gap_of(cost_mw, bound_mw)
         return Mix(shares, cost_mw, gap, answer.timed_out)
 
-    def _answer(self, bound_mw: float | None) -> Answer | None:
+    def _answer(self, bound_mw: float | None, *, hasty: bool) -> Answer | None:
+        """The answer; a large program settles for one within `MOST_GAP`, and for any when it is asked in haste."""
         program = self._program
         if len(program.costs) <= MOST_DIRECT:
             return program.solve()
@@ -157,16 +159,18 @@ class Case:
             return None
         if bound_mw is None:
             return self._by_ways() or program.solve()
-        enough = bound_mw / MW_PER_UNIT / (1.0 - ENOUGH_GAP)
+        bound, large = bound_mw / MW_PER_UNIT, len(program.costs) > MOST_BY_WAYS
+        enough, good = bound / (1.0 - ENOUGH_GAP), bound / (1.0 - MOST_GAP)
+        settle = math.inf if hasty else good
         tries: list[Callable[[], Answer | None]] = [
             lambda: self._by_ways(FEW_WAYS, enough),
-            lambda: program.solve(enough=enough),
+            lambda: program.solve(enough=enough, settle=settle if large else -math.inf),
         ]
         found: list[Answer] = []
-        for solve in tries if len(program.costs) <= MOST_BY_WAYS else reversed(tries):
+        for solve in reversed(tries) if large else tries:
             if answer := solve():
                 found.append(answer)
-                if gap_of(answer.cost * MW_PER_UNIT, bound_mw) <= MOST_GAP:
+                if answer.cost <= (settle if large else good):
                     break
         return min(found, key=lambda answer: answer.cost, default=None)
 

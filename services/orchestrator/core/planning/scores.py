@@ -139,7 +139,8 @@ def _costs_mw(deployment: Deployment, options: tuple[Option, ...]) -> Vector:
     replicas = numpy.array([option.shown.replicas for option in options])
     costs: Vector = numpy.array([option.cost for option in options]) * _unit_mw(deployment, options) / replicas
     if deployment.objective is not Objective.ENERGY:
-        return costs + numpy.array([option.shown.power_mw for option in options]) / replicas * _ENERGY_TIE
+        costs += numpy.array([option.shown.power_mw for option in options]) / replicas * _ENERGY_TIE
+        return costs
     unknown = [
         option.point.energy_source[0] in (FigureSource.UNAVAILABLE, FigureSource.UNSPECIFIED) for option in options
     ]
@@ -157,7 +158,8 @@ def _ranks(options: tuple[Option, ...], rooms: Whole, per_request_mw: Vector) ->
     order = {name: number for number, name in enumerate(sorted(set(names)))}
     batches = numpy.array([option.point.batch_limit for option in options])
     service_s = numpy.array([option.service_s for option in options])
-    found: Whole = numpy.lexsort(([order[name] for name in names], service_s, -batches, per_request_mw, rooms))
+    places = numpy.array([order[name] for name in names])
+    found: Whole = numpy.lexsort((places, service_s, -batches, per_request_mw, rooms))
     return found
 
 
@@ -193,7 +195,7 @@ def _undominated(scores: _Scores) -> Whole:
     rooms, incumbent = scores.rooms[ranks], scores.incumbent[ranks]
     beaten = _beaten(scores)
     wanted = ~incumbent & ~beaten
-    before = numpy.cumsum(wanted) - wanted
+    before: Whole = numpy.cumsum(wanted) - wanted
     firsts = numpy.searchsorted(rooms, rooms)
     kept = incumbent | (wanted & (before - before[firsts] < MOST_ALIKE))
     # Where room is scarce the dearest may be the only one that does.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Final, Protocol
+from typing import Final
 
 import highspy
 import numpy
@@ -196,28 +196,13 @@ class Program:
         return model
 
 
-class _Seen(Protocol):
-    """What HiGHS tells to a callback."""
-
-    mip_primal_bound: float
-
-
-class _Event(Protocol):
-    """What HiGHS hands to a callback."""
-
-    data_out: _Seen
-
-    def interrupt(self) -> None:
-        """Ends the search."""
-
-
 class _Patience:
     """Ends a search after `MOST_LOOKS` at its limits, or after `FEW_LOOKS` with an answer to settle for."""
 
     def __init__(self, settle: float) -> None:
         self._looks, self._settle = 0, settle
 
-    def __call__(self, event: _Event) -> None:
+    def __call__(self, event: highspy.HighsCallbackEvent) -> None:
         self._looks += 1
         settled = self._looks >= FEW_LOOKS and event.data_out.mip_primal_bound < self._settle
         if self._looks > MOST_LOOKS or settled:

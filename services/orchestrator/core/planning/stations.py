@@ -228,26 +228,32 @@ def stations_together(parts: Sequence[Served]) -> Stations:
             tables.append(table)
             outputs.append(numpy.full(len(table), float(max(part.demand.output_tokens, 1))))
         rows += [starts[sheaf] + row for sheaf, row in numbers]
-    batches = numpy.array([batch for part in parts for batch in part.batch_limits], dtype=numpy.int64)
+    places, batches = (
+        numpy.array(rows),
+        numpy.array([b for part in parts for b in part.batch_limits], dtype=numpy.int64),
+    )
+    if (numpy.repeat([table.shape[1] for table in tables], list(map(len, tables)))[places] < batches).any():
+        raise ValueError("a profile does not reach the prompt tokens of its demand")
     most = max(table.shape[1] for table in tables)
     curves = _curves(numpy.concatenate([_wider(table, most) for table in tables]), numpy.concatenate(outputs))
-    return Stations(curves, numpy.array(rows), batches, most)
+    return Stations(curves, places, batches, most)
 
 
 def _tables(part: Served) -> tuple[dict[int, Table], list[tuple[int, int]]]:
     """Figures at the prompt by number of the sheaf, and for each profile its sheaf and its row in that table."""
-    sheaves, prompt, widest = part.sheaves, part.demand.prompt_tokens, dict[int, int]()
+    sheaves, prompt, most = part.sheaves, part.demand.prompt_tokens, max(part.batch_limits)
     where = {id(profile): (s, row) for s, sheaf in enumerate(sheaves) for row, profile in enumerate(sheaf.profiles)}
-    rows: dict[int, dict[int, int]] = {}
-    numbers = []
-    for profile, batch in zip(part.profiles, part.batch_limits, strict=True):
-        sheaf, row = where[id(profile)]
-        mine = rows.setdefault(sheaf, {})
-        numbers.append((sheaf, mine.setdefault(row, len(mine))))
-        widest[sheaf] = max(widest.get(sheaf, 0), batch)
-    if any(sheaves[sheaf].most_at(prompt) < batch for sheaf, batch in widest.items()):
+    rows, numbers = dict[int, list[int]](), dict[int, tuple[int, int]]()
+    for key in dict.fromkeys(map(id, part.profiles)):
+        sheaf, row = where[key]
+        mine = rows.setdefault(sheaf, [])
+        numbers[key] = (sheaf, len(mine))
+        mine.append(row)
+    reach = {sheaf: min(sheaves[sheaf].most_at(prompt), most) for sheaf in rows}
+    if not all(reach.values()):
         raise ValueError(f"a profile does not reach {prompt} prompt tokens")
-    return {s: sheaves[s].at(prompt, widest[s], list(mine)) for s, mine in rows.items()}, numbers
+    tables = {sheaf: sheaves[sheaf].at(prompt, reach[sheaf], mine) for sheaf, mine in rows.items()}
+    return tables, [numbers[id(profile)] for profile in part.profiles]
 
 
 def _wider(table: Table, columns: int) -> Table:

@@ -302,14 +302,16 @@ def _judged(scale: _Scale) -> list[Option | Refused]:
     columns = drawn(Shares(means, points, stations, replicas, capacities))
     shown = columns.rows(_latencies(scale, numpy.minimum(rates / replicas, stations.most_per_s)))
     costs, service_s = _costs(scale, columns, shown), (stations.batches / stations.full_per_s).tolist()
-    found: list[Option | Refused] = list(map(Option, points, shown, costs, service_s))
+    options = list(map(Option, points, shown, costs, service_s))
     most = numpy.minimum([p.places for p in points], scale.each(lambda wish: wish.max_replicas or math.inf))
     short = replicas > most
     for row in numpy.flatnonzero(short).tolist():
-        found[row] = found[row]._replace(short=_short(scale.wishes[scale.owners[row]], points[row], shown[row]))
+        words = _short(scale.wishes[scale.owners[row]], points[row], shown[row])
+        options[row] = options[row]._replace(short=words)
     costly = columns.energies_mj > scale.each(lambda wish: _most(wish.slo.energy_per_token_mj))
     # A part draws less; what is drawn together is the program's business.
     hungry = ~short & (columns.power_mw > scale.each(lambda wish: _most(wish.slo.power_mw)))
+    found: list[Option | Refused] = [*options]
     for row in numpy.flatnonzero(costly | hungry).tolist():
         slo = scale.wishes[scale.owners[row]].slo
         found[row] = Refused(points[row], *_against_energy(slo, shown[row], by_energy=bool(costly[row])), shown[row])

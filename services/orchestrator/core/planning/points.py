@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.orchestrator.core.facts.explanation import Candidate, Refusal
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Device, PowerSetting
@@ -22,8 +23,7 @@ from tradewind.domain.figures import FigureSource
 PointKey = tuple[str, str, str, int, tuple[int, int, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
     """An operating point that a deployment could use.
 
     Attributes:
@@ -102,8 +102,7 @@ def points_of(deployment: Deployment, offer: Offer) -> tuple[tuple[Point, ...], 
     return _allowed(deployment, points, offer.levers), tuple(refused)
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """A batch limit of a profile, and what it is before any demand is looked at.
 
     Attributes:

@@ -83,8 +83,19 @@ class Mix:
 
 def is_large(groups: tuple[Group, ...], wanted: tuple[Wanted, ...]) -> bool:
     """Whether options have to be picked before the program is written down."""
+    return _placing(groups, wanted) > MOST_WHOLE
+
+
+def kept_gap(groups: tuple[Group, ...], wanted: tuple[Wanted, ...], outlook: Outlook) -> float:
+    """What runs is left as it is within this share of the bound: that which a search for better would end at."""
+    menus = tuple(outlook.menu_of(one) for one in wanted)
+    return MOST_GAP if _placing(groups, menus) > MOST_BY_WAYS else ENOUGH_GAP
+
+
+def _placing(groups: tuple[Group, ...], wanted: tuple[Wanted, ...]) -> int:
+    """Columns of what may be placed."""
     items = _by_class(one.items for one in wanted)
-    return sum(len(items.get(group.likeness.device_class, ())) for group in groups) > MOST_WHOLE
+    return sum(len(items.get(group.likeness.device_class, ())) for group in groups)
 
 
 def choose(
@@ -140,8 +151,7 @@ class Case:
             outlook: of these wishes, or of the same ones with more options; the gap is told against its bound.
         """
         bound_mw = outlook.bound_mw if outlook is not None and outlook.worth else None
-        keeps = outlook is not None and gap_of(outlook.kept_mw, outlook.bound_mw) <= MOST_GAP
-        answer = self._answer(bound_mw, hasty=keeps)
+        answer = self._answer(bound_mw)
         if answer is None:
             return None
         values = [round(value) for value in answer.values]
@@ -150,8 +160,8 @@ class Case:
         gap = answer.gap if bound_mw is None else gap_of(cost_mw, bound_mw)
         return Mix(shares, cost_mw, gap, answer.timed_out)
 
-    def _answer(self, bound_mw: float | None, *, hasty: bool) -> Answer | None:
-        """The answer; a large program settles for one within `MOST_GAP`, and for any when it is asked in haste."""
+    def _answer(self, bound_mw: float | None) -> Answer | None:
+        """The answer; a large program settles for one within `MOST_GAP`."""
         program = self._program
         if len(program.costs) <= MOST_DIRECT:
             return program.solve()
@@ -161,16 +171,15 @@ class Case:
             return self._by_ways() or program.solve()
         bound, large = bound_mw / MW_PER_UNIT, len(program.costs) > MOST_BY_WAYS
         enough, good = bound / (1.0 - ENOUGH_GAP), bound / (1.0 - MOST_GAP)
-        settle = math.inf if hasty else good
         tries: list[Callable[[], Answer | None]] = [
             lambda: self._by_ways(FEW_WAYS, enough),
-            lambda: program.solve(enough=enough, settle=settle if large else -math.inf),
+            lambda: program.solve(enough=enough, settle=good if large else -math.inf),
         ]
         found: list[Answer] = []
         for solve in reversed(tries) if large else tries:
             if answer := solve():
                 found.append(answer)
-                if answer.cost <= (settle if large else good):
+                if answer.cost <= good:
                     break
         return min(found, key=lambda answer: answer.cost, default=None)
 

@@ -5,7 +5,6 @@ Made of the folded groups (see `fold`), whose program is small and cheaper than 
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Final
@@ -31,12 +30,10 @@ class Outlook:
     Attributes:
         worth: options near the cheapest; none when the prices of room do not tell.
         bound_mw: no plan costs less.
-        kept_mw: what the plan costs that starts nothing, when it was worked out.
     """
 
     worth: frozenset[Item]
     bound_mw: float
-    kept_mw: float = math.inf
 
     def menu_of(self, one: Wanted) -> Wanted:
         """A wish with the options worth a column, and those of what runs."""

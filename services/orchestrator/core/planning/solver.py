@@ -19,9 +19,9 @@ WANTED_GAP: Final = 0.005
 # spends most of its time): both bound the work the same way on every machine.
 MOST_NODES: Final = 2_000
 MOST_LOOKS: Final = 100
-# Looks after which a search settles for less: the first answer of a large program comes by the third, and a better one
-# only after forty, when cuts have been added in vain (docs/adr/0108).
-FEW_LOOKS: Final = 6
+# Looks after which a search settles for less: answers of a large program come by the ninth, or after forty, when cuts
+# have been added in vain (docs/adr/0108).
+FEW_LOOKS: Final = 12
 # Safety net for one program; the figures asked for are 20 s for the largest fleet.
 MOST_S: Final = 15.0
 _OUT_OF_TIME: Final = highspy.HighsModelStatus.kTimeLimit

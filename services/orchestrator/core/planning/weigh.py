@@ -46,6 +46,8 @@ from services.orchestrator.core.planning.stations import Served, Stations, Vecto
 SINGLE_AVAILABILITY: Final = 0.99
 # Above this share of the limit a figure is the limit, for comparison of floating numbers.
 _SLACK: Final = 1e-9
+# Points side by side: their figures take some tens of megabytes.
+MOST_SIDE_BY_SIDE: Final = 8_192
 # Stands for the capacity of a replica that takes no request.
 _NO_CAPACITY: Final = 1e-9
 _TOO_SLOW: Final = {metric: Refusal(f"{metric}_LIMIT") for metric in Metric}
@@ -154,30 +156,39 @@ def weigh_all(
 
 
 def weigh_loads(loads: Sequence[Load]) -> list[tuple[Option | Refused, ...]]:
-    """The points of some wishes, all side by side."""
-    found = [_poor(load) for load in loads]
-    left = [[number for number, one in enumerate(mine) if one is None] for mine in found]
-    scale = _scale_of(
-        [
-            Load(load.deployment, [load.points[n] for n in mine], load.sheaves)
-            for load, mine in zip(loads, left, strict=True)
-        ]
-    )
+    """The points of some wishes, side by side."""
+    return [found for portion in _portions(loads) for found in _weigh_portion(portion)]
+
+
+def _portions(loads: Sequence[Load]) -> list[list[Load]]:
+    portions, size = [list[Load]()], 0
+    for load in loads:
+        if portions[-1] and size + len(load.points) > MOST_SIDE_BY_SIDE:
+            portions.append([])
+            size = 0
+        portions[-1].append(load)
+        size += len(load.points)
+    return portions
+
+
+def _weigh_portion(loads: list[Load]) -> list[tuple[Option | Refused, ...]]:
+    poor = [_poor(load) for load in loads]
+    left = [
+        [point for point, one in zip(load.points, mine, strict=True) if one is None]
+        for load, mine in zip(loads, poor, strict=True)
+    ]
+    scale = _scale_of([Load(load.deployment, mine, load.sheaves) for load, mine in zip(loads, left, strict=True)])
     weighed = iter(_weighed(scale)) if scale is not None else iter(())
-    return [tuple(one or next(weighed) for one in mine) for mine in found]
+    return [tuple(one or next(weighed) for one in mine) for mine in poor]
 
 
 def _poor(load: Load) -> list[Refused | None]:
     """Refusals of points whose quality is too low, None for the others."""
-    reasons = {
-        v.variant_id: quality_reason(load.deployment, v)
-        for v in {id(p.variant): p.variant for p in load.points}.values()
-    }
-    poor = (reasons[point.variant.variant_id] for point in load.points)
-    return [
-        Refused(point, Refusal.QUALITY_FLOOR, reason) if reason else None
-        for point, reason in zip(load.points, poor, strict=True)
-    ]
+    variants = {point.variant.variant_id: point.variant for point in load.points}
+    reasons = {name: quality_reason(load.deployment, variant) for name, variant in variants.items()}
+    poor = [reasons[point.variant.variant_id] for point in load.points]
+    refused = Refusal.QUALITY_FLOOR
+    return [Refused(point, refused, why) if why else None for point, why in zip(load.points, poor, strict=True)]
 
 
 def quality_reason(deployment: Deployment, variant: Variant) -> str:

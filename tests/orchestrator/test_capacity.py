@@ -54,7 +54,7 @@ def test_without_load_the_figures_are_the_measured_ones() -> None:
 
 def test_one_at_a_time_is_the_mm1_queue() -> None:
     station = station_of(profile("v", batches=(1,)), DEMAND, 1)
-    idle, taken = presence(station, 0.5 * station.full_per_s)[0]
+    idle, taken = presence(station.queues, 0.5 * station.full_per_s)[0]
     assert (idle, taken) == (pytest.approx(0.5), pytest.approx(0.5))
     # Who finds it taken waits as in M/M/1: P(wait > t) = ρ·exp(-(µ-λ)t), here at t = 2/µ.
     mean_ms = 1000.0 / station.full_per_s[0]

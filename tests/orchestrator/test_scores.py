@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from bench.orchestrator.fleet_of import situation
@@ -25,15 +23,14 @@ def test_rounding_moves_no_choice(number: int, noise: float) -> None:
     points, _ = points_of(wish, offer)
     options = tuple(o for o in weigh_all(wish, points, offer.sheaves[wish.model_id]) if isinstance(o, Option))
     # Those of one size at equal figures, of which one batch limit is chosen.
-    alike = tuple(replace(o, shown=options[0].shown, cost=options[0].cost) for o in options)
+    alike = tuple(o._replace(shown=options[0].shown, cost=options[0].cost) for o in options)
     noisy = tuple(_moved(o, noise if n % 2 else -noise) for n, o in enumerate(reversed(alike)))
     assert _bases(wish, alike) == _bases(wish, noisy)
 
 
 def _moved(option: Option, by: float) -> Option:
-    return replace(
-        option, shown=replace(option.shown, capacity=option.capacity * (1.0 + by)), cost=option.cost * (1.0 - by)
-    )
+    shown = option.shown._replace(capacity=option.shown.capacity * (1.0 + by))
+    return option._replace(shown=shown, cost=option.cost * (1.0 - by))
 
 
 def _bases(wish: Deployment, options: tuple[Option, ...]) -> set[Base]:

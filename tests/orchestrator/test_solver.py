@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -58,6 +59,15 @@ def test_a_search_that_the_clock_ends_gives_the_best_so_far_with_its_gap() -> No
     assert all(value == pytest.approx(round(value), abs=1e-6) for value in found.values[:150])
     assert found.cost == pytest.approx(sum(found.values[150:]))
     assert found.gap == pytest.approx(1.0), "nothing but 0 is known to bound it from below"
+
+
+def test_a_search_settles_for_any_answer_when_it_may() -> None:
+    """All looks that are allowed would take a hundred times as long; which ones are taken is no matter of time."""
+    found, again = (market_split(15, 150).solve(gap=0.0, settle=math.inf) for _ in range(2))
+    assert found is not None
+    assert not found.timed_out
+    assert found == again
+    assert found.cost == pytest.approx(sum(found.values[150:]))
 
 
 def test_no_answer_costs_less_than_the_program_relaxed_and_an_impossible_one_has_none() -> None:

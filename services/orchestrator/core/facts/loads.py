@@ -89,6 +89,17 @@ def longest_prompt(profile: Profile, concurrency: int) -> float:
     return _reach(max(reaching, default=0))
 
 
+def longest_prompts(profile: Profile) -> dict[int, float]:
+    """The same for each measured number of sequences within the batch limit, rising."""
+    found: dict[int, float] = {}
+    most = 0
+    for load in sorted(profile.loads, key=lambda load: -load.concurrency):
+        most = max(most, load.prompt_tokens)
+        if 0 < load.concurrency <= profile.batch_limit:
+            found[load.concurrency] = _reach(most)
+    return dict(reversed(found.items()))
+
+
 Table = NDArray[numpy.float64]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.facts.fleet import Budget
-from services.orchestrator.core.planning.choice import ENOUGH_GAP, Case, Mix, choose, gap_of, is_large
+from services.orchestrator.core.planning.choice import ENOUGH_GAP, Case, Mix, choose, gap_of, is_large, kept_gap
 from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.ground import Base, Ground, base_of
 from services.orchestrator.core.planning.layout import Layout, Misfit, lay_out
@@ -125,7 +125,7 @@ class Desk:
                 return None
             if staying and gap_of(staying.least_mw, outlook.bound_mw) <= ENOUGH_GAP:
                 stays = self._kept(able, staying, outlook)
-                if stays is not None and stays.mix.gap <= ENOUGH_GAP:
+                if stays is not None and stays.mix.gap <= kept_gap(self._ground.groups, able, outlook):
                     return stays
         found = self.fit(able, outlook=outlook)
         # No plan that starts nothing costs less than its program relaxed: most often that tells enough.

@@ -36,7 +36,6 @@ from services.orchestrator.core.planning.stations import (
     Vector,
     Whole,
     put_together,
-    side_by_side,
 )
 
 # A capacity is looked for to this share of it, in at most so many steps; each leaves out at least this share.
@@ -59,14 +58,14 @@ _CELLS: Final = 65_536
 _FULL: Final = 1.0 - 1e-9
 
 
-def presence(stations: Stations | Queues, rates_per_s: Vector) -> Vector:
+def presence(queues: Queues, rates_per_s: Vector) -> Vector:
     """π(0), π(1), … π(B-1) of each station, and in the last column that all places are taken."""
     quiet = rates_per_s <= 0.0
     log_rates = numpy.log(numpy.where(quiet, 1.0, rates_per_s))[:, None]
-    numbers, batches = numpy.arange(stations.log_rates.shape[1] - 1), stations.batches[:, None]
-    logs = numpy.where(numbers < batches, numbers * log_rates - stations.log_rates[:, :-1], -numpy.inf)
-    used = numpy.minimum(rates_per_s / stations.full_per_s, _FULL)
-    full = stations.batches * log_rates[:, 0] - stations.log_rates[stations.rows, stations.batches]
+    numbers, batches = numpy.arange(queues.log_rates.shape[1] - 1), queues.batches
+    logs = numpy.where(numbers < batches[:, None], numbers * log_rates - queues.log_rates[:, :-1], -numpy.inf)
+    used = numpy.minimum(rates_per_s / queues.full_per_s, _FULL)
+    full = batches * log_rates[:, 0] - queues.log_rates[numpy.arange(len(batches)), batches]
     logs = numpy.concatenate([logs, (full - numpy.log1p(-used))[:, None]], axis=1)
     weights = numpy.exp(logs - logs.max(axis=1, keepdims=True))
     weights[quiet], weights[quiet, 0] = 0.0, 1.0
@@ -76,7 +75,7 @@ def presence(stations: Stations | Queues, rates_per_s: Vector) -> Vector:
 def share_within(stations: Stations, metric: Metric, limit_ms: float, rates_per_s: Vector) -> Vector:
     """Share of requests whose latency is at most `limit_ms`."""
     limits = numpy.full(len(stations), limit_ms)
-    return _kept(stations, metric, limits).share(presence(stations, rates_per_s), rates_per_s)
+    return _kept(stations, metric, limits).share(presence(stations.queues, rates_per_s), rates_per_s)
 
 
 def percentiles_ms(
@@ -87,12 +86,12 @@ def percentiles_ms(
     Args:
         wanted: metrics with a percentile, or with one for each station.
     """
-    count, rows = len(stations), numpy.tile(stations.rows, len(wanted))
+    count, rows = len(stations), numpy.tile(numpy.arange(len(stations)), len(wanted))
     percents = [numpy.broadcast_to(numpy.asarray(percent, dtype=float), count) for _, percent in wanted]
     alone = [alone_ms(stations, metric, one) for (metric, _), one in zip(wanted, percents, strict=True)]
     if not (rates_per_s > 0.0).any():
         return tuple(alone)
-    seen, rates = presence(stations, rates_per_s)[rows], rates_per_s[rows]
+    seen, rates = presence(stations.queues, rates_per_s)[rows], rates_per_s[rows]
     spreads = put_together([stations.spreads(metric) for metric, _ in wanted])
     waits = numpy.repeat([metric is not Metric.TPOT for metric, _ in wanted], count)
     wide, least = stations.take(rows), numpy.concatenate(alone)
@@ -118,94 +117,98 @@ def _quantiles(share: Callable[[Vector], Vector], wanted: Vector, high: Vector) 
     return high
 
 
-def alone_ms(stations: Stations, metric: Metric, percent: float | Vector) -> Vector:
+def alone_ms(stations: Stations, metric: Metric, percent: Vector) -> Vector:
     """Latencies that so many per cent of requests stay within when no others are there."""
-    first = stations.up_to(1).spreads(metric)
-    if isinstance(percent, float):
-        alike: Vector = first.medians_ms[:, 0] * numpy.exp(first.sigmas[:, 0] * NormalDist().inv_cdf(percent / 100.0))
-        return alike
-    percents = numpy.broadcast_to(numpy.asarray(percent, dtype=float), len(stations))
-    distinct = sorted(set(percents.tolist()))
-    normal = numpy.array([NormalDist().inv_cdf(percent / 100.0) for percent in distinct])
-    found: Vector = first.medians_ms[:, 0] * numpy.exp(
-        first.sigmas[:, 0] * normal[numpy.searchsorted(distinct, percents)]
-    )
+    return _alone_ms(stations.up_to(1).spreads(metric), percent / 100.0)
+
+
+def _alone_ms(first: Spreads, wanted: Vector) -> Vector:
+    distinct, rows = numpy.unique(wanted, return_inverse=True)
+    normal = numpy.array([NormalDist().inv_cdf(share) for share in distinct.tolist()])
+    found: Vector = first.medians_ms[:, 0] * numpy.exp(first.sigmas[:, 0] * normal[rows])
     return found
-
-
-def broken_limits(stations: Stations, limits: tuple[LatencyLimit, ...], rates_per_s: Vector) -> Whole:
-    """For each station the number of the first limit that does not hold at its rate; -1 when all do."""
-    broken = numpy.full(len(stations), -1)
-    if not (rates_per_s > 0.0).any():
-        for number, limit in reversed(list(enumerate(limits))):
-            broken[_share_alone(stations, limit) < limit.percentile / 100.0] = number
-        return broken
-    seen = presence(stations, rates_per_s)
-    for number, limit in reversed(list(enumerate(limits))):
-        kept = _kept(stations, limit.metric, numpy.full(len(stations), limit.limit_ms))
-        broken[kept.share(seen, rates_per_s) < limit.percentile / 100.0] = number
-    return broken
-
-
-def _share_alone(stations: Stations, limit: LatencyLimit) -> Vector:
-    """Share of requests that keep a limit when no others are there."""
-    return stations.up_to(1).spreads(limit.metric).within(numpy.full(len(stations), limit.limit_ms))[:, 0]
 
 
 Limits = tuple[LatencyLimit, ...]
 
 
-def capacities_per_s(stations: Stations, limits: Limits) -> Vector:
-    """Requests a second that each takes within all limits; 0 where they break with no load at all."""
-    return capacities_together([(stations, limits)])[0]
-
-
-def capacities_together(asked: Sequence[tuple[Stations, Limits]]) -> list[Vector]:
-    """The same of stations with limits of their own, worked out in fewer and larger steps."""
-    if not asked:
-        return []
-    stations, columns = side_by_side([part for part, _ in asked]), _columns(asked)
-    found = numpy.zeros(len(stations))
-    for rows, some in stations.by_width(_CELLS):
-        found[rows] = _capacities(_margin_of(some, [column.of(rows) for column in columns]), some)
-    return numpy.split(found, numpy.cumsum([len(part) for part, _ in asked])[:-1])
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class _Column:
+class Column:
     """Limits of the same number, one for each station; one that is not asked for is never broken.
 
     Attributes:
         metrics: numbers in `_METRICS`.
-        allowed: share of requests that may break it.
+        wanted: share of requests that must keep it.
     """
 
     metrics: Whole
     limits_ms: Vector
-    allowed: Vector
+    wanted: Vector
 
-    def of(self, rows: Whole) -> _Column:
+    def of(self, rows: Whole) -> Column:
         """For some of the stations."""
-        return _Column(self.metrics[rows], self.limits_ms[rows], self.allowed[rows])
+        return Column(self.metrics[rows], self.limits_ms[rows], self.wanted[rows])
+
+    def kept(self, stations: Stations) -> _Kept:
+        """Who keeps it."""
+        waits = self.metrics != _METRICS.index(Metric.TPOT)
+        return _kept_of(stations, _spreads_of(stations, self.metrics), waits, self.limits_ms)
 
 
-def _columns(asked: Sequence[tuple[Stations, Limits]]) -> list[_Column]:
-    """The first limit of each, the second of each, and so on."""
-    counts, found = [len(part) for part, _ in asked], []
-    for number in range(max(len(limits) for _, limits in asked)):
+def columns_of(asked: Sequence[tuple[int, Limits]]) -> list[Column]:
+    """The first limit of each, the second of each, and so on.
+
+    Args:
+        asked: numbers of stations with limits of their own.
+    """
+    counts, found = [count for count, _ in asked], []
+    for number in range(max((len(limits) for _, limits in asked), default=0)):
         mine = [limits[number] if number < len(limits) else _NO_LIMIT for _, limits in asked]
-        metrics = numpy.repeat([_METRICS.index(limit.metric) for limit in mine], counts)
-        misses = [max(1.0 - limit.percentile / 100.0, _FEWEST) for limit in mine]
-        found.append(_Column(metrics, numpy.repeat([x.limit_ms for x in mine], counts), numpy.repeat(misses, counts)))
+        rows = ((_METRICS.index(one.metric), one.limit_ms, one.percentile / 100.0) for one in mine)
+        found.append(Column(*(numpy.repeat(column, counts) for column in zip(*rows, strict=True))))
     return found
 
 
-def _margin_of(stations: Stations, columns: Sequence[_Column]) -> _Margin:
-    kept = []
-    for column in columns:
-        waits = column.metrics != _METRICS.index(Metric.TPOT)
-        kept.append(_kept_of(stations, _spreads_of(stations, column.metrics), waits, column.limits_ms))
-    return _Margin(stations.queues, tuple(kept), tuple(column.allowed for column in columns))
+def broken_at_rest(stations: Stations, columns: Sequence[Column]) -> Whole:
+    """For each station the number of the first limit that a single request breaks; -1 when there is none."""
+    broken, first = numpy.full(len(stations), -1), stations.up_to(1)
+    for number, column in reversed(list(enumerate(columns))):
+        share = _spreads_of(first, column.metrics).within(column.limits_ms)[:, 0]
+        broken[share < column.wanted] = number
+    return broken
+
+
+def reached_at_rest_ms(stations: Stations, columns: Sequence[Column], numbers: Whole) -> Vector:
+    """What a single request reaches of the limit of that number."""
+    rows = numpy.arange(len(stations))
+    metrics, wanted = (
+        numpy.stack(rows_of)[numbers, rows] for rows_of in zip(*((c.metrics, c.wanted) for c in columns), strict=True)
+    )
+    return _alone_ms(_spreads_of(stations.up_to(1), metrics), wanted)
+
+
+def broken_limits(stations: Stations, limits: Limits, rates_per_s: Vector) -> Whole:
+    """For each station the number of the first limit that does not hold at its rate; -1 when all do."""
+    columns = columns_of([(len(stations), limits)])
+    if not (rates_per_s > 0.0).any():
+        return broken_at_rest(stations, columns)
+    broken, seen = numpy.full(len(stations), -1), presence(stations.queues, rates_per_s)
+    for number, column in reversed(list(enumerate(columns))):
+        broken[column.kept(stations).share(seen, rates_per_s) < column.wanted] = number
+    return broken
+
+
+def capacities_per_s(stations: Stations, limits: Limits) -> Vector:
+    """Requests a second that each takes within all limits; 0 where they break with no load at all."""
+    return capacities_within(stations, columns_of([(len(stations), limits)]))
+
+
+def capacities_within(stations: Stations, columns: Sequence[Column]) -> Vector:
+    """The same of stations with limits of their own."""
+    found = numpy.zeros(len(stations))
+    for rows, some in stations.by_width(_CELLS):
+        found[rows] = _capacities(some, [column.of(rows) for column in columns])
+    return found
 
 
 def _spreads_of(stations: Stations, metrics: Whole) -> Spreads:
@@ -220,8 +223,13 @@ def _spreads_of(stations: Stations, metrics: Whole) -> Spreads:
     return found
 
 
-def _capacities(margin: _Margin, stations: Stations) -> Vector:
-    high = stations.most_per_s.copy()
+def _capacities(stations: Stations, columns: Sequence[Column]) -> Vector:
+    margin = _Margin(
+        stations.queues,
+        tuple(column.kept(stations) for column in columns),
+        tuple(numpy.maximum(1.0 - column.wanted, _FEWEST) for column in columns),
+    )
+    high = stations.most_per_s
     above, below = margin.at_rest, margin.at(high)
     found = numpy.where(above < 0.0, 0.0, high)
     sought = numpy.flatnonzero((above >= 0.0) & (below < 0.0))
@@ -243,12 +251,12 @@ def energies_per_token_mj(stations: Stations, rates_per_s: Vector) -> Vector:
 
 
 def _energies_mj(stations: Stations, rates_per_s: Vector) -> Vector:
-    weights = presence(stations, rates_per_s)
-    full = stations.energies_mj[stations.rows, stations.batches - 1]
+    weights, energies = presence(stations.queues, rates_per_s), stations.energies_mj
+    full = energies[numpy.arange(len(stations)), stations.batches - 1]
     some, tail = weights[:, 1:-1], weights[:, -1]
-    total = (some * stations.energies_mj[:, :-1]).sum(axis=1) + tail * full
+    total = (some * energies[:, :-1]).sum(axis=1) + tail * full
     busy = some.sum(axis=1) + tail
-    return numpy.where(rates_per_s > 0.0, total / numpy.where(busy > 0.0, busy, 1.0), stations.energies_mj[:, 0])
+    return numpy.where(rates_per_s > 0.0, total / numpy.where(busy > 0.0, busy, 1.0), energies[:, 0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -281,7 +289,7 @@ def _kept(stations: Stations, metric: Metric, limits_ms: Vector) -> _Kept:
 
 
 def _kept_of(stations: Stations, spreads: Spreads, waits: Bools, limits_ms: Vector) -> _Kept:
-    last = (stations.rows, stations.batches - 1)
+    last = (numpy.arange(len(stations)), stations.batches - 1)
     at_once = spreads.within(limits_ms)
     spare_s = numpy.maximum((limits_ms - spreads.p95_ms(*last)) / 1000.0, 0.0)
     queued = numpy.where(waits, 1.0, at_once[last])

@@ -83,8 +83,19 @@ class Mix:
 
 def is_large(groups: tuple[Group, ...], wanted: tuple[Wanted, ...]) -> bool:
     """Whether options have to be picked before the program is written down."""
+    return _placing(groups, wanted) > MOST_WHOLE
+
+
+def kept_gap(groups: tuple[Group, ...], wanted: tuple[Wanted, ...], outlook: Outlook) -> float:
+    """What runs is left as it is within this share of the bound: that which a search for better would end at."""
+    menus = tuple(outlook.menu_of(one) for one in wanted)
+    return MOST_GAP if _placing(groups, menus) > MOST_BY_WAYS else ENOUGH_GAP
+
+
+def _placing(groups: tuple[Group, ...], wanted: tuple[Wanted, ...]) -> int:
+    """Columns of what may be placed."""
     items = _by_class(one.items for one in wanted)
-    return sum(len(items.get(group.likeness.device_class, ())) for group in groups) > MOST_WHOLE
+    return sum(len(items.get(group.likeness.device_class, ())) for group in groups)
 
 
 def choose(
@@ -150,6 +161,7 @@ class Case:
         return Mix(shares, cost_mw, gap, answer.timed_out)
 
     def _answer(self, bound_mw: float | None) -> Answer | None:
+        """The answer; a large program settles for one within `MOST_GAP`."""
         program = self._program
         if len(program.costs) <= MOST_DIRECT:
             return program.solve()
@@ -157,16 +169,17 @@ class Case:
             return None
         if bound_mw is None:
             return self._by_ways() or program.solve()
-        enough = bound_mw / MW_PER_UNIT / (1.0 - ENOUGH_GAP)
+        bound, large = bound_mw / MW_PER_UNIT, len(program.costs) > MOST_BY_WAYS
+        enough, good = bound / (1.0 - ENOUGH_GAP), bound / (1.0 - MOST_GAP)
         tries: list[Callable[[], Answer | None]] = [
             lambda: self._by_ways(FEW_WAYS, enough),
-            lambda: program.solve(enough=enough),
+            lambda: program.solve(enough=enough, settle=good if large else -math.inf),
         ]
         found: list[Answer] = []
-        for solve in tries if len(program.costs) <= MOST_BY_WAYS else reversed(tries):
+        for solve in reversed(tries) if large else tries:
             if answer := solve():
                 found.append(answer)
-                if gap_of(answer.cost * MW_PER_UNIT, bound_mw) <= MOST_GAP:
+                if answer.cost <= good:
                     break
         return min(found, key=lambda answer: answer.cost, default=None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy
@@ -12,9 +12,9 @@ from services.orchestrator.core.facts.explanation import Candidate, Explanation,
 from services.orchestrator.core.facts.loads import Sheaf
 from services.orchestrator.core.facts.wish import Deployment, Metric
 from services.orchestrator.core.planning.capacity import percentiles_ms
-from services.orchestrator.core.planning.figures import Figures, Latencies, Shares, figures_of, told
+from services.orchestrator.core.planning.figures import NOT_TOLD, Figures, Latencies, Shares, drawn, told
 from services.orchestrator.core.planning.points import Point, PointKey
-from services.orchestrator.core.planning.stations import Stations, Vector, side_by_side, stations_of
+from services.orchestrator.core.planning.stations import Served, Stations, Vector, stations_together
 from services.orchestrator.core.planning.weigh import Option
 
 # Options that are told with latencies, beside those chosen: the best of them; working them out takes most of a report.
@@ -139,18 +139,18 @@ def _slow(draft: Draft) -> list[_Row]:
 
 def _reached(wanted: list[tuple[Draft, list[_Row]]]) -> list[Figures]:
     """Figures of all rows, with latencies at the percentiles of their SLOs."""
-    parts = list[Stations]()
+    served = []
     for draft, rows in wanted:
         profiles, batches = [row.point.profile for row in rows], [row.point.batch_limit for row in rows]
-        parts.append(stations_of(profiles, batches, draft.deployment.demand, draft.sheaves))
-    stations, rows = side_by_side(parts), [row for _, mine in wanted for row in mine]
+        served.append(Served(profiles, batches, draft.deployment.demand, draft.sheaves))
+    stations, rows = stations_together(served), [row for _, mine in wanted for row in mine]
     counts = [len(mine) for _, mine in wanted]
     slos = [draft.deployment.slo for draft, _ in wanted]
     percents = [numpy.repeat([slo.percentile_of(metric) for slo in slos], counts) for metric in _METRICS]
     latencies = _latencies(stations, percents, numpy.array([row.rate_per_s for row in rows]))
     new = numpy.flatnonzero([row.shown is None for row in rows])
     worked_out = iter(_figures(stations.take(new), [rows[number] for number in new.tolist()]))
-    return [replace(row.shown or next(worked_out), latencies=mine) for row, mine in zip(rows, latencies, strict=True)]
+    return [(row.shown or next(worked_out))._replace(latencies=mine) for row, mine in zip(rows, latencies, strict=True)]
 
 
 def _figures(stations: Stations, rows: list[_Row]) -> list[Figures]:
@@ -160,7 +160,8 @@ def _figures(stations: Stations, rows: list[_Row]) -> list[Figures]:
         numpy.array(column, dtype=float)
         for column in zip(*((row.mean_per_s, row.replicas, row.capacity) for row in rows), strict=True)
     )
-    return figures_of([Shares(means, [row.point for row in rows], stations, counts, capacities)])[0]
+    shares = Shares(means, [row.point for row in rows], stations, counts, capacities)
+    return drawn(shares).rows([NOT_TOLD] * len(rows))
 
 
 def _latencies(stations: Stations, percents: list[Vector], rates_per_s: Vector) -> list[Latencies]:

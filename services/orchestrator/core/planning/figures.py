@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy
 
@@ -11,7 +12,7 @@ from services.orchestrator.core.facts.explanation import Candidate, Refusal
 from services.orchestrator.core.facts.wish import Metric, Slo
 from services.orchestrator.core.planning.capacity import energies_per_token_mj, percentiles_ms
 from services.orchestrator.core.planning.points import Point
-from services.orchestrator.core.planning.stations import Stations, Vector, side_by_side
+from services.orchestrator.core.planning.stations import Stations, Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,7 @@ class Latencies:
 NOT_TOLD = Latencies()
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(NamedTuple):
     """A point at its share of the demand: so many replicas, of this capacity each.
 
     Attributes:
@@ -46,50 +46,44 @@ class Figures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shares:
-    """Points that share a mean demand: so many replicas of each, of this capacity.
+    """Points that share a mean demand each: so many replicas of each, of this capacity."""
 
-    Attributes:
-        requests_per_s: the mean demand, one for all points or one for each.
-        latencies: of each point, when they are worked out.
-    """
-
-    requests_per_s: float | Vector
+    requests_per_s: Vector
     points: Sequence[Point]
     stations: Stations
     replicas: Vector
     capacities: Vector
-    latencies: Sequence[Latencies] = ()
 
 
-def figures_of(shares: Sequence[Shares]) -> list[list[Figures]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """Figures as columns, a row for each point: see `Figures`."""
+
+    replicas: Vector
+    capacities: Vector
+    energies_mj: Vector
+    active_mw: Vector
+    power_mw: Vector
+    prices_per_hour: Vector
+
+    def rows(self, latencies: Iterable[Latencies]) -> list[Figures]:
+        """As figures."""
+        columns = (self.capacities, self.energies_mj, self.active_mw, self.power_mw, self.prices_per_hour)
+        return list(
+            map(Figures, self.replicas.astype(int).tolist(), *(column.tolist() for column in columns), latencies)
+        )
+
+
+def drawn(shares: Shares) -> Drawn:
     """What points draw when replicas share the demand; beyond their most, at their most."""
-    if not shares:
-        return []
-    counts = [len(share.points) for share in shares]
-    stations = side_by_side([share.stations for share in shares])
-    replicas = numpy.concatenate([share.replicas for share in shares])
-    capacities = numpy.concatenate([share.capacities for share in shares])
-    asked = numpy.concatenate([numpy.full(n, s.requests_per_s) for n, s in zip(counts, shares, strict=True)])
+    stations, replicas, asked, points = shares.stations, shares.replicas, shares.requests_per_s, shares.points
     compared = numpy.minimum(asked / numpy.maximum(replicas, 1), stations.most_per_s)
-    energies = energies_per_token_mj(stations, _met(asked, replicas, stations, capacities))
+    energies = energies_per_token_mj(stations, _met(asked, replicas, stations, shares.capacities))
     active = compared * stations.output_tokens * energies
-    columns = [column.tolist() for column in (replicas.astype(int), capacities, energies, active)]
-    found, begin = [], 0
-    for share in shares:
-        end = begin + len(share.points)
-        latencies = share.latencies or [NOT_TOLD] * len(share.points)
-        rows = zip(share.points, *(column[begin:end] for column in columns), latencies, strict=True)
-        found.append([_figures(*row) for row in rows])
-        begin = end
-    return found
-
-
-def _figures(
-    point: Point, count: int, capacity: float, energy_mj: float, active_mw: float, latencies: Latencies
-) -> Figures:
-    power_mw = count * (active_mw + point.idle_mw)
-    price = count * point.device_share * point.device.price_per_hour
-    return Figures(count, capacity, energy_mj, active_mw, power_mw, price, latencies)
+    power = replicas * (active + numpy.array([point.idle_mw for point in points]))
+    held = replicas * numpy.array([point.device_share for point in points])
+    prices = held * numpy.array([point.device.price_per_hour for point in points])
+    return Drawn(replicas, shares.capacities, energies, active, power, prices)
 
 
 def _met(rates_per_s: Vector, replicas: Vector, stations: Stations, capacities: Vector) -> Vector:

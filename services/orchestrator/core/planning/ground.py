@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from services.orchestrator.core.facts.blueprint import Replica
@@ -25,6 +25,7 @@ _TENTH: Final = math.log(1.1)
 _ALIVE: Final = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.DRAINED)
 
 Base = tuple[str, str, str, int]
+Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,9 @@ class Ground:
     nodes: dict[str, Node]
 
 
+_Content = list[tuple[Tenant, Replica]]
+
+
 def ground_of(situation: Situation, boards: Boards | None = None) -> Ground:
     """The fleet of a situation, folded.
 
@@ -125,7 +129,7 @@ def ground_of(situation: Situation, boards: Boards | None = None) -> Ground:
     reports = {(n.node_id, r.replica_id): r.state for n in situation.nodes for r in n.replicas}
     wishes = {d.deployment_id: d for d in situation.deployments}
     gone = frozenset(situation.gone)
-    content: dict[tuple[str, str], list[tuple[Tenant, Replica]]] = defaultdict(list)
+    content: dict[tuple[str, str], _Content] = defaultdict(list)
     incumbents: dict[str, list[Replica]] = defaultdict(list)
     for planned, replicas in ((True, situation.parent.replicas), (False, situation.parent.leaving)):
         for replica in replicas:
@@ -178,28 +182,23 @@ def _tenant(replica: Replica, *, keepable: bool, planned: bool, ready: bool) -> 
     return Tenant(replica.deployment_id, base_of(replica), units, replica.memory_bytes, keepable, planned, ready)
 
 
-def _groups(
-    situation: Situation, content: dict[tuple[str, str], list[tuple[Tenant, Replica]]], boards: Boards
-) -> tuple[Group, ...]:
-    labels = _Labels(situation)
-    scopes = {budget.scope for budget in situation.budgets}
-    kinds: list[Board] = []
-    found: dict[Likeness, tuple[Likeness, list[Spot]]] = {}
+def _groups(situation: Situation, content: dict[tuple[str, str], _Content], boards: Boards) -> tuple[Group, ...]:
+    traits = _Traits(situation, boards)
+    found: dict[tuple[object, ...], tuple[Likeness, list[Spot]]] = {}
     for node in sorted(situation.nodes, key=lambda n: n.node_id):
         if not node.keeps_work:
             continue
+        labels = traits.labels.of(node)
         for device in node.devices:
-            here = sorted(content.get((node.node_id, device.device_id), ()), key=_tenant_order)
-            board = boards.of(device) if device.kind is DeviceKind.GPU or not device.cpu_ids else None
-            if board is not None and board not in kinds:
-                kinds.append(board)
-            likeness = _likeness(node, device, board, here, labels, scopes, kinds)
-            if likeness not in found:
-                idle_mw, least_mw = device.idle_power_mw, device.least_power_mw
-                found[likeness] = (replace(likeness, idle_power_mw=idle_mw, least_power_mw=least_mw), [])
-            found[likeness][1].append(Spot(node, device, tuple(replica for _, replica in here)))
+            here = content.get((node.node_id, device.device_id), [])
+            if len(here) > 1:
+                here = sorted(here, key=_tenant_order)
+            key = traits.key(node, device, labels, here)
+            if key not in found:
+                found[key] = (traits.likeness(node, device, labels, here), [])
+            found[key][1].append(Spot(node, device, tuple(replica for _, replica in here)))
     return tuple(
-        Group(number, likeness, kinds[likeness.board] if likeness.board >= 0 else None, tuple(spots))
+        Group(number, likeness, traits.kinds[likeness.board] if likeness.board >= 0 else None, tuple(spots))
         for number, (likeness, spots) in enumerate(found.values())
     )
 
@@ -209,38 +208,83 @@ def step_of(power_mw: float) -> float:
     return float(round(math.log(power_mw) / _TENTH)) if power_mw > 0.0 else -1.0
 
 
-def _likeness(
-    node: Node,
-    device: Device,
-    board: Board | None,
-    here: list[tuple[Tenant, Replica]],
-    labels: _Labels,
-    scopes: set[str],
-    kinds: list[Board],
-) -> Likeness:
-    taken = tuple(replica.partition.partition_id for _, replica in here)
-    standing = tuple(p.partition_id for p in device.partitions)
-    own = (f"node/{node.node_id}", f"device/{node.node_id}/{device.device_id}")
-    return Likeness(
-        device_class=device.device_class,
-        kind=device.kind,
-        memory_bytes=device.memory_bytes,
-        cores=len(device.cpu_ids),
-        idle_power_mw=step_of(device.idle_power_mw),
-        least_power_mw=step_of(device.least_power_mw),
-        wake_s=device.wake_s,
-        price_per_hour=device.price_per_hour,
-        power_settings=device.power_settings,
-        setting=setting_of(device),
-        asleep=device.asleep,
-        takes_work=node.takes_work,
-        labels=labels.of(node),
-        budgets=tuple(scope for scope in own if scope in scopes),
-        board=kinds.index(board) if board is not None else -1,
-        occupied=board.mask_of(device.device_id, taken) if board else 0,
-        standing=board.mask_of(device.device_id, standing) if board else 0,
-        content=tuple(tenant for tenant, _ in here),
-    )
+class _Traits:
+    """What tells devices of a situation apart. `kinds` are the boards met, which likenesses name by their number."""
+
+    def __init__(self, situation: Situation, boards: Boards) -> None:
+        self.labels, self.kinds = _Labels(situation), list[Board]()
+        self._boards, self._numbers = boards, dict[int, int]()
+        self._scopes = {budget.scope for budget in situation.budgets}
+        self._settings: dict[int, tuple[tuple[int, int, int], ...]] = {}
+
+    def key(self, node: Node, device: Device, labels: Labels, here: _Content) -> tuple[object, ...]:
+        """Equal for devices that are alike: no two boards draw the same to the milliwatt."""
+        return (
+            device.device_class,
+            device.kind is DeviceKind.GPU,
+            device.memory_bytes,
+            len(device.cpu_ids),
+            step_of(device.idle_power_mw),
+            step_of(device.least_power_mw),
+            device.wake_s,
+            device.price_per_hour,
+            self._settings_of(device),
+            setting_of(device).order,
+            device.asleep,
+            node.takes_work,
+            labels,
+            self._budgets(node, device),
+            *self._layout(device, here),
+            tuple(tenant for tenant, _ in here),
+        )
+
+    def likeness(self, node: Node, device: Device, labels: Labels, here: _Content) -> Likeness:
+        """The same as a likeness, with the power of this device."""
+        board, occupied, standing = self._layout(device, here)
+        return Likeness(
+            device_class=device.device_class,
+            kind=device.kind,
+            memory_bytes=device.memory_bytes,
+            cores=len(device.cpu_ids),
+            idle_power_mw=device.idle_power_mw,
+            least_power_mw=device.least_power_mw,
+            wake_s=device.wake_s,
+            price_per_hour=device.price_per_hour,
+            power_settings=device.power_settings,
+            setting=setting_of(device),
+            asleep=device.asleep,
+            takes_work=node.takes_work,
+            labels=labels,
+            budgets=self._budgets(node, device),
+            board=board,
+            occupied=occupied,
+            standing=standing,
+            content=tuple(tenant for tenant, _ in here),
+        )
+
+    def _settings_of(self, device: Device) -> tuple[tuple[int, int, int], ...]:
+        settings = device.power_settings
+        if id(settings) not in self._settings:
+            self._settings[id(settings)] = tuple(setting.order for setting in settings)
+        return self._settings[id(settings)]
+
+    def _budgets(self, node: Node, device: Device) -> tuple[str, ...]:
+        if not self._scopes:
+            return ()
+        own = (f"node/{node.node_id}", f"device/{node.node_id}/{device.device_id}")
+        return tuple(scope for scope in own if scope in self._scopes)
+
+    def _layout(self, device: Device, here: _Content) -> tuple[int, int, int]:
+        """The number of the board, the seats that replicas take, and those that partitions stand on."""
+        if device.kind is not DeviceKind.GPU and device.cpu_ids:
+            return (-1, 0, 0)
+        board = self._boards.of(device)
+        if id(board) not in self._numbers:
+            self._numbers[id(board)] = len(self.kinds)
+            self.kinds.append(board)
+        occupied = board.mask_of(device.device_id, tuple(replica.partition.partition_id for _, replica in here))
+        standing = board.mask_of(device.device_id, tuple(p.partition_id for p in device.partitions))
+        return (self._numbers[id(board)], occupied, standing)
 
 
 def setting_of(device: Device) -> PowerSetting:

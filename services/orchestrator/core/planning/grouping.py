@@ -34,11 +34,11 @@ def grouped(lines: Sequence[Line]) -> tuple[Candidate, ...]:
     for detail in (3, 2, 1):
         firsts = _merged(lines, detail)
         if len(firsts) <= MOST_LINES:
-            return tuple(_written(line) for line in firsts)
+            return tuple(line.write(line.alike) for line in firsts)
     kept, rest = firsts[: MOST_LINES - 1], firsts[MOST_LINES - 1 :]
     left_out = sum(line.alike for line in rest)
     last = replace(rest[0].write(left_out), reason=f"and {left_out} more options, this one the best of them")
-    return (*(_written(line) for line in kept), last)
+    return (*(line.write(line.alike) for line in kept), last)
 
 
 def _merged(lines: Sequence[Line], detail: int) -> tuple[Line, ...]:
@@ -52,6 +52,6 @@ def _merged(lines: Sequence[Line], detail: int) -> tuple[Line, ...]:
     return tuple(line._replace(alike=counts[key]) for key, line in first.items())
 
 
-def _written(line: Line) -> Candidate:
-    shown = line.write(line.alike)
-    return shown if line.alike <= 1 else replace(shown, reason=f"{shown.reason} (and {line.alike - 1} more like it)")
+def more_alike(reason: str, alike: int) -> str:
+    """A reason told for so many options."""
+    return reason if alike <= 1 else f"{reason} (and {alike - 1} more like it)"

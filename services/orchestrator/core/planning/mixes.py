@@ -40,7 +40,8 @@ def ways(capacities: list[float], costs: list[float], least: int, most: int, kee
     for item, count in enumerate(alone):
         if not most or count <= most:
             found[(item, count),] = count * costs[item]
-    begun = [(first, number) for first, count in enumerate(alone) for number in _begun(count)]
+    begins = {count: _begun(count) for count in set(alone)}
+    begun = [(first, number) for first, count in enumerate(alone) for number in begins[count]]
     if begun:
         found |= _pairs(begun, numpy.array(capacities), numpy.array(costs), least, most, keep)
     ordered = sorted(found.items(), key=lambda entry: (entry[1], entry[0]))

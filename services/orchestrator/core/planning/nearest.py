@@ -17,7 +17,7 @@ import numpy
 from services.orchestrator.core.facts.loads import Sheaf
 from services.orchestrator.core.facts.wish import Demand, Deployment, LatencyLimit, Slo
 from services.orchestrator.core.planning.capacity import broken_limits, capacities_per_s, percentiles_ms
-from services.orchestrator.core.planning.figures import Shares, figures_of
+from services.orchestrator.core.planning.figures import NOT_TOLD, Shares, drawn
 from services.orchestrator.core.planning.points import Point
 from services.orchestrator.core.planning.stations import Stations, stations_of
 from services.orchestrator.core.planning.weigh import (
@@ -149,8 +149,8 @@ def _relax_power(
 ) -> Slo:
     """Limits of energy and power lifted to what so many replicas of such a capacity draw."""
     slo, (replicas, capacity) = wish.slo, share
-    mean, counts = wish.demand.compared_requests_per_s, numpy.array([float(replicas)])
-    shown = figures_of((Shares(mean, (point,), station, counts, numpy.array([capacity])),))[0][0]
+    mean, counts = numpy.array([wish.demand.compared_requests_per_s]), numpy.array([float(replicas)])
+    shown = drawn(Shares(mean, (point,), station, counts, numpy.array([capacity]))).rows([NOT_TOLD])[0]
     if slo.energy_per_token_mj is not None and shown.energy_per_token_mj > slo.energy_per_token_mj:
         stretches.append((math.log(shown.energy_per_token_mj / slo.energy_per_token_mj), "ENERGY_LIMIT"))
         slo = replace(slo, energy_per_token_mj=_up(shown.energy_per_token_mj))

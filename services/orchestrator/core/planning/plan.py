@@ -94,7 +94,7 @@ def _weigh(situation: Situation, ground: Ground, offer: Offer, known: Known) -> 
         for wish, (points, _) in zip(situation.deployments, found, strict=True)
     ]
     asked = [(load.deployment, tuple(load.points)) for load in loads]
-    weighed = known.weighed(asked, lambda numbers: weigh_loads(loads[number] for number in numbers))
+    weighed = known.weighed(asked, lambda numbers: weigh_loads([loads[number] for number in numbers]))
     return tuple(
         _sorted_out(situation, ground, load, refused, results)
         for load, (_, refused), results in zip(loads, found, weighed, strict=True)

@@ -5,12 +5,14 @@ Everything that is not possible at all comes back as a refused candidate with it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.orchestrator.core.facts.explanation import Candidate, Refusal
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Device, PowerSetting
 from services.orchestrator.core.facts.levers import Levers
-from services.orchestrator.core.facts.loads import figures_at, longest_prompt, most_concurrency
+from services.orchestrator.core.facts.loads import figures_at, longest_prompts
 from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.variant import Admission, Variant
 from services.orchestrator.core.facts.wish import Deployment
@@ -21,8 +23,7 @@ from tradewind.domain.figures import FigureSource
 PointKey = tuple[str, str, str, int, tuple[int, int, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
     """An operating point that a deployment could use.
 
     Attributes:
@@ -101,8 +102,7 @@ def points_of(deployment: Deployment, offer: Offer) -> tuple[tuple[Point, ...], 
     return _allowed(deployment, points, offer.levers), tuple(refused)
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """A batch limit of a profile, and what it is before any demand is looked at.
 
     Attributes:
@@ -133,18 +133,7 @@ def _settings_at(variant: Variant, selector: tuple[tuple[str, str], ...], offer:
     """Settings of a variant on nodes with these labels, worked out once for an offer."""
     key = (variant.variant_id, selector)
     if key not in offer.settings:
-        rooms: _Rooms = {}
-        profiles = offer.profiles.get(variant.variant_id, ())
-        works = {id(profile): _work(profile) for profile in profiles if profile.loads}
-        offer.settings[key] = tuple(
-            Setting(
-                profile,
-                batch,
-                longest_prompt(profile, batch),
-                _point(variant, profile, batch, _room_of(variant, profile, selector, offer, rooms), works[id(profile)]),
-            )
-            for (_, _, batch, _), profile in sorted(_settings(variant, profiles).items())
-        )
+        offer.settings[key] = tuple(_settings(variant, selector, offer))
     return offer.settings[key]
 
 
@@ -173,19 +162,22 @@ def _allowed(deployment: Deployment, points: list[Point], levers: Levers) -> tup
     return tuple(left)
 
 
-def _settings(
-    variant: Variant, profiles: tuple[Profile, ...]
-) -> dict[tuple[str, str, int, tuple[int, int, int]], Profile]:
+def _settings(variant: Variant, selector: tuple[tuple[str, str], ...], offer: Offer) -> list[Setting]:
     """Batch limits worth weighing: the measured ones; each with the profile whose own limit is nearest above."""
-    best: dict[tuple[str, str, int, tuple[int, int, int]], Profile] = {}
-    for profile in profiles:
-        most = most_concurrency(profile)
-        if variant.slots:
-            most = min(most, variant.slots)
-        for batch in sorted({load.concurrency for load in profile.loads if 0 < load.concurrency <= most}):
-            key = (profile.device_class, profile.partition_kind, batch, profile.power.order)
-            best.setdefault(key, profile)
-    return best
+    best: dict[tuple[str, str, int, tuple[int, int, int]], tuple[Profile, float]] = {}
+    for profile in offer.profiles.get(variant.variant_id, ()):
+        for batch, reach in longest_prompts(profile).items():
+            if not variant.slots or batch <= variant.slots:
+                key = (profile.device_class, profile.partition_kind, batch, profile.power.order)
+                best.setdefault(key, (profile, reach))
+    founds: dict[int, Callable[[int], Point | Candidate]] = {}
+    for profile, _ in best.values():
+        if id(profile) not in founds:
+            founds[id(profile)] = _places_of(variant, profile, selector, offer)
+    return [
+        Setting(profile, key[2], reach, founds[id(profile)](key[2]))
+        for key, (profile, reach) in sorted(best.items(), key=lambda entry: entry[0])
+    ]
 
 
 def _variant_refusal(deployment: Deployment, variant: Variant) -> tuple[Refusal, str] | None:
@@ -202,37 +194,21 @@ def _variant_refusal(deployment: Deployment, variant: Variant) -> tuple[Refusal,
     return None
 
 
-_Rooms = dict[tuple[str, str, PowerSetting, int], Room | tuple[Refusal, str]]
-
-
-def _room_of(
-    variant: Variant, profile: Profile, selector: tuple[tuple[str, str], ...], offer: Offer, rooms: _Rooms
-) -> Room | tuple[Refusal, str]:
-    memory = profile.memory_bytes or variant.memory_bytes
-    key = (profile.device_class, profile.partition_kind, profile.power, memory)
-    if key not in rooms:
-        rooms[key] = _room(selector, offer, *key)
-    return rooms[key]
-
-
-_Work = tuple[float, tuple[FigureSource, str]]
-
-
-def _work(profile: Profile) -> _Work:
-    """The most power that was measured at work, and the weakest source of energy."""
-    loads = profile.loads
-    return max(load.power_mw for load in loads), max((load.energy_source, load.energy_method) for load in loads)
-
-
-def _point(
-    variant: Variant, profile: Profile, batch: int, room: Room | tuple[Refusal, str], work: _Work
-) -> Point | Candidate:
+def _places_of(
+    variant: Variant, profile: Profile, selector: tuple[tuple[str, str], ...], offer: Offer
+) -> Callable[[int], Point | Candidate]:
+    """What a profile is with each batch limit: a point, or refused for want of room."""
+    memory, loads = profile.memory_bytes or variant.memory_bytes, profile.loads
+    room = _room(selector, offer, profile.device_class, profile.partition_kind, profile.power, memory)
     if isinstance(room, tuple):
-        return _candidate(variant, profile, batch, *room, profile.memory_bytes or variant.memory_bytes)
+        return lambda batch: _candidate(variant, profile, batch, *room, memory)
     share, idle_mw = room.shape.share_of(profile.partition_kind), room.shape.device.idle_power_mw
     added = max(profile.idle_power_mw - idle_mw, 0.0) if profile.idle_power_mw else 0.0
-    key = (variant.variant_id, profile.device_class, profile.partition_kind, batch, profile.power.order)
-    return Point(variant, profile, batch, room.shape, room.places, share, idle_mw * share + added, *work, key)
+    held = (room.shape, room.places, share, idle_mw * share + added)
+    at_work_mw = max(load.power_mw for load in loads)
+    source = max((load.energy_source, load.energy_method) for load in loads)
+    names, order = (variant.variant_id, profile.device_class, profile.partition_kind), profile.power.order
+    return lambda batch: Point(variant, profile, batch, *held, at_work_mw, source, (*names, batch, order))
 
 
 def _room(

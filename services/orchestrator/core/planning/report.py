@@ -16,7 +16,7 @@ from services.orchestrator.core.facts.loads import Sheaf
 from services.orchestrator.core.facts.wish import Deployment, LatencyLimit, Metric, Objective, Slo
 from services.orchestrator.core.planning.drafts import Draft, Placed
 from services.orchestrator.core.planning.figures import told
-from services.orchestrator.core.planning.grouping import Line, grouped
+from services.orchestrator.core.planning.grouping import Line, grouped, more_alike
 from services.orchestrator.core.planning.nearest import Nearest
 from services.orchestrator.core.planning.points import Point, PointKey
 from services.orchestrator.core.planning.scores import Item
@@ -98,21 +98,23 @@ def _line(point: Point, refusal: str, write: Callable[[int], Candidate]) -> Line
 def _refusal(refused: Refused | Candidate) -> Line:
     if isinstance(refused, Candidate):
         return Line(refused.key[:3], refused.refusal, partial(_again, refused))
-    return _line(
-        refused.point, refused.refusal, partial(told, refused.point, refused.shown, refused.refusal, refused.reason)
-    )
+    return _line(refused.point, refused.refusal, partial(_refused, refused))
 
 
 def _again(line: Candidate, alike: int) -> Candidate:
-    return line if alike == 1 else replace(line, alike=alike)
+    return line if alike == 1 else replace(line, alike=alike, reason=more_alike(line.reason, alike))
+
+
+def _refused(refused: Refused, alike: int) -> Candidate:
+    return told(refused.point, refused.shown, refused.refusal, more_alike(refused.reason, alike), alike)
 
 
 def _dearer(deployment: Deployment, option: Option, chosen: Option, alike: int) -> Candidate:
-    return told(option.point, option.shown, None, _why_not(deployment, option, chosen), alike)
+    return told(option.point, option.shown, None, more_alike(_why_not(deployment, option, chosen), alike), alike)
 
 
 def _crowded(option: Option, refusal: Refusal, reason: str, alike: int) -> Candidate:
-    return told(option.point, option.shown, refusal, option.short or reason, alike)
+    return told(option.point, option.shown, refusal, more_alike(option.short or reason, alike), alike)
 
 
 def explain_infeasible(

@@ -11,11 +11,14 @@ Of options that take the same room, those that another beats in everything are l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
+
+import numpy
 
 from services.orchestrator.core.facts.fleet import PowerSetting, cores_of
 from services.orchestrator.core.facts.wish import Deployment, Objective
 from services.orchestrator.core.planning.ground import Base, base_of
+from services.orchestrator.core.planning.stations import Bools, Vector, Whole
 from services.orchestrator.core.planning.weigh import Option
 from tradewind.domain.figures import FigureSource
 
@@ -32,6 +35,9 @@ REGRET_WEIGHT: Final = 10.0
 _ENERGY_TIE: Final = 1e-3
 # Options of one deployment for one kind of partition at one power setting; beyond it the dearest are left out.
 MOST_ALIKE: Final = 4
+# Profiles tell costs to so many digits; a difference in the next one is that of rounding in interpolation.
+_TOLD_DIGITS: Final = 3
+_HELD_DIGITS: Final = 9
 
 key_of = base_of
 
@@ -69,35 +75,31 @@ def items_of(deployment: Deployment, options: tuple[Option, ...], bases: frozens
     """
     if not options:
         return ()
-    unit = _unit_mw(deployment, options)
-    rooms: dict[tuple[object, ...], list[_Score]] = {}
-    for option in options:
-        rooms.setdefault(_room_of(option), []).append(_score(deployment, option, bases, unit))
-    return tuple(_item(deployment, score) for scores in rooms.values() for score in _undominated(scores))
+    scores = _scores(deployment, options, bases)
+    return tuple(_item(deployment, options[row], scores, row) for row in _undominated(scores).tolist())
 
 
-class _Score(NamedTuple):
-    """An option with what it is ranked by.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scores:
+    """Options with what they are ranked by, a row each.
 
     Attributes:
+        rooms: number of device class, kind of partition and power setting.
+        ranks: the dearest last, those of a room one after the other.
         told_mw, told_new_mw: cost without and with its change, as far as profiles tell it.
-        held: capacity without what rounding makes of it.
+        held: capacity without what rounding makes of it, by which no demand needs another replica.
     """
 
-    option: Option
-    capacity: float
-    cost_mw: float
-    change_mw: float
-    incumbent: bool
-    told_mw: float
-    told_new_mw: float
-    held: float
-
-
-def _room_of(option: Option) -> tuple[object, ...]:
-    """Device class, kind of partition, power setting."""
-    _, device_class, kind, _, power = option.point.key
-    return (device_class, kind, power)
+    rooms: Whole
+    ranks: Whole
+    capacities: Vector
+    costs_mw: Vector
+    changes_mw: Vector
+    incumbent: Bools
+    memory_bytes: Vector
+    told_mw: Vector
+    told_new_mw: Vector
+    held: Vector
 
 
 def _unit_mw(deployment: Deployment, options: tuple[Option, ...]) -> float:
@@ -109,23 +111,60 @@ def _unit_mw(deployment: Deployment, options: tuple[Option, ...]) -> float:
     return REGRET_WEIGHT * stake / max(min(option.cost for option in options), 1e-9)
 
 
-def _score(deployment: Deployment, option: Option, bases: frozenset[Base], unit: float) -> _Score:
-    rate, incumbent = deployment.demand.requests_per_s, option.base in bases
-    capacity = min(option.capacity / rate * (1 + 1e-9), 1.0) if rate > 0.0 else 1.0
-    cost = option.cost * unit / option.replicas
+def _scores(deployment: Deployment, options: tuple[Option, ...], bases: frozenset[Base]) -> _Scores:
+    rate, incumbent = deployment.demand.requests_per_s, numpy.array([option.base in bases for option in options])
+    capacities = numpy.array([option.shown.capacity for option in options])
+    capacities = numpy.minimum(capacities / rate * (1 + 1e-9), 1.0) if rate > 0.0 else numpy.ones(len(options))
+    costs = _costs_mw(deployment, options)
+    if bases:
+        costs = numpy.where(incumbent, costs, costs * (1.0 + HYSTERESIS_SHARE))
+    changes = numpy.array([change_mw(option) for option in options]) if bases else numpy.zeros(len(options))
+    rooms = _numbered([(o.point.key[1], o.point.key[2], o.point.key[4]) for o in options])
+    return _Scores(
+        rooms=rooms,
+        ranks=_ranks(options, rooms, _rounded(costs / numpy.maximum(capacities, 1e-9), _TOLD_DIGITS)),
+        capacities=capacities,
+        costs_mw=costs,
+        changes_mw=changes,
+        incumbent=incumbent,
+        memory_bytes=numpy.array([float(option.point.memory_bytes) for option in options]),
+        told_mw=_rounded(costs, _TOLD_DIGITS),
+        told_new_mw=_rounded(costs + changes, _TOLD_DIGITS),
+        held=_rounded(capacities, _HELD_DIGITS),
+    )
+
+
+def _costs_mw(deployment: Deployment, options: tuple[Option, ...]) -> Vector:
+    """What a replica costs as long as it stands."""
+    replicas = numpy.array([option.shown.replicas for option in options])
+    costs: Vector = numpy.array([option.cost for option in options]) * _unit_mw(deployment, options) / replicas
     if deployment.objective is not Objective.ENERGY:
-        cost += option.shown.power_mw / option.replicas * _ENERGY_TIE
-    elif option.point.energy_source[0] in (FigureSource.UNAVAILABLE, FigureSource.UNSPECIFIED):
-        cost += UNKNOWN_ENERGY_MW
-    if bases and not incumbent:
-        cost *= 1.0 + HYSTERESIS_SHARE
-    change, told = change_mw(option) if bases else 0.0, _told(cost)
-    told_new = _told(cost + change) if change else told
-    return _Score(option, capacity, cost, change, incumbent, told, told_new, _held(capacity))
+        costs += numpy.array([option.shown.power_mw for option in options]) / replicas * _ENERGY_TIE
+        return costs
+    unknown = [
+        option.point.energy_source[0] in (FigureSource.UNAVAILABLE, FigureSource.UNSPECIFIED) for option in options
+    ]
+    return costs + numpy.where(unknown, UNKNOWN_ENERGY_MW, 0.0)
 
 
-def _item(deployment: Deployment, score: _Score) -> Item:
-    option, profile = score.option, score.option.point.profile
+def _numbered(names: list[tuple[object, ...]]) -> Whole:
+    numbers: dict[tuple[object, ...], int] = {}
+    return numpy.array([numbers.setdefault(name, len(numbers)) for name in names])
+
+
+def _ranks(options: tuple[Option, ...], rooms: Whole, per_request_mw: Vector) -> Whole:
+    """Of equal costs the larger batch limit first: it costs nothing until used, and then shares."""
+    names = [(option.point.variant.name, option.point.variant.variant_id) for option in options]
+    order = {name: number for number, name in enumerate(sorted(set(names)))}
+    batches = numpy.array([option.point.batch_limit for option in options])
+    service_s = numpy.array([option.service_s for option in options])
+    places = numpy.array([order[name] for name in names])
+    found: Whole = numpy.lexsort((places, service_s, -batches, per_request_mw, rooms))
+    return found
+
+
+def _item(deployment: Deployment, option: Option, scores: _Scores, row: int) -> Item:
+    profile = option.point.profile
     return Item(
         deployment_id=deployment.deployment_id,
         option=option,
@@ -133,11 +172,11 @@ def _item(deployment: Deployment, score: _Score) -> Item:
         kind=profile.partition_kind,
         units=cores_of(profile.partition_kind) or 1,
         memory_bytes=option.point.memory_bytes,
-        capacity=score.capacity,
-        cost_mw=score.cost_mw,
-        change_mw=score.change_mw,
+        capacity=float(scores.capacities[row]),
+        cost_mw=float(scores.costs_mw[row]),
+        change_mw=float(scores.changes_mw[row]),
         power=profile.power,
-        incumbent=score.incumbent,
+        incumbent=bool(scores.incumbent[row]),
     )
 
 
@@ -150,49 +189,39 @@ def change_mw(option: Option) -> float:
     return (load_s * point.at_work_mw + (load_s + option.service_s) * point.idle_mw) / PAYBACK_S
 
 
-def _undominated(scores: list[_Score]) -> list[_Score]:
-    ranked = sorted((_rank(score), number, score) for number, score in enumerate(scores))
-    kept, left = list[_Score](), MOST_ALIKE
-    for _, _, score in ranked:
-        if score.incumbent:
-            kept.append(score)
-        elif left and not any(_beats(other, score) for other in kept):
-            kept.append(score)
-            left -= 1
+def _undominated(scores: _Scores) -> Whole:
+    """Rows worth a column, by room and rank: incumbents, the first that none before beats, and the strongest."""
+    ranks = scores.ranks
+    rooms, incumbent = scores.rooms[ranks], scores.incumbent[ranks]
+    beaten = _beaten(scores)
+    wanted = ~incumbent & ~beaten
+    before: Whole = numpy.cumsum(wanted) - wanted
+    firsts = numpy.searchsorted(rooms, rooms)
+    kept = incumbent | (wanted & (before - before[firsts] < MOST_ALIKE))
     # Where room is scarce the dearest may be the only one that does.
-    strongest = min(ranked, key=_strength)[2]
-    return kept if any(score is strongest for score in kept) else [*kept, strongest]
+    by_strength = numpy.lexsort((scores.memory_bytes[ranks], scores.told_mw[ranks], -scores.held[ranks], rooms))
+    strongest = by_strength[numpy.unique(rooms, return_index=True)[1]]
+    added = strongest[~kept[strongest]]
+    rows = numpy.concatenate([numpy.flatnonzero(kept), added])
+    found: Whole = ranks[rows[numpy.argsort(rooms[rows], kind="stable")]]
+    return found
 
 
-def _beats(other: _Score, score: _Score) -> bool:
-    """Whether another is no worse in anything."""
-    return (
-        other.held >= score.held
-        and other.option.point.memory_bytes <= score.option.point.memory_bytes
-        and other.told_mw <= score.told_mw
-        and other.told_new_mw <= score.told_new_mw
-    )
+def _beaten(scores: _Scores) -> Bools:
+    """Which, by rank, one before it in its room is no worse than in anything."""
+    ranks = scores.ranks
+    rooms, beaten = scores.rooms[ranks], numpy.zeros(len(ranks), dtype=bool)
+    columns = [column[ranks] for column in (-scores.held, scores.memory_bytes, scores.told_mw, scores.told_new_mw)]
+    for back in range(1, int(numpy.bincount(rooms).max())):
+        worse = rooms[back:] == rooms[:-back]
+        for column in columns:
+            worse &= column[:-back] <= column[back:]
+        beaten[back:] |= worse
+    return beaten
 
 
-_Rank = tuple[object, ...]
-
-
-def _rank(score: _Score) -> _Rank:
-    """The dearest last; of equal costs the larger batch limit: it costs nothing until used, and then shares."""
-    per_request, option = _told(score.cost_mw / max(score.capacity, 1e-9)), score.option
-    return (per_request, -option.point.batch_limit, option.service_s, option.point.variant.name, option.key)
-
-
-def _strength(ranked: tuple[_Rank, int, _Score]) -> tuple[object, ...]:
-    rank, _, score = ranked
-    return (-score.held, score.told_mw, score.option.point.memory_bytes, rank)
-
-
-def _told(cost_mw: float) -> float:
-    """A cost as far as profiles tell it: a difference in its fourth digit is that of rounding in interpolation."""
-    return float(f"{cost_mw:.3g}")
-
-
-def _held(capacity: float) -> float:
-    """A capacity without what rounding makes of it, by which no demand needs another replica."""
-    return float(f"{capacity:.9g}")
+def _rounded(values: Vector, digits: int) -> Vector:
+    """Values to so many digits: what differs beyond them is rounding's doing."""
+    sizes = numpy.power(10.0, digits - 1 - numpy.floor(numpy.log10(numpy.where(values == 0.0, 1.0, numpy.abs(values)))))
+    found: Vector = numpy.round(values * sizes) / sizes
+    return found

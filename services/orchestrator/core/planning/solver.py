@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Final, Protocol
+from typing import Final
 
 import highspy
 import numpy
@@ -19,6 +19,9 @@ WANTED_GAP: Final = 0.005
 # spends most of its time): both bound the work the same way on every machine.
 MOST_NODES: Final = 2_000
 MOST_LOOKS: Final = 100
+# Looks after which a search settles for less: answers of a large program come by the ninth, or after forty, when cuts
+# have been added in vain (docs/adr/0108).
+FEW_LOOKS: Final = 12
 # Safety net for one program; the figures asked for are 20 s for the largest fleet.
 MOST_S: Final = 15.0
 _OUT_OF_TIME: Final = highspy.HighsModelStatus.kTimeLimit
@@ -107,11 +110,18 @@ class Program:
             copy.leasts[number], copy.mosts[number] = -math.inf, math.inf
         return copy
 
-    def solve(self, gap: float = WANTED_GAP, enough: float | None = None, most_s: float = MOST_S) -> Answer | None:
+    def solve(
+        self,
+        gap: float = WANTED_GAP,
+        enough: float | None = None,
+        settle: float = -math.inf,
+        most_s: float = MOST_S,
+    ) -> Answer | None:
         """The best found within the limits, None when there is none.
 
         Args:
             enough: a cost that is good enough to stop at.
+            settle: answers cheaper than this are good enough after `FEW_LOOKS`.
             most_s: the safety net.
         """
         if not self.costs:
@@ -120,7 +130,7 @@ class Program:
         limits: _Options = {"mip_rel_gap": gap, "mip_max_nodes": MOST_NODES, "time_limit": most_s}
         solver = self._solver(limits | ({"objective_target": enough} if enough is not None else {}))
         solver.passModel(self._model(relaxed=False))
-        solver.cbMipInterrupt.subscribe(_Patience())
+        solver.cbMipInterrupt.subscribe(_Patience(settle))
         solver.run()
         solution, info = solver.getSolution(), solver.getInfo()
         if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
@@ -186,22 +196,16 @@ class Program:
         return model
 
 
-class _Event(Protocol):
-    """What HiGHS hands to a callback."""
-
-    def interrupt(self) -> None:
-        """Ends the search."""
-
-
 class _Patience:
-    """Ends a search after `MOST_LOOKS` at its limits."""
+    """Ends a search after `MOST_LOOKS` at its limits, or after `FEW_LOOKS` with an answer to settle for."""
 
-    def __init__(self) -> None:
-        self._looks = 0
+    def __init__(self, settle: float) -> None:
+        self._looks, self._settle = 0, settle
 
-    def __call__(self, event: _Event) -> None:
+    def __call__(self, event: highspy.HighsCallbackEvent) -> None:
         self._looks += 1
-        if self._looks > MOST_LOOKS:
+        settled = self._looks >= FEW_LOOKS and event.data_out.mip_primal_bound < self._settle
+        if self._looks > MOST_LOOKS or settled:
             event.interrupt()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy
 from numpy.typing import NDArray
@@ -54,13 +54,9 @@ class Spreads:
         found: Vector = self.medians_ms[rows, columns] * numpy.exp(_Z95 * self.sigmas[rows, columns])
         return found
 
-    def up_to(self, most: int) -> Spreads:
-        """Those of at most so many sequences."""
-        return Spreads(self.medians_ms[:, :most], self.sigmas[:, :most])
-
-    def take(self, rows: Whole) -> Spreads:
-        """Those of some stations."""
-        return Spreads(self.medians_ms[rows], self.sigmas[rows])
+    def at(self, rows: Whole, most: int) -> Spreads:
+        """Some of them, of at most so many sequences."""
+        return Spreads(self.medians_ms[:, :most][rows], self.sigmas[:, :most][rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,46 +67,74 @@ class Queues:
     full_per_s: Vector
     batches: Whole
 
-    @property
-    def rows(self) -> Whole:
-        """The number of each row."""
-        return numpy.arange(len(self.batches))
-
     def take(self, rows: Whole) -> Queues:
         """Some of them."""
         return Queues(self.log_rates[rows], self.full_per_s[rows], self.batches[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stations:
-    """Replicas as queues, a row each; column n-1 speaks of n sequences at work, and of nothing beyond `batches`.
+class Curves:
+    """Profiles for requests of a shape, a row each; column n-1 speaks of n sequences at work.
 
     Attributes:
+        rates_per_s: µ(n).
         log_rates: column n is Σ log µ(k) over k = 1 … n.
-        full_per_s: µ at the batch limit.
-        output_tokens: of a request, one number for each station.
+        output_tokens: of a request.
     """
 
     ttft: Spreads
     tpot: Spreads
+    rates_per_s: Vector
     log_rates: Vector
-    full_per_s: Vector
     energies_mj: Vector
-    batches: Whole
     output_tokens: Vector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stations:
+    """Replicas as queues: of each its row in curves, which batch limits of one profile share, and its batch limit.
+
+    Attributes:
+        most: columns that are looked at; nothing is said of more sequences than `batches`.
+    """
+
+    curves: Curves
+    rows: Whole
+    batches: Whole
+    most: int
 
     def __len__(self) -> int:
         return len(self.batches)
 
     @property
-    def rows(self) -> Whole:
-        """The number of each row."""
-        return numpy.arange(len(self.batches))
+    def ttft(self) -> Spreads:
+        """Time to the first token."""
+        return self.curves.ttft.at(self.rows, self.most)
+
+    @property
+    def tpot(self) -> Spreads:
+        """Time of each later token."""
+        return self.curves.tpot.at(self.rows, self.most)
+
+    @property
+    def energies_mj(self) -> Vector:
+        """Energy of a generated token."""
+        return self.curves.energies_mj[:, : self.most][self.rows]
+
+    @property
+    def full_per_s(self) -> Vector:
+        """Requests completed a second at the batch limit."""
+        return self.curves.rates_per_s[self.rows, self.batches - 1]
+
+    @property
+    def output_tokens(self) -> Vector:
+        """Of a request, one number for each station."""
+        return self.curves.output_tokens[self.rows]
 
     @property
     def queues(self) -> Queues:
         """They without latencies and energies."""
-        return Queues(self.log_rates, self.full_per_s, self.batches)
+        return Queues(self.curves.log_rates[:, : self.most + 1][self.rows], self.full_per_s, self.batches)
 
     @property
     def most_per_s(self) -> Vector:
@@ -125,27 +149,11 @@ class Stations:
 
     def take(self, rows: Whole) -> Stations:
         """Some of them."""
-        return Stations(
-            self.ttft.take(rows),
-            self.tpot.take(rows),
-            self.log_rates[rows],
-            self.full_per_s[rows],
-            self.energies_mj[rows],
-            self.batches[rows],
-            self.output_tokens[rows],
-        )
+        return Stations(self.curves, self.rows[rows], self.batches[rows], self.most)
 
     def up_to(self, most: int) -> Stations:
-        """They without the columns beyond so many sequences; `batches` are not above it."""
-        return Stations(
-            self.ttft.up_to(most),
-            self.tpot.up_to(most),
-            self.log_rates[:, : most + 1],
-            self.full_per_s,
-            self.energies_mj[:, :most],
-            self.batches,
-            self.output_tokens,
-        )
+        """They without what would be of more sequences than so many."""
+        return Stations(self.curves, self.rows, self.batches, most)
 
     def by_width(self, cells: int) -> list[tuple[Whole, Stations]]:
         """They in parts of like batch limits with their rows: small batches are no work for the sake of large ones.
@@ -157,33 +165,29 @@ class Stations:
         for one in sorted(set(classes.tolist())):
             rows = numpy.flatnonzero(classes == one)
             width = int(self.batches[rows].max())
-            narrow, most = self.up_to(width), max(cells // width, 1)
-            for some in numpy.split(rows, range(most, len(rows), most)):
-                found.append((some, narrow if len(some) == len(self) else narrow.take(some)))
+            most = max(cells // width, 1)
+            found += [(some, self.take(some).up_to(width)) for some in numpy.split(rows, range(most, len(rows), most))]
         return found
-
-
-def side_by_side(parts: Sequence[Stations]) -> Stations:
-    """All of them, in their order."""
-    wide = max(part.energies_mj.shape[1] for part in parts)
-    return Stations(
-        put_together([part.ttft for part in parts]),
-        put_together([part.tpot for part in parts]),
-        numpy.concatenate([_wider(part.log_rates, wide + 1) for part in parts]),
-        numpy.concatenate([part.full_per_s for part in parts]),
-        numpy.concatenate([_wider(part.energies_mj, wide) for part in parts]),
-        numpy.concatenate([part.batches for part in parts]),
-        numpy.concatenate([part.output_tokens for part in parts]),
-    )
 
 
 def put_together(parts: Sequence[Spreads]) -> Spreads:
     """All of them, in their order."""
-    wide = max(part.sigmas.shape[1] for part in parts)
     return Spreads(
-        numpy.concatenate([_wider(part.medians_ms, wide) for part in parts]),
-        numpy.concatenate([_wider(part.sigmas, wide) for part in parts]),
+        numpy.concatenate([part.medians_ms for part in parts]), numpy.concatenate([part.sigmas for part in parts])
     )
+
+
+class Served(NamedTuple):
+    """Replicas of each profile with the batch limit beside it, for requests of one shape.
+
+    Attributes:
+        sheaves: in which all profiles are.
+    """
+
+    profiles: Sequence[Profile]
+    batch_limits: Sequence[int]
+    demand: Demand
+    sheaves: tuple[Sheaf, ...]
 
 
 def station_of(profile: Profile, demand: Demand, batch_limit: int) -> Stations:
@@ -206,35 +210,50 @@ def stations_of(
     Raises:
         ValueError: a profile does not reach the demand's prompt length.
     """
-    batches = numpy.array(batch_limits, dtype=numpy.int64)
-    tables, numbers = _tables(profiles, int(batches.max()), demand.prompt_tokens, sheaves)
-    reached = numpy.array([tables[sheaf].shape[1] for sheaf, _ in numbers])
-    if (short := numpy.flatnonzero(reached < batches)).size:
-        name = profiles[int(short[0])].profile_id
-        raise ValueError(f"profile {name} does not reach {demand.prompt_tokens} prompt tokens")
-    wide = max(table.shape[1] for table in tables.values())
-    starts, start = dict[int, int](), 0
-    for sheaf, table in tables.items():
-        starts[sheaf], start = start, start + len(table)
-    table = numpy.concatenate([_wider(table, wide) for table in tables.values()])
-    return _stations(table, numpy.array([starts[sheaf] + row for sheaf, row in numbers]), batches, demand)
+    return stations_together([Served(profiles, batch_limits, demand, sheaves)])
 
 
-def _tables(
-    profiles: Sequence[Profile], most: int, prompt_tokens: int, sheaves: tuple[Sheaf, ...]
-) -> tuple[dict[int, Table], list[tuple[int, int]]]:
+def stations_together(parts: Sequence[Served]) -> Stations:
+    """The replicas of all parts, one after the other.
+
+    Raises:
+        ValueError: a profile does not reach its demand's prompt length.
+    """
+    tables, outputs, rows, start = list[Table](), list[Vector](), list[int](), 0
+    for part in parts:
+        mine, numbers = _tables(part)
+        starts = dict[int, int]()
+        for sheaf, table in mine.items():
+            starts[sheaf], start = start, start + len(table)
+            tables.append(table)
+            outputs.append(numpy.full(len(table), float(max(part.demand.output_tokens, 1))))
+        rows += [starts[sheaf] + row for sheaf, row in numbers]
+    places, batches = (
+        numpy.array(rows),
+        numpy.array([b for part in parts for b in part.batch_limits], dtype=numpy.int64),
+    )
+    if (numpy.repeat([table.shape[1] for table in tables], list(map(len, tables)))[places] < batches).any():
+        raise ValueError("a profile does not reach the prompt tokens of its demand")
+    most = max(table.shape[1] for table in tables)
+    curves = _curves(numpy.concatenate([_wider(table, most) for table in tables]), numpy.concatenate(outputs))
+    return Stations(curves, places, batches, most)
+
+
+def _tables(part: Served) -> tuple[dict[int, Table], list[tuple[int, int]]]:
     """Figures at the prompt by number of the sheaf, and for each profile its sheaf and its row in that table."""
+    sheaves, prompt, most = part.sheaves, part.demand.prompt_tokens, max(part.batch_limits)
     where = {id(profile): (s, row) for s, sheaf in enumerate(sheaves) for row, profile in enumerate(sheaf.profiles)}
-    rows: dict[int, dict[int, int]] = {}
-    numbers = []
-    for profile in profiles:
-        sheaf, row = where[id(profile)]
-        mine = rows.setdefault(sheaf, {})
-        numbers.append((sheaf, mine.setdefault(row, len(mine))))
-    reach = {sheaf: min(sheaves[sheaf].most_at(prompt_tokens), most) for sheaf in rows}
-    if any(count == 0 for count in reach.values()):
-        raise ValueError(f"a profile does not reach {prompt_tokens} prompt tokens")
-    return {s: sheaves[s].at(prompt_tokens, count, list(rows[s])) for s, count in reach.items()}, numbers
+    rows, numbers = dict[int, list[int]](), dict[int, tuple[int, int]]()
+    for key in dict.fromkeys(map(id, part.profiles)):
+        sheaf, row = where[key]
+        mine = rows.setdefault(sheaf, [])
+        numbers[key] = (sheaf, len(mine))
+        mine.append(row)
+    reach = {sheaf: min(sheaves[sheaf].most_at(prompt), most) for sheaf in rows}
+    if not all(reach.values()):
+        raise ValueError(f"a profile does not reach {prompt} prompt tokens")
+    tables = {sheaf: sheaves[sheaf].at(prompt, reach[sheaf], mine) for sheaf, mine in rows.items()}
+    return tables, [numbers[id(profile)] for profile in part.profiles]
 
 
 def _wider(table: Table, columns: int) -> Table:
@@ -243,21 +262,19 @@ def _wider(table: Table, columns: int) -> Table:
     return numpy.concatenate([table, numpy.repeat(table[:, -1:], missing, axis=1)], axis=1) if missing else table
 
 
-def _stations(table: Table, rows: Whole, batches: Whole, demand: Demand) -> Stations:
-    """Stations of rows of a table of profiles; what batch limits have in common is worked out once."""
-    output, later = max(demand.output_tokens, 1), max(demand.output_tokens - 1, 0)
-    ttft, tpot = _spreads(table, COLUMNS.TTFT_P50), _spreads(table, COLUMNS.TPOT_P50)
+def _curves(table: Table, output_tokens: Vector) -> Curves:
+    """Curves of a table of profiles, each for so many output tokens."""
+    later = (output_tokens - 1.0)[:, None]
     means_s = (table[..., COLUMNS.TTFT_MEAN] + later * table[..., COLUMNS.TPOT_MEAN]) / 1000.0
     rates = numpy.arange(1, table.shape[1] + 1) / numpy.maximum(means_s, 1e-9)
     log_rates = numpy.cumsum(numpy.concatenate([numpy.zeros((len(table), 1)), numpy.log(rates)], axis=1), axis=1)
-    return Stations(
-        ttft=ttft.take(rows),
-        tpot=tpot.take(rows),
-        log_rates=log_rates[rows],
-        full_per_s=rates[rows, batches - 1],
-        energies_mj=_energies_mj(table, output)[rows],
-        batches=batches,
-        output_tokens=numpy.full(len(rows), float(output)),
+    return Curves(
+        ttft=_spreads(table, COLUMNS.TTFT_P50),
+        tpot=_spreads(table, COLUMNS.TPOT_P50),
+        rates_per_s=rates,
+        log_rates=log_rates,
+        energies_mj=_energies_mj(table, output_tokens[:, None]),
+        output_tokens=output_tokens,
     )
 
 
@@ -280,7 +297,7 @@ def _sum(ttft: Spreads, tpot: Spreads, later: Vector) -> Spreads:
     return Spreads(medians, numpy.log(numpy.where(wide, p95 / numpy.where(wide, medians, 1.0), 1.0)) / _Z95)
 
 
-def _energies_mj(table: Table, output_tokens: int) -> Vector:
+def _energies_mj(table: Table, output_tokens: Vector) -> Vector:
     per_token, prefill = table[..., COLUMNS.ENERGY_PER_TOKEN], table[..., COLUMNS.ENERGY_PER_PREFILL]
     measured = table[..., COLUMNS.OUTPUT_TOKENS]
     known = (prefill > 0.0) & (measured > 0.0)

@@ -11,31 +11,49 @@ All points of a wish are weighed side by side: the queueing calculation is made 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy
 
 from services.orchestrator.core.facts.explanation import Candidate, Refusal
 from services.orchestrator.core.facts.loads import Sheaf, sheaves_of
 from services.orchestrator.core.facts.variant import Variant
-from services.orchestrator.core.facts.wish import Deployment, Metric, Objective, Slo
-from services.orchestrator.core.planning.capacity import alone_ms, broken_limits, capacities_together
-from services.orchestrator.core.planning.figures import Figures, Latencies, Shares, figures_of, latencies_of, told
+from services.orchestrator.core.facts.wish import Deployment, LatencyLimit, Metric, Objective, Slo
+from services.orchestrator.core.planning.capacity import (
+    Column,
+    broken_at_rest,
+    capacities_within,
+    columns_of,
+    reached_at_rest_ms,
+)
+from services.orchestrator.core.planning.figures import (
+    NOT_TOLD,
+    Drawn,
+    Figures,
+    Latencies,
+    Shares,
+    drawn,
+    latencies_of,
+    told,
+)
 from services.orchestrator.core.planning.ground import Base
 from services.orchestrator.core.planning.points import Point, PointKey
-from services.orchestrator.core.planning.stations import Stations, Vector, stations_of
+from services.orchestrator.core.planning.stations import Served, Stations, Vector, Whole, stations_together
 
 # A single replica is ready this share of the time: a crash an hour, with about half a minute to load again.
 SINGLE_AVAILABILITY: Final = 0.99
 # Above this share of the limit a figure is the limit, for comparison of floating numbers.
 _SLACK: Final = 1e-9
+# Points side by side: their figures take some tens of megabytes.
+MOST_SIDE_BY_SIDE: Final = 8_192
+# Stands for the capacity of a replica that takes no request.
+_NO_CAPACITY: Final = 1e-9
 _TOO_SLOW: Final = {metric: Refusal(f"{metric}_LIMIT") for metric in Metric}
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """A point that keeps the SLO.
 
     Attributes:
@@ -77,22 +95,34 @@ class Option:
         return told(self.point, self.shown)
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """A point that does not keep the SLO; with figures when it came so far.
 
-    Those of points that are too slow (`slow`) are worked out when they are told.
+    Attributes:
+        words: why; empty when it is too slow, for which the reason is worded, and figures are worked out, when told.
+        limit: of latency, which a single request breaks already.
+        reached_ms: its latency.
     """
 
     point: Point
     refusal: Refusal
-    reason: str
+    words: str
     shown: Figures | None = None
+    limit: LatencyLimit | None = None
+    reached_ms: float = 0.0
 
     @property
     def slow(self) -> bool:
         """Whether it breaks a latency limit with a single request already."""
-        return self.shown is None and self.refusal in _TOO_SLOW.values()
+        return self.limit is not None
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        if self.limit is None:
+            return self.words
+        reached = f"{self.limit.metric} p{self.limit.percentile:g} is {self.reached_ms:.4g} ms with a single request"
+        return f"{reached}, at most {self.limit.limit_ms:.4g} ms is asked for"
 
     @property
     def candidate(self) -> Candidate:
@@ -125,18 +155,40 @@ def weigh_all(
     return weigh_loads((Load(deployment, points, sheaves),))[0]
 
 
-def weigh_loads(loads: Iterable[Load]) -> list[tuple[Option | Refused, ...]]:
-    """The points of some wishes, all side by side."""
-    sifted = [_sifted(load) for load in loads]
-    able = [(one, one.stations) for one in sifted if one.stations is not None]
-    capacities = capacities_together([(stations, one.load.deployment.slo.latency) for one, stations in able])
-    shares = [_share(one, stations, mine) for (one, stations), mine in zip(able, capacities, strict=True)]
-    for (one, stations), share, shown in zip(able, shares, figures_of(shares), strict=True):
-        service_s = (stations.batches / stations.full_per_s).tolist()
-        wish = one.load.deployment
-        options = [_judged(wish, *point) for point in zip(share.points, shown, service_s, strict=True)]
-        one.results.update(zip(one.able, options, strict=True))
-    return [tuple(one.results[number] for number in range(len(one.load.points))) for one in sifted]
+def weigh_loads(loads: Sequence[Load]) -> list[tuple[Option | Refused, ...]]:
+    """The points of some wishes, side by side."""
+    return [found for portion in _portions(loads) for found in _weigh_portion(portion)]
+
+
+def _portions(loads: Sequence[Load]) -> list[list[Load]]:
+    portions, size = [list[Load]()], 0
+    for load in loads:
+        if portions[-1] and size + len(load.points) > MOST_SIDE_BY_SIDE:
+            portions.append([])
+            size = 0
+        portions[-1].append(load)
+        size += len(load.points)
+    return portions
+
+
+def _weigh_portion(loads: list[Load]) -> list[tuple[Option | Refused, ...]]:
+    poor = [_poor(load) for load in loads]
+    left = [
+        [point for point, one in zip(load.points, mine, strict=True) if one is None]
+        for load, mine in zip(loads, poor, strict=True)
+    ]
+    scale = _scale_of([Load(load.deployment, mine, load.sheaves) for load, mine in zip(loads, left, strict=True)])
+    weighed = iter(_weighed(scale)) if scale is not None else iter(())
+    return [tuple(one or next(weighed) for one in mine) for mine in poor]
+
+
+def _poor(load: Load) -> list[Refused | None]:
+    """Refusals of points whose quality is too low, None for the others."""
+    variants = {point.variant.variant_id: point.variant for point in load.points}
+    reasons = {name: quality_reason(load.deployment, variant) for name, variant in variants.items()}
+    poor = [reasons[point.variant.variant_id] for point in load.points]
+    refused = Refusal.QUALITY_FLOOR
+    return [Refused(point, refused, why) if why else None for point, why in zip(load.points, poor, strict=True)]
 
 
 def quality_reason(deployment: Deployment, variant: Variant) -> str:
@@ -182,100 +234,147 @@ def most_replicas(deployment: Deployment, point: Point) -> int:
     return min(point.places, deployment.max_replicas or point.places)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sifted:
-    """A load of which everything is refused that breaks a limit with no load at all.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scale:
+    """Points of some wishes side by side.
 
     Attributes:
-        results: refusals, by number of the point.
-        able: numbers of the others; `stations` are theirs.
+        owners: of each point the number of its wish.
+        columns: latency limits.
     """
 
-    load: Load
-    results: dict[int, Option | Refused]
-    able: list[int]
-    stations: Stations | None
+    wishes: Sequence[Deployment]
+    owners: Whole
+    points: Sequence[Point]
+    stations: Stations
+    columns: Sequence[Column]
+
+    def take(self, rows: Whole) -> _Scale:
+        """Some of the points."""
+        points, columns = [self.points[row] for row in rows.tolist()], [column.of(rows) for column in self.columns]
+        return _Scale(self.wishes, self.owners[rows], points, self.stations.take(rows), columns)
+
+    def each(self, figure: Callable[[Deployment], float]) -> Vector:
+        """For each point a figure of its wish."""
+        return numpy.array([figure(wish) for wish in self.wishes])[self.owners]
 
 
-def _sifted(load: Load) -> _Sifted:
-    wish, points, results = load.deployment, load.points, dict[int, Option | Refused]()
-    poor = {p.variant.variant_id: quality_reason(wish, p.variant) for p in points}
-    for number, point in enumerate(points):
-        if reason := poor[point.variant.variant_id]:
-            results[number] = Refused(point, Refusal.QUALITY_FLOOR, reason)
-    left = numpy.array([number for number in range(len(points)) if number not in results], dtype=numpy.int64)
-    if not left.size:
-        return _Sifted(load, results, [], None)
-    good = [points[number] for number in left.tolist()]
-    stations = stations_of([p.profile for p in good], [p.batch_limit for p in good], wish.demand, load.sheaves)
-    broken = broken_limits(stations, wish.slo.latency, numpy.zeros(len(good)))
+def _scale_of(loads: Sequence[Load]) -> _Scale | None:
+    some = [load for load in loads if load.points]
+    if not some:
+        return None
+    wishes, points = [load.deployment for load in some], [point for load in some for point in load.points]
+    served = [
+        Served(
+            [p.profile for p in load.points], [p.batch_limit for p in load.points], load.deployment.demand, load.sheaves
+        )
+        for load in some
+    ]
+    owners = numpy.repeat(numpy.arange(len(some)), [len(load.points) for load in some])
+    columns = columns_of([(len(load.points), load.deployment.slo.latency) for load in some])
+    return _Scale(wishes, owners, points, stations_together(served), columns)
+
+
+def _weighed(scale: _Scale) -> list[Option | Refused]:
+    """Each point as an option, or refused by the first limit that it breaks."""
+    broken = broken_at_rest(scale.stations, scale.columns)
     slow, able = numpy.flatnonzero(broken >= 0), numpy.flatnonzero(broken < 0)
+    found: dict[int, Option | Refused] = {}
     if slow.size:
-        refused = _too_slow(wish, [good[n] for n in slow.tolist()], stations.take(slow), broken[slow].tolist())
-        results.update(zip(left[slow].tolist(), refused, strict=True))
-    return _Sifted(load, results, left[able].tolist(), stations.take(able) if able.size else None)
+        found.update(zip(slow.tolist(), _too_slow(scale.take(slow), broken[slow]), strict=True))
+    if able.size:
+        found.update(zip(able.tolist(), _judged(scale.take(able)), strict=True))
+    return [found[row] for row in range(len(scale.points))]
 
 
-def _too_slow(deployment: Deployment, points: list[Point], stations: Stations, broken: list[int]) -> list[Refused]:
+def _too_slow(scale: _Scale, broken: Whole) -> list[Refused]:
     """Refusals of points whose latency breaks a limit with a single request already.
 
     Args:
         broken: for each point the number of the limit.
     """
-    limits = deployment.slo.latency
-    reached_ms = [alone_ms(stations, limit.metric, limit.percentile).tolist() for limit in limits]
-    found = []
-    for row, (point, which) in enumerate(zip(points, broken, strict=True)):
-        limit = limits[which]
-        reached = f"{limit.metric} p{limit.percentile:g} is {reached_ms[which][row]:.4g} ms with a single request"
-        reason = f"{reached}, at most {limit.limit_ms:.4g} ms is asked for"
-        found.append(Refused(point, _TOO_SLOW[limit.metric], reason))
+    reached_ms = reached_at_rest_ms(scale.stations, scale.columns, broken).tolist()
+    limits = [
+        scale.wishes[owner].slo.latency[n] for owner, n in zip(scale.owners.tolist(), broken.tolist(), strict=True)
+    ]
+    return [
+        Refused(point, _TOO_SLOW[limit.metric], "", None, limit, reached)
+        for point, limit, reached in zip(scale.points, limits, reached_ms, strict=True)
+    ]
+
+
+def _judged(scale: _Scale) -> list[Option | Refused]:
+    """Points that are fast enough alone, with as many replicas as the demand takes, held against limits of energy."""
+    stations, points = scale.stations, scale.points
+    capacities = capacities_within(stations, scale.columns)
+    rates, least = scale.each(lambda wish: wish.demand.requests_per_s), scale.each(replicas_needed)
+    replicas = numpy.maximum(numpy.ceil(rates / numpy.maximum(capacities, _NO_CAPACITY) - _SLACK), least)
+    means = scale.each(lambda wish: wish.demand.compared_requests_per_s)
+    columns = drawn(Shares(means, points, stations, replicas, capacities))
+    shown = columns.rows(_latencies(scale, numpy.minimum(rates / replicas, stations.most_per_s)))
+    costs, service_s = _costs(scale, columns, shown), (stations.batches / stations.full_per_s).tolist()
+    options = list(map(Option, points, shown, costs, service_s))
+    most = numpy.minimum([p.places for p in points], scale.each(lambda wish: wish.max_replicas or math.inf))
+    short = replicas > most
+    for row in numpy.flatnonzero(short).tolist():
+        words = _short(scale.wishes[scale.owners[row]], points[row], shown[row])
+        options[row] = options[row]._replace(short=words)
+    costly = columns.energies_mj > scale.each(lambda wish: _most(wish.slo.energy_per_token_mj))
+    # A part draws less; what is drawn together is the program's business.
+    hungry = ~short & (columns.power_mw > scale.each(lambda wish: _most(wish.slo.power_mw)))
+    found: list[Option | Refused] = [*options]
+    for row in numpy.flatnonzero(costly | hungry).tolist():
+        slo = scale.wishes[scale.owners[row]].slo
+        found[row] = Refused(points[row], *_against_energy(slo, shown[row], by_energy=bool(costly[row])), shown[row])
     return found
 
 
-def _share(one: _Sifted, stations: Stations, capacities: Vector) -> Shares:
-    """Points that are fast enough alone, with as many replicas as the demand takes."""
-    deployment = one.load.deployment
-    rate, least = deployment.demand.requests_per_s, replicas_needed(deployment)
-    latencies: Sequence[Latencies] = ()
-    wanted = numpy.array([float(_replicas(rate, least, capacity)) for capacity in capacities.tolist()])
-    if deployment.objective is Objective.LATENCY or rate <= 0.0:
-        latencies = latencies_of(deployment.slo, stations, numpy.minimum(rate / wanted, stations.most_per_s))
-    points = [one.load.points[number] for number in one.able]
-    mean = deployment.demand.compared_requests_per_s
-    return Shares(mean, points, stations, wanted, capacities, latencies)
+def _most(limit: float | None) -> float:
+    return math.inf if limit is None else limit * (1.0 + _SLACK)
 
 
-def _judged(deployment: Deployment, point: Point, shown: Figures, service_s: float) -> Option | Refused:
-    most, short = most_replicas(deployment, point), ""
-    if shown.replicas > most:
-        limit = "the wish allows" if deployment.max_replicas and most == deployment.max_replicas else "the nodes take"
-        need = f"{shown.replicas} replicas would be needed for {deployment.demand.requests_per_s:.4g} requests/s"
-        short = f"{need} at {shown.capacity:.4g} each, {limit} at most {most}"
-    if broken := _against_energy(deployment.slo, shown, alone=not short):
-        return Refused(point, *broken, shown)
-    return Option(point, shown, _cost(deployment.objective, point, shown), service_s, short)
+def _latencies(scale: _Scale, rates_per_s: Vector) -> list[Latencies]:
+    """Latencies at a rate for each point, where something but a report asks for them."""
+    found = [NOT_TOLD] * len(scale.points)
+    for number, wish in enumerate(scale.wishes):
+        if wish.objective is Objective.LATENCY or wish.demand.requests_per_s <= 0.0:
+            rows = numpy.flatnonzero(scale.owners == number)
+            if rows.size:
+                mine = latencies_of(wish.slo, scale.stations.take(rows), rates_per_s[rows])
+                for row, reached in zip(rows.tolist(), mine, strict=True):
+                    found[row] = reached
+    return found
 
 
-def _cost(objective: Objective, point: Point, shown: Figures) -> float:
-    """What the objective makes least of, in its own unit."""
-    if objective is Objective.ENERGY:
-        return shown.power_mw - shown.replicas * point.device.idle_power_mw * point.device_share
-    if objective is Objective.LATENCY:
-        return shown.latencies.e2e_ms
-    # Without a price every device costs the same, so least money is the least share of devices held.
-    return shown.replicas * point.device_share * (point.device.price_per_hour or 1.0)
+def _costs(scale: _Scale, columns: Drawn, shown: Sequence[Figures]) -> list[float]:
+    """What the objectives make least of, in their own units."""
+    objectives, devices = [wish.objective for wish in scale.wishes], [point.device for point in scale.points]
+    shares, replicas = numpy.array([point.device_share for point in scale.points]), columns.replicas
+    idle_mw = numpy.array([device.idle_power_mw for device in devices])
+    prices = numpy.array([device.price_per_hour or 1.0 for device in devices])
+    by_objective = {
+        Objective.ENERGY: columns.power_mw - replicas * idle_mw * shares,
+        Objective.LATENCY: numpy.array([one.latencies.e2e_ms for one in shown]),
+        # Without a price every device costs the same, so least money is the least share of devices held.
+        Objective.COST: replicas * shares * prices,
+    }
+    wanted = numpy.array([list(by_objective).index(objective) for objective in objectives])[scale.owners]
+    chosen: list[float] = numpy.choose(wanted, list(by_objective.values())).tolist()
+    return chosen
 
 
-def _against_energy(slo: Slo, shown: Figures, *, alone: bool) -> tuple[Refusal, str] | None:
-    """The limit of energy or power that a point breaks.
+def _short(deployment: Deployment, point: Point, shown: Figures) -> str:
+    """Why a point cannot do alone."""
+    most = most_replicas(deployment, point)
+    limit = "the wish allows" if deployment.max_replicas and most == deployment.max_replicas else "the nodes take"
+    need = f"{shown.replicas} replicas would be needed for {deployment.demand.requests_per_s:.4g} requests/s"
+    return f"{need} at {shown.capacity:.4g} each, {limit} at most {most}"
 
-    Args:
-        alone: it meets the whole wish. A part draws less; what is drawn together is the program's business.
-    """
-    energy, power = shown.energy_per_token_mj, shown.power_mw
-    if slo.energy_per_token_mj is not None and energy > slo.energy_per_token_mj * (1 + _SLACK):
-        return Refusal.ENERGY_LIMIT, f"{energy:.4g} mJ a token, at most {slo.energy_per_token_mj:.4g} mJ is asked for"
-    if alone and slo.power_mw is not None and power > slo.power_mw * (1 + _SLACK):
-        return Refusal.POWER_LIMIT, f"{power:.4g} mW with its share of idle, at most {slo.power_mw:.4g} mW is asked for"
-    return None
+
+def _against_energy(slo: Slo, shown: Figures, *, by_energy: bool) -> tuple[Refusal, str]:
+    """The limit of energy or power that a point breaks."""
+    if by_energy:
+        words = f"{shown.energy_per_token_mj:.4g} mJ a token, at most {slo.energy_per_token_mj:.4g} mJ is asked for"
+        return Refusal.ENERGY_LIMIT, words
+    words = f"{shown.power_mw:.4g} mW with its share of idle, at most {slo.power_mw:.4g} mW is asked for"
+    return Refusal.POWER_LIMIT, words

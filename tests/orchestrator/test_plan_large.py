@@ -41,6 +41,15 @@ def test_a_fleet_that_runs_is_planned_again_within_the_gap(factor: float) -> Non
         assert {replica.replica_id for replica in plan.blueprint.replicas} <= running, "nothing starts for nothing"
 
 
+def test_a_catalogue_read_anew_is_planned_with_as_a_new_one() -> None:
+    known = Known()
+    make_plan(FIRST, known)
+    catalog = replace(FIRST.catalog, profiles=tuple(replace(profile) for profile in FIRST.catalog.profiles))
+    again = replace(FIRST, catalog=catalog)
+    assert again == FIRST
+    assert make_plan(again, known) == PLAN
+
+
 def test_boards_that_idle_at_nearly_the_same_power_are_one_kind() -> None:
     def drawing(share: float) -> Situation:
         nodes = tuple(

@@ -123,7 +123,8 @@ class Known:
 
     def settings(self, shapes: Shapes, variants: Variants, profiles: Profiles) -> Settings:
         """Settings worked out so far of these shapes, variants and profiles."""
-        if self._source != (shapes, variants, profiles):
+        before = self._source
+        if before is None or before[:2] != (shapes, variants) or not _same_by_key(before[2], profiles):
             self._source, self._settings = (shapes, variants, profiles), {}
         return self._settings
 
@@ -152,6 +153,11 @@ class Known:
 
 def _same(one: Sequence[object], other: Sequence[object]) -> bool:
     return len(one) == len(other) and all(map(operator.is_, one, other))
+
+
+def _same_by_key(one: Profiles, other: Profiles) -> bool:
+    """The same objects, for tables of what was read from a profile go by which it is, not by what it says."""
+    return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
 
 
 def offer_of(situation: Situation, ground: Ground, known: Known | None = None) -> Offer:

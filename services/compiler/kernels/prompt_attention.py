@@ -3,7 +3,7 @@
 A workgroup takes the query heads of some tokens on one KV head. Keys and values of a block of rows are rounded once for
 all of them; scores, softmax and sums never go across lanes. Softmax is taken as blocks pass by, as in `attention`.
 
-Both products are of whole numbers of 13 bits: two products and their sum are one instruction, which AVX2 has twice as
+Both products are of whole numbers of at most 13 bits: two and their sum are one instruction, which AVX2 has twice as
 wide as those of single precision. What a number is rounded by goes by the largest of its block of rows, or of its
 query, and so is about what f16, which the cache holds, loses of such a number.
 """

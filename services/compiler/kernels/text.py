@@ -92,10 +92,10 @@ class Text:
 def equal_shares(count: int, most: int) -> int:
     """Into how many equal shares some pieces of work are cut: no more than `most`, and at least one.
 
-    Two workers, or four, would wait for the last of an odd number: of two even ones the larger, if there is one.
+    Two workers, or four, would wait for the last of an odd number: the largest even one, unless that is far fewer.
     """
     shares = [n for n in range(max(1, min(count, most)), 0, -1) if count % n == 0]
-    return next((n for n in shares if n % 2 == 0), shares[0])
+    return next((n for n in shares if n % 2 == 0 and 3 * n >= 2 * shares[0]), shares[0])
 
 
 def dispatch(

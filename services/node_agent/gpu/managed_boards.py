@@ -186,7 +186,7 @@ class ManagedBoards:
             InvalidField: the board has no such setting.
             InUse: somebody else has a part of the board, or came meanwhile, or sets it otherwise.
             DeviceFault: the board does not take the setting.
-            ServiceUnavailable: the helper did not answer yet.
+            ServiceUnavailable: the helper does not answer.
         """
         board, power = self._boards.get(uuid), self._power
         if board is None or power is None:
@@ -210,6 +210,12 @@ class ManagedBoards:
             await self._in_thread(power.look)
             if setting != Setting() and (words := power.states[uuid].refusal):
                 raise DeviceFault(f"{uuid} does not take the setting: {words}", {"device": uuid})
+            if setting.cap_mw is not None and power.states[uuid].admitted.cap_mw != setting.cap_mw:
+                raise InUse(
+                    f"the node's power budget leaves {uuid} less than {setting.cap_mw / 1000:.0f} W; raise the budget, "
+                    "or measure at a lower cap",
+                    {"holder": "the power budget"},
+                )
             yield lambda: self._still(power, uuid, setting)
         finally:
             power.measured(uuid)
@@ -237,8 +243,11 @@ class ManagedBoards:
             return tuple(f"a slice {kind} of somebody else" for kind in foreign)
         try:
             found = await self._in_thread(lambda: self._reach.reader.processes(board.facts.uuid))
-        except GpuError:
-            return ()
+        except GpuError as error:
+            raise ServiceUnavailable(
+                f"who works on {board.facts.uuid} cannot be read ({error.message}); see docs/helper.md",
+                {"service": "gpu-helper"},
+            ) from error
         return tuple(f"process {one.pid}" for one in found)
 
     async def _end_measuring(self) -> None:

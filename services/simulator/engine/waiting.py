@@ -17,7 +17,8 @@ _number = attrgetter("number")
 class WaitingRoom:
     """Oldest first, as far as the rule does not say otherwise.
 
-    Late ones stay late and are kept apart, so that under overload the rule looks at those only that can be in time.
+    Those that are late as reckoned once are kept apart for good, so that under overload the rule looks at those only
+    that can be in time; the engine reckons each anew. Nobody is refused here, as an engine does with a full queue.
 
     Args:
         limit_s: what a first token may take; infinite for first come, first served.

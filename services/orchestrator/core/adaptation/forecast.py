@@ -6,8 +6,8 @@
     burst    + so much that the share of work beyond it is `BEYOND_SHARE`
 
 The level follows Lepski's method ("On a problem of adaptive estimation in Gaussian white noise", Theory Probab. Appl.
-35, 1991): noise moves it as little as a mean over half an hour, and a change of the load moves it as soon as a short
-mean shows it beyond its own noise.
+35, 1991): noise moves it as little as a mean over half an hour, and a change of the load moves it once a short mean
+shows it beyond the noise that there was, its own first windows among it.
 
 Of a load with mean m and deviation s, normally spread, the share L(z)·s/m lies beyond m + z·s, L being the unit normal
 loss; prompts in line make those late and no others (`node_agent/core/line.py`). The noise of independent requests is
@@ -67,8 +67,10 @@ class Forecast:
 def forecast(history: History, now_s: float) -> Forecast:
     """The forecast that a history gives; zeros of an empty one."""
     dispersion = _dispersion(history)
-    level = _level(history, dispersion) * _season(history, now_s)
-    rising = level + TREND_SHARE * max(level - history.rates[TREND_OVER].mean, 0.0)
+    level = _level(history, dispersion)
+    trend = TREND_SHARE * max(level - history.rates[TREND_OVER].mean, 0.0)
+    level *= _season(history, now_s)
+    rising = level + trend
     upper = max(
         _upper(rising, history, history.arrivals, 1.0), _upper(rising, history, history.work, history.prompts.scatter)
     )

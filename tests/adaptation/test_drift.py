@@ -58,7 +58,10 @@ def factor(*speeds: Speed, seconds: float = 1800.0) -> float:
 
 @pytest.mark.parametrize(
     ("tpot_ms", "expected"),
-    [(20.0, 1.0), (22.8, 1.0), (17.2, 1.0), (24.0, 1.2), (30.0, 1.5), (14.0, 0.7), (200.0, MOST_FACTOR), (2.0, LEAST_FACTOR)],
+    [
+        (20.0, 1.0), (22.8, 1.0), (17.2, 1.0), (24.0, 1.2), (30.0, 1.5), (14.0, 0.7),
+        (200.0, MOST_FACTOR), (2.0, LEAST_FACTOR),
+    ],
 )  # fmt: skip
 def test_a_factor_is_measured_over_predicted_outside_a_band_and_bounded(tpot_ms: float, expected: float) -> None:
     assert factor(speed("a", tpot_ms)) == pytest.approx(expected)

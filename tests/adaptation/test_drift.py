@@ -25,6 +25,8 @@ from tests.orchestrator.worlds import CPU, GIB, profile, variant
 FAST, LEAN = variant("fast"), variant("lean")
 # 20 ms an output token alone, 24 ms with two at work.
 CATALOG = Catalog((FAST, LEAN), tuple(profile(v.variant_id, "cpu/1", tpot_ms=20.0) for v in (FAST, LEAN)))
+LOW, EASED = PowerSetting(900), PowerSetting(eased_sm_clock_mhz=900)
+CLOCKED = replace(CATALOG, profiles=tuple(replace(p, power=s) for p in CATALOG.profiles for s in (p.power, LOW, EASED)))
 KEY = (FAST.variant_id, CPU)
 
 
@@ -48,7 +50,7 @@ def after(speeds: tuple[Speed, ...], seconds: float = 1800.0, plan: Blueprint | 
     """Drifts after so long of the same speeds, a look in each ten seconds."""
     found: tuple[Drift, ...] = ()
     for _ in range(int(seconds / 10.0)):
-        found = drifted(found, speeds, plan or blueprint("a", "b"), CATALOG, 10.0)
+        found = drifted(found, speeds, plan or blueprint("a", "b"), CLOCKED, 10.0)
     return found
 
 
@@ -95,7 +97,8 @@ def test_what_says_nothing_of_the_planned_variant_is_left_out() -> None:
     assert not after((replace(slow, samples=LEAST_SAMPLES - 1),))
     assert not after((replace(slow, variant_id=LEAN.variant_id),)), "a fallback"
     assert not after((replace(slow, replica_id="gone"),))
-    assert not after((slow,), plan=blueprint("a", power=PowerSetting(eased_sm_clock_mhz=900))), "at an unknown clock"
+    assert after((slow,), plan=blueprint("a", power=LOW)), "at a clock that was profiled"
+    assert not after((slow,), plan=blueprint("a", power=EASED)), "at an unknown clock"
 
 
 def test_profiles_are_scaled_for_that_variant_and_energy_stays_as_measured() -> None:

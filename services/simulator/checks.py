@@ -1,7 +1,8 @@
 """What must hold in every run. Looks at nodes and requests only; shares no code with the planner.
 
 - a node obeys targets in one order: (fencing, generation, step) never goes back;
-- two replicas never hold one slice or one core together, unless one replaces the other of the same deployment;
+- two replicas never hold one slice or one core together, unless one replaces the other of the same deployment: the plan
+  in force keeps one of them at most;
 - the slices of a board are a layout that exists;
 - no request is lost: each is answered, or its replica's node crashed after its first token;
 - after the last fault everything planned is ready within a bound.
@@ -15,6 +16,7 @@ from itertools import combinations
 from typing import Final
 
 from services.node_agent.core.replica_states import ReplicaState
+from services.orchestrator.core.facts.blueprint import Blueprint
 from services.simulator.devices.slices import legal
 from services.simulator.engine.node import Held, SimNode
 from services.simulator.engine.request import Request
@@ -32,15 +34,15 @@ class Checks:
     findings: list[str] = field(default_factory=list)
     _orders: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
-    def node(self, node: SimNode, now_s: float) -> None:
-        """After anything happened on a node."""
+    def node(self, node: SimNode, now_s: float, plan: Blueprint) -> None:
+        """After anything happened on a node, while this plan is in force."""
         if node.newest is not None:
             order, before = node.newest.order, self._orders.get(node.node_id, (0, 0, 0))
             if order < before:
                 self._find(now_s, f"{node.node_id} obeys {order} after {before}")
             self._orders[node.node_id] = order
         for a, b in combinations(node.held.values(), 2):
-            if _together(a, b) and not _replaces(a, b):
+            if _together(a, b) and not _replaces(a, b, plan):
                 self._find(now_s, f"{a.spec.replica_id} and {b.spec.replica_id} hold {a.spec.partition_id} together")
         for device in node.devices.values():
             kinds = [p.kind for p in device.seen.partitions]
@@ -76,6 +78,7 @@ def _together(a: Held, b: Held) -> bool:
     return a.spec.partition_id == b.spec.partition_id
 
 
-def _replaces(a: Held, b: Held) -> bool:
-    """A swap on the same place: old and new of one deployment, declared in the blueprint, may be there together."""
-    return a.spec.deployment_id == b.spec.deployment_id
+def _replaces(a: Held, b: Held, plan: Blueprint) -> bool:
+    """A swap on the same place: old and new of one deployment may be there together, two that both stay may not."""
+    pair = {a.spec.replica_id, b.spec.replica_id}
+    return a.spec.deployment_id == b.spec.deployment_id and sum(r.replica_id in pair for r in plan.replicas) < 2

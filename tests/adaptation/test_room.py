@@ -6,6 +6,8 @@ import random
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
+
 from services.orchestrator.core.adaptation.adapt import Memory
 from services.orchestrator.core.adaptation.alarm import Alarm, Danger
 from services.orchestrator.core.adaptation.forecast import forecast
@@ -80,6 +82,27 @@ def test_who_has_room_is_filled_further_and_who_is_in_danger_is_not() -> None:
     assert not Memory(histories=((WISH.deployment_id, near),)).roomy([WISH])
     assert not Memory(histories=((WISH.deployment_id, kept),), alarms=(alarm,)).roomy([WISH])
     assert not Memory().roomy([WISH]), "nothing was seen yet"
+
+
+@pytest.mark.parametrize("beside", [(), WISH.slo.latency], ids=["alone", "beside TTFT"])
+def test_who_has_an_end_to_end_limit_has_no_room_since_nobody_judges_it(beside: tuple[LatencyLimit, ...]) -> None:
+    watched = wish(rate=40.0, slo=Slo((*beside, LatencyLimit(Metric.E2E, 95.0, 9000.0))))
+    seen = windows(3000, 20.0, 0.0)
+    course = provided(watched, seen, alarmed_s=600.0)
+    assert max(p.pressure for p in course) > 1.0, "an alarm presses as ever"
+    assert min(p.pressure for p in course) == course[-1].pressure == 1.0, "and that eases, to 1 and no further"
+    assert not Memory(histories=((watched.deployment_id, absorbed(seen)),)).roomy([watched])
+
+
+def test_a_limit_that_nobody_judges_takes_easing_back_when_it_is_wished_for() -> None:
+    seen = windows(3000, 20.0, 0.0)
+    eased = provided(WISH, seen)[-1]
+    changed = replace(WISH, generation=WISH.generation + 1, slo=slo(e2e=9000))
+    traffic = DeploymentTraffic(WISH.deployment_id, tuple(seen[-1:]))
+    assert (eased.pressure, provide(eased, changed, absorbed(seen), traffic, (), 3000.0).pressure) == (
+        LEAST_PRESSURE,
+        1.0,
+    )
 
 
 def test_first_traffic_is_little_of_a_burst() -> None:

@@ -166,3 +166,28 @@ def test_mix_of_device_classes_meets_what_none_meets_alone() -> None:
     chosen = [c for c in planned(with_cpu).explanations[0].candidates if c.chosen]
     assert chosen
     assert not make_plan(alone).explanations[0].feasible
+
+
+def test_a_replica_larger_than_its_slice_is_found_though_the_board_has_room() -> None:
+    situation = world(wish(rate=0.2), wish("second", rate=0.2), nodes=gpus(), catalog=catalog())
+    plan = planned(situation)
+    small, other = plan.blueprint.replicas
+    assert small.partition.kind == "mig/1g.10gb"
+
+    def found(memory_bytes: int) -> tuple[str, ...]:
+        grown = replace(plan.blueprint, replicas=(replace(small, memory_bytes=memory_bytes), other))
+        return check(situation, grown, plan.explanations)
+
+    assert found(10 * GIB) == ()
+    assert [words for words in found(11 * GIB) if f"{small.partition.partition_id} has {10 * GIB}" in words]
+
+
+def test_a_replica_larger_than_a_slice_that_no_table_knows_is_found() -> None:
+    piece = Partition("GPU-0:else", "GPU-0", "mig/1g.10gb", memory_bytes=10 * GIB)
+    fixed = replace(board(0), partitions=(piece,), table=())
+    situation = world(wish(rate=0.2), nodes=gpus(devices=(fixed,)), catalog=catalog())
+    plan = planned(situation)
+    grown = tuple(replace(r, memory_bytes=11 * GIB) for r in plan.blueprint.replicas)
+    assert grown
+    findings = check(situation, replace(plan.blueprint, replicas=grown), plan.explanations)
+    assert [words for words in findings if "bytes, GPU-0:else has" in words]

@@ -8,8 +8,10 @@ import pytest
 
 from services.node_agent.core.replica_states import ReplicaState
 from services.node_agent.core.target import ReplicaSpec, Target
+from services.orchestrator.core.facts.blueprint import EMPTY, Replica, child_of
 from services.orchestrator.core.facts.fleet import Partition
 from services.orchestrator.core.facts.policy import POLICIES
+from services.orchestrator.core.facts.variant import Artifact
 from services.simulator.checks import Checks
 from services.simulator.devices.slices import legal
 from services.simulator.engine.device import SimDevice
@@ -77,8 +79,26 @@ def test_two_writers_on_one_partition_are_found() -> None:
     sim, checks = node(), Checks()
     device = sim.devices["gpu0"]
     sim.held = {name: Held(spec(name, name), ReplicaState.READY, device) for name in ("a", "b")}
-    checks.node(sim, 1.0)
+    checks.node(sim, 1.0, EMPTY)
     assert "a and b hold gpu0:whole together" in checks.findings[0]
+
+
+def test_old_and_new_of_a_swap_may_share_a_partition_and_two_that_stay_may_not() -> None:
+    sim, checks = node(), Checks()
+    device = sim.devices["gpu0"]
+    sim.held = {name: Held(spec(name, "d"), ReplicaState.READY, device) for name in ("old", "new")}
+    old, new = (planned(held.spec) for held in sim.held.values())
+    checks.node(sim, 1.0, child_of(EMPTY, (new,), (replace(old, hold=True),)))
+    checks.node(sim, 2.0, child_of(EMPTY, (new,), ()))
+    assert not checks.findings
+    checks.node(sim, 3.0, child_of(EMPTY, (old, new), ()))
+    assert "old and new hold gpu0:whole together" in checks.findings[0]
+
+
+def planned(of: ReplicaSpec) -> Replica:
+    place = Partition(of.partition_id, of.device_id, of.partition_kind)
+    manifest = Artifact(of.manifest.name, of.manifest.digest, of.manifest.size_bytes)
+    return Replica(of.replica_id, of.deployment_id, "n", "m", of.variant_id, manifest, place, of.batch_limit)
 
 
 def test_an_older_target_is_refused_and_would_be_found() -> None:
@@ -87,10 +107,10 @@ def test_an_older_target_is_refused_and_would_be_found() -> None:
     sim.receive(newer, None, 0.0)
     sim.receive(replace(newer, fencing=1, generation=9, content="o"), None, 0.0)
     assert (sim.newest, sim.refused) == (newer, 1)
-    checks.node(sim, 1.0)
+    checks.node(sim, 1.0, EMPTY)
     assert not checks.findings
     sim.newest = replace(newer, generation=4)
-    checks.node(sim, 2.0)
+    checks.node(sim, 2.0, EMPTY)
     assert "obeys (2, 4, 1) after (2, 5, 1)" in checks.findings[0]
 
 
@@ -98,7 +118,7 @@ def test_an_illegal_layout_is_found() -> None:
     sim, checks = node(), Checks()
     kinds = ("mig/4g.40gb", "mig/3g.40gb", "mig/1g.10gb")
     sim.devices["gpu0"].cut(tuple(Partition(f"p{i}", "gpu0", kind) for i, kind in enumerate(kinds)))
-    checks.node(sim, 0.0)
+    checks.node(sim, 0.0, EMPTY)
     assert "no legal layout" in checks.findings[0]
 
 

@@ -265,7 +265,7 @@ class World:
 
     def after_node(self, node: SimNode, now_s: float) -> None:
         """Takes up what ended replicas left behind, and checks the node."""
-        self.checks.node(node, now_s)
+        self.checks.node(node, now_s, self.conductor.blueprint)
         for held in node.held.values():
             if held.engine is not None:
                 self._await(held.engine, self.lines[held.spec.deployment_id])

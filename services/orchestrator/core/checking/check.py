@@ -13,7 +13,7 @@ from services.orchestrator.core.checking.shared import shared_findings
 from services.orchestrator.core.checking.wished import wished_findings
 from services.orchestrator.core.facts.blueprint import Blueprint, Replica
 from services.orchestrator.core.facts.explanation import Explanation
-from services.orchestrator.core.facts.fleet import NodeState, ReplicaState
+from services.orchestrator.core.facts.fleet import Device, NodeState, Partition, ReplicaState
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.variant import Admission
 from services.orchestrator.core.facts.wish import Deployment
@@ -179,7 +179,19 @@ def _replica(look: _Look, replica: Replica, wish: Deployment) -> list[str]:
             findings.append(f"{name} is on {replica.partition.partition_id}, which does not exist")
         elif kind != replica.partition.kind:
             findings.append(f"{name} is on a {kind}, its kind is {replica.partition.kind}")
+        most = _most_bytes(device, replica.partition)
+        if look.is_new(replica) and 0 < most < replica.memory_bytes:
+            findings.append(
+                f"{name} needs {replica.memory_bytes} bytes, {replica.partition.partition_id} has {most} of them"
+            )
     return findings
+
+
+def _most_bytes(device: Device, partition: Partition) -> int:
+    """Memory of a slice by what its board reports, the larger figure where two are known; 0 when none is."""
+    offered = (kind.memory_bytes for kind in device.table if kind.kind == partition.kind)
+    standing = (one.memory_bytes for one in device.partitions if one.partition_id == partition.partition_id)
+    return max((*offered, *standing), default=0)
 
 
 def _fallback_findings(look: _Look, replica: Replica, wish: Deployment) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -288,8 +289,33 @@ def build():
     reached += tried("its memory", lambda: open("/proc/%d/environ" % os.getppid(), "rb").read())
     reached += tried("the signing key", lambda: pathlib.Path({key!r}).read_bytes())
     subprocess.run(["touch", {file!r}])
-    raise RuntimeError("reached: %s" % reached)
+    raise ValueError("reached: %s" % reached)
 """
+
+
+class Code:
+    """Runs Python when it is unpickled."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __reduce__(self) -> Any:
+        return exec, (self._text, {})
+
+
+def hostile_pt2(path: Path, code: str) -> Path:
+    """A whole archive of torch.export whose example inputs run code when they are read."""
+    import torch
+
+    pickled = io.BytesIO()
+    torch.save(Code(code), pickled)
+    whole = path.with_name("whole.pt2")
+    torch.export.save(torch.export.export(torch.nn.Linear(2, 2).eval(), (torch.ones(1, 2),), strict=False), whole)
+    with zipfile.ZipFile(whole) as read, zipfile.ZipFile(path, "w") as made:
+        (examples,) = (name for name in read.namelist() if "/sample_inputs/" in name)
+        for name in read.namelist():
+            made.writestr(name, pickled.getvalue() if name == examples else read.read(name))
+    return path
 
 
 async def test_trusted_code_reaches_nothing_outside_its_sandbox(canary: Canary, tmp_path: Path) -> None:
@@ -297,20 +323,21 @@ async def test_trusted_code_reaches_nothing_outside_its_sandbox(canary: Canary, 
     folder = tmp_path / "code"
     folder.mkdir()
     key = tmp_path / "state" / "keys" / "compiler.key"
-    (folder / "evil.py").write_text(HOSTILE_MODULE.format(port=canary.port, file=str(canary.file), key=str(key)))
+    code = HOSTILE_MODULE.format(port=canary.port, file=str(canary.file), key=str(key))
+    (folder / "evil.py").write_text(code)
     source = folder.with_name("code::evil:build")
     workshop = Workshop(tmp_path / "state", LIMITS)
     try:
         assert any(stat.S_ISREG(path.stat().st_mode) for path in key.parent.iterdir())
         with pytest.raises(UntrustedSource, match="say --trust if you trust it"):
             await workshop.importer.import_model(source, lambda _stage, _share: None)
-        with pytest.raises(BadModelSource, match=r"code raised RuntimeError: reached: \[\]"):
+        with pytest.raises(BadModelSource, match=r"code raised ValueError: reached: \[\]"):
             await workshop.importer.import_model(source, lambda _stage, _share: None, trust=True)
-        archive = tmp_path / "evil.pt2"
-        with zipfile.ZipFile(archive, "w") as made:
-            made.writestr("archive/data/sample_inputs/model.pt", pickle.dumps(Payload(canary)))
+        archive = hostile_pt2(tmp_path / "evil.pt2", f"{code}\nbuild()")
         with pytest.raises(UntrustedSource):
             await workshop.importer.import_model(archive, lambda _stage, _share: None)
+        with pytest.raises(BadModelSource, match=r"cannot be read as a torch.export archive \(reached: \[\]\)"):
+            await workshop.importer.import_model(archive, lambda _stage, _share: None, trust=True)
         assert not any(path.is_file() for path in (tmp_path / "state" / "blobs").rglob("*"))
         assert not list((tmp_path / "state" / "work").iterdir())
     finally:

@@ -165,6 +165,19 @@ def test_external_data_is_read_from_plain_files_of_the_folder_only(
     refused(folder, says)
 
 
+def test_onnx_that_points_at_a_file_and_a_socket(canary: Canary, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    places = {
+        str(canary.file): "outside of its folder",
+        f"../{canary.file.name}": "outside of its folder",
+        f"http://127.0.0.1:{canary.port}/w": "missing or a link",
+    }
+    for place, says in places.items():
+        (folder / "model.onnx").write_bytes(onnx_model(data_at=place).SerializeToString())
+        refused(folder, says)
+
+
 @pytest.mark.parametrize(
     ("model", "says", "kind"),
     [
@@ -243,6 +256,42 @@ def test_saved_models_that_call_python_or_link_out(tmp_path: Path) -> None:
     refused(folder, "saved_model.pb is damaged")
     (folder / "assets").symlink_to(tmp_path)
     refused(folder, "is a link or no plain file")
+
+
+# Objects are read, linked and run when a module that names them is compiled and loaded.
+MLIR_WITH_A_FILE = """#map = affine_map<(i) -> (i)>
+func.func @main(%%a: tensor<2xf32>) -> tensor<2xf32> {
+  %%e = tensor.empty() : tensor<2xf32>
+  %%0 = linalg.generic {indexing_maps = [#map, #map], iterator_types = ["parallel"]}
+      ins(%%a : tensor<2xf32>) outs(%%e : tensor<2xf32>) attrs = {%s} {
+    ^bb0(%%x: f32, %%y: f32):
+      linalg.yield %%x : f32
+  } -> tensor<2xf32>
+  return %%0 : tensor<2xf32>
+}"""
+OBJECT = '#hal.executable.object<{path = "%s"}>'
+
+
+def test_a_saved_model_that_writes_a_file_and_calls_home_when_it_is_read(canary: Canary, tmp_path: Path) -> None:
+    """Whole, and harmful in the hands of TensorFlow: the canary file is written where it is loaded and asked."""
+    import tensorflow as tf
+
+    module, aim, home = tf.Module(), str(canary.file), f"127.0.0.1:{canary.port}"
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 2], tf.float32, name="x")])
+    def run(x: Any) -> dict[str, Any]:
+        tf.io.write_file(aim, "touched")
+        return {"y": x + tf.strings.to_number(tf.io.read_file(f"http://{home}/w"))}
+
+    module.run = run
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures={"serving_default": run})
+    refused(tmp_path / "m", "ReadFile.*WriteFile, which run Python or touch files")
+
+
+@pytest.mark.parametrize("place", ["x = %s", "hal.executable.objects = [%s]", "x = {y = [1, %s]}"])
+def test_mlir_that_names_a_file(place: str, canary: Canary, tmp_path: Path) -> None:
+    (tmp_path / "m.mlir").write_text(MLIR_WITH_A_FILE % (place % (OBJECT % canary.file)))
+    refused(tmp_path / "m.mlir", "linalg.generic carries .*, which is IREE's own; leave it out")
 
 
 @pytest.mark.parametrize(

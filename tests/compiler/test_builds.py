@@ -80,6 +80,30 @@ async def test_a_target_that_cannot_run_here_is_stored_unchecked(state: Path, ti
     workshop.close()
 
 
+async def test_variants_of_one_precision_share_one_file_of_weights(state: Path, tiny_folder: Path) -> None:
+    workshop, model = await opened(state, tiny_folder)
+    elsewhere = replace(workshop.targets[0], name="cpu:elsewhere", runnable_here=False)
+    wider = replace(SMALL, name="wider", decode_batches=(2,))
+    weights, added = [], []
+    for recipe in (SMALL, wider):
+        before = stored_in(state)
+        variant = await workshop.builder.build(Order(model, recipe, elsewhere), silent)
+        assert variant.state == compiler_pb2.VARIANT_STATE_UNCHECKED, variant.state_reason
+        (archive,) = (file for file in variant.files if file.name.endswith(".irpa"))
+        weights.append(archive.digest.removeprefix("sha256:"))
+        added.append(stored_in(state) - before)
+    assert weights[0] == weights[1]
+    assert weights[0] in added[0]
+    assert len(added[1]) == len(added[0]) - 1, "all but the weights"
+    assert len(list((state / "index" / "weights").iterdir())) == 1, "and were not exported again to find that out"
+    workshop.close()
+
+
+def stored_in(state: Path) -> set[str]:
+    """Names of the blobs."""
+    return {path.name for path in (state / "blobs").rglob("*") if path.is_file()}
+
+
 async def test_a_recipe_that_is_fast_and_wrong_is_rejected_with_its_figures(tmp_path: Path) -> None:
     """Data tiling at dispatch creation compiles, runs, and gives garbage in decode, at the width of SmolLM2."""
     wide = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -164,6 +165,19 @@ def test_external_data_is_read_from_plain_files_of_the_folder_only(
     refused(folder, says)
 
 
+def test_onnx_that_points_at_a_file_and_a_socket(canary: Canary, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    places = {
+        str(canary.file): "outside of its folder",
+        f"../{canary.file.name}": "outside of its folder",
+        f"http://127.0.0.1:{canary.port}/w": "missing or a link",
+    }
+    for place, says in places.items():
+        (folder / "model.onnx").write_bytes(onnx_model(data_at=place).SerializeToString())
+        refused(folder, says)
+
+
 @pytest.mark.parametrize(
     ("model", "says", "kind"),
     [
@@ -244,6 +258,42 @@ def test_saved_models_that_call_python_or_link_out(tmp_path: Path) -> None:
     refused(folder, "is a link or no plain file")
 
 
+# IREE 3.13 leaves the object alone for cpu, cuda and rocm; it is refused all the same, as what names a file.
+MLIR_WITH_A_FILE = """#map = affine_map<(i) -> (i)>
+func.func @main(%%a: tensor<2xf32>) -> tensor<2xf32> {
+  %%e = tensor.empty() : tensor<2xf32>
+  %%0 = linalg.generic {indexing_maps = [#map, #map], iterator_types = ["parallel"]}
+      ins(%%a : tensor<2xf32>) outs(%%e : tensor<2xf32>) attrs = {%s} {
+    ^bb0(%%x: f32, %%y: f32):
+      linalg.yield %%x : f32
+  } -> tensor<2xf32>
+  return %%0 : tensor<2xf32>
+}"""
+OBJECT = '#hal.executable.object<{path = "%s"}>'
+
+
+def test_a_saved_model_that_writes_a_file_and_calls_home_when_it_is_read(canary: Canary, tmp_path: Path) -> None:
+    """Whole, and harmful in the hands of TensorFlow: the canary file is written where it is loaded and asked."""
+    import tensorflow as tf
+
+    module, aim, home = tf.Module(), str(canary.file), f"127.0.0.1:{canary.port}"
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 2], tf.float32, name="x")])
+    def run(x: Any) -> dict[str, Any]:
+        tf.io.write_file(aim, "touched")
+        return {"y": x + tf.strings.to_number(tf.io.read_file(f"http://{home}/w"))}
+
+    module.run = run
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures={"serving_default": run})
+    refused(tmp_path / "m", "ReadFile.*WriteFile, which run Python or touch files")
+
+
+@pytest.mark.parametrize("place", ["x = %s", "hal.executable.objects = [%s]", "x = {y = [1, %s]}"])
+def test_mlir_that_names_a_file(place: str, canary: Canary, tmp_path: Path) -> None:
+    (tmp_path / "m.mlir").write_text(MLIR_WITH_A_FILE % (place % (OBJECT % canary.file)))
+    refused(tmp_path / "m.mlir", "linalg.generic carries .*, which is IREE's own; leave it out")
+
+
 @pytest.mark.parametrize(
     ("text", "says", "kind"),
     [
@@ -288,8 +338,33 @@ def build():
     reached += tried("its memory", lambda: open("/proc/%d/environ" % os.getppid(), "rb").read())
     reached += tried("the signing key", lambda: pathlib.Path({key!r}).read_bytes())
     subprocess.run(["touch", {file!r}])
-    raise RuntimeError("reached: %s" % reached)
+    raise ValueError("reached: %s" % reached)
 """
+
+
+class Code:
+    """Runs Python when it is unpickled."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __reduce__(self) -> Any:
+        return exec, (self._text, {})
+
+
+def hostile_pt2(path: Path, code: str) -> Path:
+    """A whole archive of torch.export whose example inputs run code when they are read."""
+    import torch
+
+    pickled = io.BytesIO()
+    torch.save(Code(code), pickled)
+    whole = path.with_name("whole.pt2")
+    torch.export.save(torch.export.export(torch.nn.Linear(2, 2).eval(), (torch.ones(1, 2),), strict=False), whole)
+    with zipfile.ZipFile(whole) as read, zipfile.ZipFile(path, "w") as made:
+        (examples,) = (name for name in read.namelist() if "/sample_inputs/" in name)
+        for name in read.namelist():
+            made.writestr(name, pickled.getvalue() if name == examples else read.read(name))
+    return path
 
 
 async def test_trusted_code_reaches_nothing_outside_its_sandbox(canary: Canary, tmp_path: Path) -> None:
@@ -297,20 +372,21 @@ async def test_trusted_code_reaches_nothing_outside_its_sandbox(canary: Canary, 
     folder = tmp_path / "code"
     folder.mkdir()
     key = tmp_path / "state" / "keys" / "compiler.key"
-    (folder / "evil.py").write_text(HOSTILE_MODULE.format(port=canary.port, file=str(canary.file), key=str(key)))
+    code = HOSTILE_MODULE.format(port=canary.port, file=str(canary.file), key=str(key))
+    (folder / "evil.py").write_text(code)
     source = folder.with_name("code::evil:build")
     workshop = Workshop(tmp_path / "state", LIMITS)
     try:
         assert any(stat.S_ISREG(path.stat().st_mode) for path in key.parent.iterdir())
         with pytest.raises(UntrustedSource, match="say --trust if you trust it"):
             await workshop.importer.import_model(source, lambda _stage, _share: None)
-        with pytest.raises(BadModelSource, match=r"code raised RuntimeError: reached: \[\]"):
+        with pytest.raises(BadModelSource, match=r"code raised ValueError: reached: \[\]"):
             await workshop.importer.import_model(source, lambda _stage, _share: None, trust=True)
-        archive = tmp_path / "evil.pt2"
-        with zipfile.ZipFile(archive, "w") as made:
-            made.writestr("archive/data/sample_inputs/model.pt", pickle.dumps(Payload(canary)))
+        archive = hostile_pt2(tmp_path / "evil.pt2", f"{code}\nbuild()")
         with pytest.raises(UntrustedSource):
             await workshop.importer.import_model(archive, lambda _stage, _share: None)
+        with pytest.raises(BadModelSource, match=r"cannot be read as a torch.export archive \(reached: \[\]\)"):
+            await workshop.importer.import_model(archive, lambda _stage, _share: None, trust=True)
         assert not any(path.is_file() for path in (tmp_path / "state" / "blobs").rglob("*"))
         assert not list((tmp_path / "state" / "work").iterdir())
     finally:

@@ -13,12 +13,16 @@ from services.compiler.infer.answers import Answers
 from services.compiler.infer.evaluation import InferSession, relative_error
 from services.compiler.infer.graph import ask
 from services.compiler.infer.shapes import InferShapes
+from services.compiler.jobs.limits import JobLimits
+from services.compiler.sources.detection import Form, detect
 from services.compiler.sources.mlir_program import _interpreted, import_mlir
 from services.compiler.sources.normal_form import PROGRAM, load_graph
 from services.compiler.sources.onnx.importing import import_onnx
 from services.compiler.sources.torch_module import import_pt2
+from services.compiler.workshop import Workshop
 from tradewind.domain.errors import UnsupportedModel
 from tradewind.domain.tensors import TensorSpec
+from tradewind.v1 import compiler_pb2
 
 ADD_STABLEHLO = """func.func @main(%a: tensor<2x3xf32>, %b: tensor<2x3xf32>) -> tensor<2x3xf32> {
   %0 = stablehlo.add %a, %b : tensor<2x3xf32>
@@ -47,13 +51,18 @@ def quiet(_stage: str, _share: float) -> None:
     pass
 
 
+@pytest.mark.parametrize("name", ["m.mlirbc", "m.mlir"])
 @pytest.mark.parametrize("text", [ADD_STABLEHLO, ADD_TORCH, ADD_LINALG], ids=["stablehlo", "torch", "linalg"])
-def test_mlir_adds(text: str, tmp_path: Path) -> None:
+def test_mlir_adds(text: str, name: str, tmp_path: Path) -> None:
+    """As bytecode and as text."""
     from iree.compiler import ir
 
-    path = tmp_path / "m.mlirbc"
-    with ir.Context(), path.open("wb") as file:
-        ir.Module.parse(text).operation.write_bytecode(file)
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    if path.suffix == ".mlirbc":
+        with ir.Context(), path.open("wb") as file:
+            ir.Module.parse(text).operation.write_bytecode(file)
+    assert detect(path) == (Form.MLIR, path)
     facts = import_mlir(path, tmp_path / "out", tmp_path / "answers", quiet)
     assert facts["program"] == {"batches": (), "lengths": (), "fixed": "main"}
     answers = Answers.load(tmp_path / "answers")
@@ -76,6 +85,46 @@ def test_a_pt2_becomes_a_program_for_any_batch(tmp_path: Path) -> None:
     got = session.run(shapes.functions[0], [{inputs[0].name: x}])[0][0]
     with torch.no_grad():
         assert np.abs(got - model(torch.from_numpy(x)).numpy()).max() < 1e-5
+
+
+MODULE = """
+import torch
+from net.parts import WEIGHTS
+
+class Scales(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.tensor(WEIGHTS))
+
+    def forward(self, image):
+        return image * self.weights
+
+def build():
+    return Scales()
+
+def example_inputs():
+    return (torch.ones(2, 3),)
+"""
+
+
+async def test_a_trusted_module_by_its_import_path(tmp_path: Path) -> None:
+    package = tmp_path / "code" / "net"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "parts.py").write_text("WEIGHTS = [2.0, -3.0, 0.5]")
+    (package / "model.py").write_text(MODULE)
+    workshop = Workshop(tmp_path / "state", JobLimits(time_s=120, memory_bytes=6 << 30))
+    try:
+        stored = await workshop.importer.import_model(tmp_path / "code::net.model:build", quiet, trust=True)
+        model = stored.model
+        assert (model.format, model.task) == (compiler_pb2.MODEL_FORMAT_PYTORCH, compiler_pb2.MODEL_TASK_INFER)
+        assert model.architecture == "Scales"
+        assert [t.name for t in model.inputs] == ["image"]
+        answers = Answers.load(workshop.blobs.existing(stored.reference))
+    finally:
+        workshop.close()
+    for sample, output in zip(answers.samples, answers.outputs, strict=True):
+        assert np.allclose(output["output_0"], sample["image"] * np.array([2.0, -3.0, 0.5], np.float32))
 
 
 def graph_answers(folder: Path, reference: Path) -> list[tuple[Any, Any]]:

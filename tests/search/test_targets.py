@@ -12,6 +12,7 @@ from services.compiler.built_module import check_built_for, read_built_for
 from services.compiler.export.generator import export_mlir
 from services.compiler.export.shapes import Shapes
 from services.compiler.host_cpu import read_host_cpu
+from services.compiler.passes.form import form_of
 from services.compiler.recipes import check_runs, find_recipe, offered_recipes
 from services.compiler.search.cut import cut_layers
 from services.compiler.targets import Format, Target, choose_targets, find_target, known_targets
@@ -20,13 +21,17 @@ from tests.tiny_model import write_tiny_model
 from tradewind.domain.errors import CompileFailed, InvalidField
 
 TARGETS = known_targets("test")
-# One of each way to generate code; the others differ in the name of the chip only.
+# What a module built for each says of its processor.
 COMPILED = {
     "cpu:x86-64-v2": "x86-64-v2",
     "cpu:x86-64-v4": "x86-64-v4",
     "cpu:neoverse-n1": "neoverse-n1",
+    "cuda:sm_80": "sm_80",
+    "cuda:sm_86": "sm_86",
     "cuda:sm_90": "sm_89",
+    "rocm:gfx90a": "gfx90a",
     "rocm:gfx942": "gfx942",
+    "rocm:gfx1100": "gfx1100",
     "vulkan:ampere": "sm_80",
     "vulkan:baseline": "",
     "metal": "apple",
@@ -59,6 +64,23 @@ def test_it_compiles_and_says_what_for(one_layer: Path, name: str) -> None:
     other = Format.PTX if target.executables is not Format.PTX else Format.VMVX
     with pytest.raises(CompileFailed, match=f"of format {target.executables} where {other} was wanted"):
         check_built_for(module, other)
+
+
+def test_the_recipe_for_gpus_computes_in_16_bits(one_layer: Path) -> None:
+    """Whole as the book has it, for the tiny model: what its passes make compiles, and multiplies halves."""
+    import torch
+    import transformers
+
+    recipe, target = find_recipe("f16-gpu").facts, find_target("cuda:sm_80", TARGETS)
+    model = transformers.AutoModelForCausalLM.from_pretrained(one_layer.parent / "tiny", dtype=torch.float16).eval()
+    source, module = one_layer.with_name("f16.mlir"), one_layer.with_name("f16.vmfb")
+    form = form_of(recipe.passes, recipe.precision)
+    export_mlir(model, Shapes((16,), (), (64,), 2), source, lambda _name, _share: None, torch.float16, form)
+    flags = (*target.flags, *target.optimisation, *recipe.compiler_flags)
+    subprocess.run([find_iree_compile(), source, *flags, "-o", module], check=True, capture_output=True, timeout=120)
+    check_built_for(module, target.executables)
+    built = module.read_bytes()
+    assert b"f16xf16" in built and b"f32xf32xf32" not in built, "matrix products of halves only"
 
 
 def test_what_was_asked_and_what_is_compiled_for_are_both_known() -> None:

@@ -50,6 +50,7 @@ _COMPUTING: Final = frozenset(
         "vector",
     ]
 )
+_IREES: Final = ("#flow", "#hal", "#io_parameters", "#iree", "#rocm", "#stream", "#util", "#vm")
 _MOST_BYTES: Final = 1 << 31
 _MOST_ELEMENTS: Final = 1 << 32
 _TENSOR: Final = re.compile(r"tensor<((?:\d+x)*)(\w+)>")
@@ -154,8 +155,20 @@ def _check_operation(operation: Any, path: Path) -> None:
         )
     for name in operation.attributes:
         attribute = operation.attributes[name] if isinstance(name, str) else name.attr
-        if str(attribute.type if hasattr(attribute, "type") else "").startswith(("#hal", "#flow", "#iree", "#util")):
+        if _is_irees(attribute):
             raise BadModelSource(f"{path}: {operation.name} carries {attribute}, which is IREE's own; leave it out")
+
+
+def _is_irees(attribute: Any) -> bool:
+    """Whether an attribute, or one inside it, is of a dialect of IREE's; these can name files."""
+    from iree.compiler import ir
+
+    if isinstance(attribute, ir.ArrayAttr):
+        return any(map(_is_irees, attribute))
+    if isinstance(attribute, ir.DictAttr):
+        return any(_is_irees(named.attr) for named in attribute)
+    # Weights have no attributes inside, and gigabytes as text.
+    return not isinstance(attribute, ir.DenseElementsAttr) and str(attribute).startswith(_IREES)
 
 
 def _spec(name: str, text: str, path: Path) -> TensorSpec:

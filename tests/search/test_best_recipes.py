@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -31,16 +32,18 @@ BAD = replace(GOOD, name="bad", compiler_flags=("--no-such-flag",))
 
 
 class Tried(Progress):
-    """Recipes in the order in which a search has tried them."""
+    """Recipes in the order in which a search has tried them; `began` with the first."""
 
     def __init__(self) -> None:
         self.recipes: list[str] = []
+        self.began = asyncio.Event()
 
     def update(self, stage: str, share: float) -> None:
         """Hears "TARGET: RECIPE on the whole model: STAGE"."""
         words = stage.partition(" on the whole model")
         if words[1] and (recipe := words[0].rpartition(": ")[2]) not in self.recipes:
             self.recipes.append(recipe)
+            self.began.set()
 
 
 @pytest.fixture
@@ -63,28 +66,31 @@ async def test_the_next_search_for_a_like_model_begins_with_the_best(
     searcher = Searcher((workshop.trier, workshop.prober), workshop.places, records, catalog, NoDevices())
     host = workshop.targets[0]
 
-    async def search(folder: Path) -> tuple[StoredModel, list[str]]:
+    async def wanted(folder: Path) -> tuple[StoredModel, SearchOrder]:
         stored = await workshop.importer.import_model(folder, silent)
         named = compiler_pb2.Model()
         named.CopyFrom(stored.model)
         named.name = folder.name
         await catalog.add_model(named)
         orders = tuple(Order(stored, recipe, host) for recipe in (BAD, GOOD))
-        wanted = SearchOrder(f"search-{folder.name}", {host.name: orders}, 300.0, QualityFloor(), chain=False)
-        tried = Tried()
-        await searcher.search(wanted, tried)
-        assert (await records.of_model(stored.model.model_id, folder.name)).search_id == wanted.search_id
-        return stored, tried.recipes
+        return stored, SearchOrder(f"search-{folder.name}", {host.name: orders}, 300.0, QualityFloor(), chain=False)
 
-    stored, tried = await search(tiny_folder)
-    assert tried == ["bad", "good"], "the order of the book"
+    stored, first = await wanted(tiny_folder)
+    await searcher.search(first, tried := Tried())
+    assert tried.recipes == ["bad", "good"], "the order of the book"
+    assert (await records.of_model(stored.model.model_id, tiny_folder.name)).search_id == first.search_id
     shape = shape_class(stored.model)
     assert await records.best_recipes(host.resolved, shape) == ["good"]
     assert await records.best_recipes("vmvx:portable", shape) == []
     wide = compiler_pb2.Model(hidden_size=4096)
     assert await records.best_recipes(host.resolved, shape_class(wide)) == []
 
-    other, tried = await search(write_tiny_model(tmp_path / "other", seed=1))
+    other, second = await wanted(write_tiny_model(tmp_path / "other", seed=1))
     assert other.model.model_id != stored.model.model_id
-    assert tried[0] == "good"
+    search = asyncio.create_task(searcher.search(second, tried := Tried()))
+    async with asyncio.timeout(120):
+        await tried.began.wait()
+    search.cancel()
+    await asyncio.gather(search, return_exceptions=True)
+    assert tried.recipes == ["good"], "what was best before is tried first"
     workshop.close()

@@ -7,11 +7,12 @@ for there is no CUDA device. Everything between is what runs in production.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from services.node_agent.core.mig.model import Placement
+from services.node_agent.gpu.helper.client import HelperClient
 from tests.gpu.helper.process import Helper
 from tests.node_agent.agent_process import NODE_ID, Agent
 from tests.orchestrator.stand import Stand, standing, until
@@ -39,11 +40,18 @@ def put_gpu_variant(stand: Stand, device_class: str) -> None:
 
 
 @asynccontextmanager
-async def one_node(database_url: str, redis_url: str, folder: Path) -> AsyncIterator[tuple[Stand, Helper]]:
-    """An orchestrator, an agent and a helper with one board, and a variant for its slices."""
+async def one_node(
+    database_url: str, redis_url: str, folder: Path, before: Callable[[HelperClient, str], None] = lambda *_: None
+) -> AsyncIterator[tuple[Stand, Helper]]:
+    """An orchestrator, an agent and a helper with one board, and a variant for its slices.
+
+    Args:
+        before: done to the board before there is an agent, which changes boards alone from its first change on.
+    """
     async with standing(database_url, redis_url, suspect_after_s=6.0, lost_after_s=20.0) as stand:
         with tempfile.TemporaryDirectory() as place, Helper(Path(place) / "run", backend="simulated:h100-80") as helper:
             board = helper.client.boards()[0]
+            before(helper.client, board.uuid)
             helper.client.close()
             # Figures of simulated boards are never those of real ones: their class says so.
             put_gpu_variant(stand, board.device_class.replace("gpu:", "sim:"))
@@ -68,7 +76,12 @@ async def test_a_layout_that_the_board_refuses_is_planned_anew_and_explained(
     database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     """Another tool has made a slice where the planner would put its own."""
-    async with one_node(database_url, redis_url, tmp_path) as (stand, helper):
+
+    def cut(client: HelperClient, uuid: str) -> None:
+        client.set_mig_mode(uuid, True)
+        client.create_compute_instance(uuid, client.create_gpu_instance(uuid, 9, Placement(0, 4)))
+
+    async with one_node(database_url, redis_url, tmp_path, cut) as (stand, _):
         seen: list[node_pb2.NodeReport] = []
 
         async def stands(foreign: list[str], *ours: str) -> None:
@@ -79,12 +92,6 @@ async def test_a_layout_that_the_board_refuses_is_planned_anew_and_explained(
 
             await until(there, f"{ours} beside {foreign}", lambda: (seen[0].layouts, seen[0].partitions), LIMIT_S)
 
-        await stands([], "whole")
-        (board,) = helper.client.boards()
-        helper.client.set_mig_mode(board.uuid, True)
-        stranger = helper.client.create_gpu_instance(board.uuid, 9, Placement(0, 4))
-        helper.client.create_compute_instance(board.uuid, stranger)
-        helper.client.close()
         await stands([SLICE])
         await stand.deploy(rate=0.1, pinned_variant_id="sha256:gpu")
         await stands([SLICE], "9@4")

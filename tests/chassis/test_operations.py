@@ -17,14 +17,6 @@ CANCELLED = operation_pb2.OPERATION_STATE_CANCELLED
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
-    await database.migrate()
-    yield database
-    await database.close()
-
-
-@pytest.fixture
 async def operations(database: Database) -> AsyncIterator[Operations]:
     operations = Operations("compiler", database, workers=1)
     yield operations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,15 +43,6 @@ class Tried(Progress):
         if words[1] and (recipe := words[0].rpartition(": ")[2]) not in self.recipes:
             self.recipes.append(recipe)
             self.began.set()
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    """An empty catalog."""
-    database = Database(database_url)
-    await database.migrate()
-    yield database
-    await database.close()
 
 
 async def test_the_next_search_for_a_like_model_begins_with_the_best(

@@ -29,8 +29,8 @@ from services.orchestrator.core.facts.traffic import WINDOW_S
 
 # How far ahead a provision must hold: loading and warming a replica takes up to a minute, its settling another.
 LEAD_S: Final = 120.0
-# Share of work that may lie beyond the provision: a tenth of what a p99 allows: a normal spread tells little of what
-# bursts do at their worst.
+# Share of work that may lie beyond the provision: a tenth of what a p99 allows, since a normal spread tells little of
+# what bursts do at their worst.
 BEYOND_SHARE: Final = 0.001
 # Standard deviations by which a shorter mean has to contradict a longer one.
 LEVEL_Z: Final = 2.5

@@ -142,17 +142,18 @@ def test_an_agent_killed_mid_generation_ends_the_stream_with_an_error_and_comes_
     prepared: Prepared, chat: str
 ) -> None:
     stack, client = prepared.stack, prepared.stack.openai()
-    (agent,) = [p for p in stack.processes("services.node_agent") if "replica" not in " ".join(p.cmdline())]
     with pytest.raises((openai.APIError, openai.APIConnectionError)):
-        for _ in range(50):
+        for _ in range(20):
+            until(lambda: _answers(prepared, chat), "answers")
+            (agent,) = [p for p in stack.processes("services.node_agent") if "replica" not in " ".join(p.cmdline())]
             stream = client.completions.create(
                 model=chat, prompt="a", max_tokens=400, stream=True, extra_body={"ignore_eos": True}
             )
             next(iter(stream))
-            if agent.is_running():
-                agent.send_signal(signal.SIGKILL)
+            agent.send_signal(signal.SIGKILL)
             for _piece in stream:
                 pass
+            until(lambda killed=agent: not killed.is_running(), "it is gone")  # type: ignore[misc]
     until(lambda: _answers(prepared, chat), "answers again")
 
 

@@ -18,6 +18,8 @@ TEXT_THREADS: Final = 2
 MAX_STOPS: Final = 4
 # A stop text holds back this much text at most; longer ones are surely a mistake.
 MAX_STOP_CHARS: Final = 256
+# Of a cache salt; in bytes of UTF-8 no more than the contract's 256.
+MAX_SALT_CHARS: Final = 64
 # Messages of one conversation.
 MAX_MESSAGES: Final = 2_048
 # Prompts × n of one request: each is a generation of its own.

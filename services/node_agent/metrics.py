@@ -58,6 +58,9 @@ class AgentMetrics(Collector):
         tokens = CounterMetricFamily(f"{_PREFIX}replica_tokens", "Tokens taken or generated", labels=phased)
         steps = CounterMetricFamily(f"{_PREFIX}replica_steps", "Steps of the engine", labels=phased)
         seconds = CounterMetricFamily(f"{_PREFIX}replica_step_seconds", "Time in steps", labels=phased)
+        reused = CounterMetricFamily(
+            f"{_PREFIX}replica_reused_prompt_tokens", "Prompt tokens that the cache held already", labels=("replica",)
+        )
         core = CounterMetricFamily(f"{_PREFIX}replica_core_seconds", "CPU time in steps", labels=("replica",))
         for replica in self._fleet.replicas:
             name, process = replica.spec.replica_id, replica.process
@@ -75,4 +78,5 @@ class AgentMetrics(Collector):
                 tokens.add_metric((name, phase), totals.get(f"{phase}_tokens", 0))
                 steps.add_metric((name, phase), totals.get(f"{phase}_steps", 0))
                 seconds.add_metric((name, phase), totals.get(f"{phase}_s", 0))
-        yield from (state, starts, active, queued, memory, core, tokens, steps, seconds)
+            reused.add_metric((name,), totals.get("reused_tokens", 0))
+        yield from (state, starts, active, queued, memory, core, tokens, steps, seconds, reused)

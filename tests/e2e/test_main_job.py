@@ -56,6 +56,28 @@ def test_an_openai_client_gets_the_same_answer_streamed_and_not(prepared: Prepar
     assert extra["energy_method"]
 
 
+def test_the_next_turn_of_a_conversation_works_out_only_what_is_new(prepared: Prepared, chat: str) -> None:
+    client, talk = prepared.stack.openai(), [{"role": "user", "content": "tell me of the sea " * 6}]
+    cached = []
+    for _turn in range(2):
+        answer = client.chat.completions.create(model=chat, messages=talk, max_tokens=12, temperature=0)  # type: ignore[arg-type]
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens_details is not None
+        cached.append((answer.usage.prompt_tokens_details.cached_tokens, answer.usage.prompt_tokens))
+        again = {"role": "assistant", "content": answer.choices[0].message.content or ""}
+        talk += [again, {"role": "user", "content": "and?"}]
+    (_, before), (reused, prompt) = cached
+    assert before / 2 < (reused or 0) < prompt
+    fresh = client.chat.completions.create(
+        model=chat,
+        messages=talk[:-2],
+        max_tokens=12,
+        temperature=0,
+        extra_body={"cache_salt": uuid.uuid4().hex},  # type: ignore[arg-type]
+    )
+    assert fresh.choices[0].message.content == talk[-2]["content"]
+
+
 def test_models_lists_deployments_and_an_unknown_one_is_a_404_that_names_them(prepared: Prepared, chat: str) -> None:
     client = prepared.stack.openai()
     assert chat in [model.id for model in client.models.list()]

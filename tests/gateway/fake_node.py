@@ -99,5 +99,7 @@ async def _respond(
     energy = common_pb2.Energy(
         energy_mj=ENERGY_PER_TOKEN_MJ * len(ids), source=common_pb2.FIGURE_SOURCE_MODELLED, method=METHOD
     )
-    usage = inference_pb2.Usage(prompt_tokens=prompt, output_tokens=len(ids), energy=energy)
+    usage = inference_pb2.Usage(
+        prompt_tokens=prompt, output_tokens=len(ids), energy=energy, reused_prompt_tokens=prompt // 2
+    )
     yield inference_pb2.GenerateResponse(finish_reason=reason, usage=usage)

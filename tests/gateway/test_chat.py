@@ -31,6 +31,8 @@ async def test_a_chat_in_one_piece(world: World) -> None:
     assert usage is not None
     assert (usage.prompt_tokens, usage.completion_tokens) == (len(prompt), len(script.ids))
     assert usage.total_tokens == len(prompt) + len(script.ids)
+    assert usage.prompt_tokens_details is not None
+    assert usage.prompt_tokens_details.cached_tokens == len(prompt) // 2
     extra = usage.model_extra or {}
     assert extra["energy_mj"] == pytest.approx(ENERGY_PER_TOKEN_MJ * len(script.ids))
     assert (extra["energy_source"], extra["energy_method"]) == ("modelled", METHOD)

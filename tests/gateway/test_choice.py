@@ -94,3 +94,33 @@ def test_capacity_counts_places_and_queue() -> None:
     replicas = [replica("a", 4), replica("b", 2), replace(replica("c", 8), draining=True)]
     assert capacity(replicas, 3) == 24
     assert capacity([], 3) == 0
+
+
+def test_a_replica_that_holds_the_prompt_goes_first_while_it_has_room() -> None:
+    replicas = [replica("a", 4), replica("b", 4)]
+    held = {"b": 500, "a": 64}
+    assert chosen_of(replicas, {}, held) == "b"
+    assert chosen_of(replicas, {"b": 3}, held) == "b"
+    assert chosen_of(replicas, {"b": 4}, held) == "a"
+    # What is saved has to be worth it.
+    assert chosen_of(replicas, {"b": 1}, {"b": 100, "a": 64}) == "a"
+
+
+def test_a_replica_that_sleeps_is_not_woken_by_what_it_holds() -> None:
+    replicas = [filled("a", 0), filled("b", 1)]
+    assert chosen_of(replicas, {"a": 1}, {"b": 500}) == "a"
+    assert chosen_of(replicas, {"a": 1, "b": 1}, {"b": 500}) == "b"
+    # 150 wait and 300 come, of which 250 are held: the limit of 200 is kept.
+    assert chosen_of(replicas, {"a": 1, "b": 1}, {"b": 250}, {"b": 150}) == "b"
+    assert chosen_of(replicas, {"a": 1, "b": 1}, {"b": 249}, {"b": 150}) == "a"
+
+
+def chosen_of(
+    replicas: list[ReplicaRoute],
+    at_work: dict[str, int],
+    held: dict[str, int],
+    unanswered: dict[str, int] | None = None,
+) -> str:
+    chosen = choose(replicas, at_work, 0, (), unanswered or {}, 300, held)
+    assert chosen is not None
+    return chosen.replica_id

@@ -41,6 +41,23 @@ async def test_a_replica_that_fails_before_its_first_token_is_replaced_by_anothe
     assert await metric(world, "tradewind_gateway_retries_total", deployment="chat", reason=error.reason) == 1
 
 
+async def test_a_conversation_stays_with_the_replica_that_holds_it(world: World) -> None:
+    scripts = {name: Script(ids=world.ids("yes")) for name in ("r-a", "r-b")}
+    world.node.scripts.update(scripts)
+    await world.deploy("chat", *(world.replica(name, batch_limit=2) for name in scripts))
+    talks: list[list[Any]] = [[{"role": "user", "content": f"{who} " * 30}] for who in ("one", "two", "six")]
+    for _turn in range(3):
+        for talk in talks[:2]:
+            await world.client().chat.completions.create(model="chat", messages=talk)
+            talk += [{"role": "assistant", "content": "yes"}, {"role": "user", "content": "go on " * 4}]
+    asked = [[tuple(request.token_ids.ids[:60]) for request in script.requests] for script in scripts.values()]
+    assert [len(set(prompts)) for prompts in asked] == [1, 1], "a conversation changed its replica"
+    assert [len(prompts) for prompts in asked] == [3, 3]
+    salted: Any = {"cache_salt": "mine"}
+    await world.client().chat.completions.create(model="chat", messages=talks[2], extra_body=salted)
+    assert [r.sampling.cache_salt for s in scripts.values() for r in s.requests if r.sampling.cache_salt] == ["mine"]
+
+
 async def test_a_node_that_is_gone_is_replaced_by_another(world: World) -> None:
     world.node.scripts["r-good"] = Script(ids=world.ids("good"))
     lost = world.replica("r-lost", address="127.0.0.1:1", batch_limit=8)

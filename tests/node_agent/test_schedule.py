@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.node_agent.core import schedule
+from services.node_agent.core.kept_rows import Admission
 from services.node_agent.core.schedule import Decode, Policy, Prefill, Progress, State
 from services.node_agent.core.shapes import Shapes
 from tests.node_agent.cache_model import shapes
@@ -97,10 +98,12 @@ def test_every_sequence_gets_its_tokens_on_rows_of_its_own(of: Shapes, arrivals:
                 cancelled.add(i)
         held = [s.sequence_id for s in (*state.slots, *state.queue) if s]
         assert len(held) == len(set(held))
-        waited, first = state.queue, 0
+        waited, admitted = state.queue, None
         if schedule.next_admits(state):
-            first = now % len(waited)
-        state, action = schedule.step(state, of, policy, first)
+            free = [slot for slot, one in enumerate(state.slots) if one is None]
+            admitted = Admission(now % len(waited), free[now % len(free)])
+        first = admitted.number if admitted else 0
+        state, action = schedule.step(state, of, policy, admitted)
         if action is None:
             assert not state.active and not state.queue
             if not due:

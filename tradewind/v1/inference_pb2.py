@@ -25,33 +25,33 @@ _sym_db = _symbol_database.Default()
 from tradewind.v1 import common_pb2 as tradewind_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctradewind/v1/inference.proto\x12\x0ctradewind.v1\x1a\x19tradewind/v1/common.proto\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xcf\x01\n\x08Sampling\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\x0estop_token_ids\x18\x06 \x03(\r\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x14\n\x0ctop_logprobs\x18\x08 \x01(\r\x12\x10\n\x08logprobs\x18\t \x01(\x08\x12\x12\n\nignore_eos\x18\n \x01(\x08\x42\x07\n\x05_seed\"Z\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x01\x12\'\n\x03top\x18\x03 \x03(\x0b\x32\x1a.tradewind.v1.TokenLogprob\"\x8f\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\routput_tokens\x18\x02 \x01(\r\x12$\n\x06\x65nergy\x18\x03 \x01(\x0b\x32\x14.tradewind.v1.Energy\x12\x0f\n\x07ttft_ms\x18\x04 \x01(\x01\x12\x0f\n\x07tpot_ms\x18\x05 \x01(\x01\x12\x10\n\x08queue_ms\x18\x06 \x01(\x01\"\xaa\x01\n\x0fGenerateRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x12\n\nreplica_id\x18\x02 \x01(\t\x12+\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x16.tradewind.v1.TokenIdsH\x00\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12(\n\x08sampling\x18\x05 \x01(\x0b\x32\x16.tradewind.v1.SamplingB\x08\n\x06prompt\"\xe0\x01\n\x10GenerateResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12,\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1a.tradewind.v1.TokenLogprob\x12\x31\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1a.tradewind.v1.FinishReason\x12\"\n\x05usage\x18\x05 \x01(\x0b\x32\x13.tradewind.v1.Usage\x12\x12\n\nreplica_id\x18\x06 \x01(\t\x12\x12\n\nvariant_id\x18\x07 \x01(\t\"B\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\\\n\x0cInferRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x12\n\nreplica_id\x18\x02 \x01(\t\x12$\n\x06inputs\x18\x03 \x03(\x0b\x32\x14.tradewind.v1.Tensor\"Z\n\rInferResponse\x12%\n\x07outputs\x18\x01 \x03(\x0b\x32\x14.tradewind.v1.Tensor\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.tradewind.v1.Usage*|\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03\x32\xa1\x01\n\x10InferenceService\x12K\n\x08Generate\x12\x1d.tradewind.v1.GenerateRequest\x1a\x1e.tradewind.v1.GenerateResponse0\x01\x12@\n\x05Infer\x12\x1a.tradewind.v1.InferRequest\x1a\x1b.tradewind.v1.InferResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctradewind/v1/inference.proto\x12\x0ctradewind.v1\x1a\x19tradewind/v1/common.proto\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\xe3\x01\n\x08Sampling\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\x0estop_token_ids\x18\x06 \x03(\r\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x14\n\x0ctop_logprobs\x18\x08 \x01(\r\x12\x10\n\x08logprobs\x18\t \x01(\x08\x12\x12\n\nignore_eos\x18\n \x01(\x08\x12\x12\n\ncache_salt\x18\x0b \x01(\tB\x07\n\x05_seed\"Z\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x01\x12\'\n\x03top\x18\x03 \x03(\x0b\x32\x1a.tradewind.v1.TokenLogprob\"\xad\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x15\n\routput_tokens\x18\x02 \x01(\r\x12$\n\x06\x65nergy\x18\x03 \x01(\x0b\x32\x14.tradewind.v1.Energy\x12\x0f\n\x07ttft_ms\x18\x04 \x01(\x01\x12\x0f\n\x07tpot_ms\x18\x05 \x01(\x01\x12\x10\n\x08queue_ms\x18\x06 \x01(\x01\x12\x1c\n\x14reused_prompt_tokens\x18\x07 \x01(\r\"\xaa\x01\n\x0fGenerateRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x12\n\nreplica_id\x18\x02 \x01(\t\x12+\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x16.tradewind.v1.TokenIdsH\x00\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12(\n\x08sampling\x18\x05 \x01(\x0b\x32\x16.tradewind.v1.SamplingB\x08\n\x06prompt\"\xe0\x01\n\x10GenerateResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12,\n\x08logprobs\x18\x03 \x03(\x0b\x32\x1a.tradewind.v1.TokenLogprob\x12\x31\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1a.tradewind.v1.FinishReason\x12\"\n\x05usage\x18\x05 \x01(\x0b\x32\x13.tradewind.v1.Usage\x12\x12\n\nreplica_id\x18\x06 \x01(\t\x12\x12\n\nvariant_id\x18\x07 \x01(\t\"B\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\\\n\x0cInferRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x12\n\nreplica_id\x18\x02 \x01(\t\x12$\n\x06inputs\x18\x03 \x03(\x0b\x32\x14.tradewind.v1.Tensor\"Z\n\rInferResponse\x12%\n\x07outputs\x18\x01 \x03(\x0b\x32\x14.tradewind.v1.Tensor\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.tradewind.v1.Usage*|\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03\x32\xa1\x01\n\x10InferenceService\x12K\n\x08Generate\x12\x1d.tradewind.v1.GenerateRequest\x1a\x1e.tradewind.v1.GenerateResponse0\x01\x12@\n\x05Infer\x12\x1a.tradewind.v1.InferRequest\x1a\x1b.tradewind.v1.InferResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tradewind.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=1200
-  _globals['_FINISHREASON']._serialized_end=1324
+  _globals['_FINISHREASON']._serialized_start=1250
+  _globals['_FINISHREASON']._serialized_end=1374
   _globals['_TOKENIDS']._serialized_start=73
   _globals['_TOKENIDS']._serialized_end=96
   _globals['_SAMPLING']._serialized_start=99
-  _globals['_SAMPLING']._serialized_end=306
-  _globals['_TOKENLOGPROB']._serialized_start=308
-  _globals['_TOKENLOGPROB']._serialized_end=398
-  _globals['_USAGE']._serialized_start=401
-  _globals['_USAGE']._serialized_end=544
-  _globals['_GENERATEREQUEST']._serialized_start=547
-  _globals['_GENERATEREQUEST']._serialized_end=717
-  _globals['_GENERATERESPONSE']._serialized_start=720
-  _globals['_GENERATERESPONSE']._serialized_end=944
-  _globals['_TENSOR']._serialized_start=946
-  _globals['_TENSOR']._serialized_end=1012
-  _globals['_INFERREQUEST']._serialized_start=1014
-  _globals['_INFERREQUEST']._serialized_end=1106
-  _globals['_INFERRESPONSE']._serialized_start=1108
-  _globals['_INFERRESPONSE']._serialized_end=1198
-  _globals['_INFERENCESERVICE']._serialized_start=1327
-  _globals['_INFERENCESERVICE']._serialized_end=1488
+  _globals['_SAMPLING']._serialized_end=326
+  _globals['_TOKENLOGPROB']._serialized_start=328
+  _globals['_TOKENLOGPROB']._serialized_end=418
+  _globals['_USAGE']._serialized_start=421
+  _globals['_USAGE']._serialized_end=594
+  _globals['_GENERATEREQUEST']._serialized_start=597
+  _globals['_GENERATEREQUEST']._serialized_end=767
+  _globals['_GENERATERESPONSE']._serialized_start=770
+  _globals['_GENERATERESPONSE']._serialized_end=994
+  _globals['_TENSOR']._serialized_start=996
+  _globals['_TENSOR']._serialized_end=1062
+  _globals['_INFERREQUEST']._serialized_start=1064
+  _globals['_INFERREQUEST']._serialized_end=1156
+  _globals['_INFERRESPONSE']._serialized_start=1158
+  _globals['_INFERRESPONSE']._serialized_end=1248
+  _globals['_INFERENCESERVICE']._serialized_start=1377
+  _globals['_INFERENCESERVICE']._serialized_end=1538
 # @@protoc_insertion_point(module_scope)

@@ -88,6 +88,7 @@ class Sampling(_message.Message):
     TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     IGNORE_EOS_FIELD_NUMBER: _builtins.int
+    CACHE_SALT_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Most tokens to generate; 0 means as many as fit the context."""
     temperature: _builtins.float
@@ -104,6 +105,10 @@ class Sampling(_message.Message):
     """Send each token's log-probability."""
     ignore_eos: _builtins.bool
     """Go on past the model's end-of-text tokens; for measuring."""
+    cache_salt: _builtins.str
+    """What a replica's cache holds of earlier prompts and answers is used again only among requests with the same salt:
+    nobody else can tell by the time whether a text was asked before. At most 256 bytes.
+    """
     @_builtins.property
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Token ids that end the generation and are not sent, beside the model's own."""
@@ -125,10 +130,11 @@ class Sampling(_message.Message):
         top_logprobs: _builtins.int = ...,
         logprobs: _builtins.bool = ...,
         ignore_eos: _builtins.bool = ...,
+        cache_salt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "ignore_eos", b"ignore_eos", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "seed", b"seed", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "cache_salt", b"cache_salt", "ignore_eos", b"ignore_eos", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "seed", b"seed", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -180,6 +186,7 @@ class Usage(_message.Message):
     TTFT_MS_FIELD_NUMBER: _builtins.int
     TPOT_MS_FIELD_NUMBER: _builtins.int
     QUEUE_MS_FIELD_NUMBER: _builtins.int
+    REUSED_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """Prompt tokens."""
     output_tokens: _builtins.int
@@ -190,6 +197,8 @@ class Usage(_message.Message):
     """Mean time per output token after the first, in milliseconds."""
     queue_ms: _builtins.float
     """Time spent waiting for a slot, in milliseconds."""
+    reused_prompt_tokens: _builtins.int
+    """Of the prompt tokens those that the replica's cache held already; they were not worked out again."""
     @_builtins.property
     def energy(self) -> _common_pb2.Energy:
         """Energy of this request, idle share excluded."""
@@ -203,10 +212,11 @@ class Usage(_message.Message):
         ttft_ms: _builtins.float = ...,
         tpot_ms: _builtins.float = ...,
         queue_ms: _builtins.float = ...,
+        reused_prompt_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "queue_ms", b"queue_ms", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "queue_ms", b"queue_ms", "reused_prompt_tokens", b"reused_prompt_tokens", "tpot_ms", b"tpot_ms", "ttft_ms", b"ttft_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

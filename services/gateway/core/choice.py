@@ -2,7 +2,8 @@
 
 Evenly: the replica with the least work for its size. With fills in the table: one replica is filled up to what the
 SLO allows before the next one works, for tokens of a large batch take less energy and a replica with nothing to do
-draws little. When all are full, the one with the fewest prompt tokens that wait.
+draws little. When all are full, the one with the fewest prompt tokens that wait. A replica that holds much of the
+prompt in its cache goes before either, while it is at work already or would have been chosen anyway.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from tradewind.domain.routes import ReplicaRoute
 
 # A replica of this weight still gets a request now and then, by which it is seen to be well again.
 LEAST_WEIGHT: Final = 0.05
+# Prompt tokens that another replica has to save; fewer are not worth leaving the usual order.
+LEAST_SAVED_TOKENS: Final = 64
 
 
 class Place(NamedTuple):
@@ -54,6 +57,28 @@ def pick(places: Sequence[Place], turn: int, tokens: int = 0) -> int:
     return equal[turn % len(equal)]
 
 
+def pick_holder(places: Sequence[Place], held: Sequence[int], usual: int, tokens: int) -> int:
+    """The usual place, or the one with room that saves most of a prompt's tokens.
+
+    A filled replica that has nothing to do stays so: a batch of its own would cost more than the prompt.
+
+    Args:
+        places, tokens: as for `pick`.
+        held: for each place, tokens of the prompt that it need not work out.
+        usual: what `pick` said.
+    """
+
+    def has_room(place: Place, kept: int) -> bool:
+        if not place.fill_sequences:
+            return place.at_work < place.size
+        waits = place.unanswered + tokens - kept if place.unanswered else 0
+        return 0 < place.at_work < place.fill_sequences and waits <= place.fill_tokens
+
+    able = [number for number, place in enumerate(places) if has_room(place, held[number])]
+    best = max(able, key=lambda number: held[number], default=usual)
+    return best if held[best] - held[usual] >= LEAST_SAVED_TOKENS else usual
+
+
 def choose(
     replicas: Sequence[ReplicaRoute],
     outstanding: Mapping[str, int],
@@ -61,8 +86,9 @@ def choose(
     excluded: Collection[str] = (),
     unanswered: Mapping[str, int] = MappingProxyType({}),
     tokens: int = 0,
+    held: Mapping[str, int] = MappingProxyType({}),
 ) -> ReplicaRoute | None:
-    """The replica that `pick` says.
+    """The replica that `pick` says, or `pick_holder` where one holds some of the prompt.
 
     Load is (outstanding + 1) / (batch limit × weight): a replica that decodes eight sequences together takes eight
     times as many requests as one that decodes a single one, and of two idle ones the larger goes first.
@@ -74,6 +100,7 @@ def choose(
         excluded: replica ids that must not be chosen.
         unanswered: prompt tokens of requests at work that have no first token yet, by replica id.
         tokens: of this request's prompt.
+        held: of them those that a replica's cache holds, by replica id.
 
     Returns:
         The replica, or None when no one is left.
@@ -94,7 +121,10 @@ def choose(
         )
         for r in able
     ]
-    return able[pick(places, turn, tokens)]
+    usual = pick(places, turn, tokens)
+    if not held:
+        return able[usual]
+    return able[pick_holder(places, [held.get(r.replica_id, 0) for r in able], usual, tokens)]
 
 
 def capacity(replicas: Sequence[ReplicaRoute], queued_per_place: int) -> int:

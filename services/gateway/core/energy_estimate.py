@@ -42,7 +42,9 @@ class EnergyEstimates:
         fade = 0.5 ** (1 / HALF_LIFE_REQUESTS)
         entry = self._sums.setdefault(variant_id, _Sum())
         entry.energy_mj = entry.energy_mj * fade + usage.energy.energy_mj
-        entry.weighted_tokens = entry.weighted_tokens * fade + _weight(usage.prompt_tokens, usage.output_tokens)
+        entry.weighted_tokens = entry.weighted_tokens * fade + _weight(
+            usage.prompt_tokens - usage.reused_prompt_tokens, usage.output_tokens
+        )
         self._sums.move_to_end(variant_id)
         while len(self._sums) > MAX_VARIANTS:
             self._sums.popitem(last=False)

@@ -7,7 +7,14 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from services.gateway.limits import MAX_CHOICES, MAX_MESSAGES, MAX_STOP_CHARS, MAX_STOPS, MAX_TOP_LOGPROBS
+from services.gateway.limits import (
+    MAX_CHOICES,
+    MAX_MESSAGES,
+    MAX_SALT_CHARS,
+    MAX_STOP_CHARS,
+    MAX_STOPS,
+    MAX_TOP_LOGPROBS,
+)
 from services.gateway.openai.refusal import invalid, unsupported
 from tradewind.v1 import inference_pb2
 
@@ -51,6 +58,7 @@ class Common(BaseModel):
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[str, Number] | None = None
     ignore_eos: bool | None = None
+    cache_salt: Annotated[str, Field(min_length=1, max_length=MAX_SALT_CHARS)] | None = None
 
     def refuse_unsupported(self) -> None:
         """Refuses what would change the answer and is not served.
@@ -91,6 +99,7 @@ class Common(BaseModel):
             logprobs=logprobs,
             top_logprobs=top_logprobs,
             ignore_eos=bool(self.ignore_eos),
+            cache_salt=self.cache_salt or "",
         )
         if self.seed is not None:
             sampling.seed = (self.seed + index) & _MAX_SEED

@@ -11,6 +11,7 @@ import grpc
 import structlog
 
 from services.gateway.core.choice import capacity, choose
+from services.gateway.core.held import Chain, HeldPrompts, chain_of
 from services.gateway.core.room import full
 from services.gateway.limits import (
     MAX_ATTEMPTS,
@@ -114,6 +115,7 @@ class Dispatcher:
         self._by_deployment: Counter[str] = Counter()
         self._unanswered: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
+        self._held = HeldPrompts()
         self._turn = 0
         self._log = structlog.get_logger("dispatch")
 
@@ -144,12 +146,14 @@ class Dispatcher:
             JobTimeout: the deadline passed.
             RemoteError: the replica refused the request.
         """
-        return await self._attempt(
-            deployment,
-            deadline,
-            lambda replica: self._start(deployment, replica, prompt, sampling, deadline),
-            len(prompt),
-        )
+        chain = chain_of(prompt, sampling.cache_salt)
+
+        async def start(replica: ReplicaRoute) -> ReplicaStream:
+            held = self._held.tokens([replica.replica_id], chain).get(replica.replica_id, 0)
+            self._held.took(replica.replica_id, chain, replica.batch_limit)
+            return await self._start(deployment, replica, prompt, sampling, deadline, held)
+
+        return await self._attempt(deployment, deadline, start, len(prompt), chain)
 
     async def infer(
         self, deployment: str, inputs: Sequence[inference_pb2.Tensor], deadline: Deadline
@@ -164,9 +168,14 @@ class Dispatcher:
         )
 
     async def _attempt(
-        self, deployment: str, deadline: Deadline, start: Callable[[ReplicaRoute], Awaitable[R]], tokens: int = 0
+        self,
+        deployment: str,
+        deadline: Deadline,
+        start: Callable[[ReplicaRoute], Awaitable[R]],
+        tokens: int = 0,
+        chain: Chain = (),
     ) -> R:
-        """What a replica gives, tried on several; `tokens` are those of the prompt."""
+        """What a replica gives, tried on several; `tokens` are those of the prompt, `chain` what it is."""
         self._admit(self._table.find(deployment))
         began_s = time.monotonic()
         give_up_s = began_s + self._wait_ready_s
@@ -179,7 +188,8 @@ class Dispatcher:
                 # Not a fault but a wish: the cold start was declared, and this request sets it off.
                 give_up_s = max(give_up_s, began_s + WAIT_ASLEEP_S)
             unable = tried | full(route.replicas, self._by_replica)
-            replica = choose(route.replicas, self._by_replica, self._turn, unable, self._unanswered, tokens)
+            held = self._held.tokens((r.replica_id for r in route.replicas), chain) if chain else {}
+            replica = choose(route.replicas, self._by_replica, self._turn, unable, self._unanswered, tokens, held)
             if replica is None:
                 await self._wait(deployment, give_up_s, deadline, last)
                 tried.clear()
@@ -251,6 +261,7 @@ class Dispatcher:
         prompt: Sequence[int],
         sampling: inference_pb2.Sampling,
         deadline: Deadline,
+        held: int,
     ) -> ReplicaStream:
         request = inference_pb2.GenerateRequest(
             deployment=deployment,
@@ -258,7 +269,7 @@ class Dispatcher:
             token_ids=inference_pb2.TokenIds(ids=prompt),
             sampling=sampling,
         )
-        place = self._place(replica, deployment, len(prompt))
+        place = self._place(replica, deployment, len(prompt) - held)
         call: Call | None = None
         try:
             stub = await self._channels.stub(replica.address)

@@ -213,6 +213,7 @@ def _versions(route: DeploymentRoute) -> list[str]:
 def _figures(usage: inference_pb2.Usage) -> dict[str, str | int | float]:
     figures: dict[str, str | int | float] = {
         "prompt_tokens": usage.prompt_tokens,
+        "reused_prompt_tokens": usage.reused_prompt_tokens,
         "output_tokens": usage.output_tokens,
         "ttft_ms": usage.ttft_ms,
         "energy_source": source_label(usage.energy.source),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.node_agent.core.governor import Work
+from services.node_agent.core.kept_rows import Costs
 from services.node_agent.core.line import Waiting, first_in_line
 from services.node_agent.core.pace import Pace
 from services.node_agent.core.schedule import Policy, State
@@ -15,10 +16,22 @@ from services.node_agent.core.shapes import Shapes
 
 @dataclass(slots=True)
 class Paces:
-    """Of both phases: a prompt token's, and a decode step's of all sequences together."""
+    """Of both phases: a prompt token's, and a decode step's of all sequences together, whole and by its function's
+    batch."""
 
     prefill: Pace = field(default_factory=Pace)
     decode: Pace = field(default_factory=Pace)
+    by_batch: dict[int, Pace] = field(default_factory=dict)
+
+    def decoded(self, seconds: float, batch: int) -> None:
+        """A decode step took so long."""
+        self.decode.saw(seconds, 1)
+        self.by_batch.setdefault(batch, Pace()).saw(seconds, 1)
+
+    @property
+    def costs(self) -> Costs:
+        """As the choice of a slot takes them."""
+        return Costs(self.prefill.each_s, {batch: pace.each_s for batch, pace in self.by_batch.items()})
 
 
 def next_of(

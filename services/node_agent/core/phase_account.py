@@ -20,7 +20,7 @@ class PhaseAccount:
 
 @dataclass(slots=True)
 class PhaseTotals:
-    """Steps of a replica since its start, by phase."""
+    """Steps of a replica since its start, by phase; `reused_tokens`: of prompts, held in the cache already."""
 
     prefill_steps: int = 0
     prefill_tokens: int = 0
@@ -29,3 +29,4 @@ class PhaseTotals:
     decode_tokens: int = 0
     decode_s: float = 0.0
     core_s: float = 0.0
+    reused_tokens: int = 0

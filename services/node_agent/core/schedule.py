@@ -1,6 +1,6 @@
 """Continuous batching as a step function: what the device does next, given which sequences there are. Pure.
 
-    submit ──► queue ──(lowest free slot)──► prefill, chunk by chunk ──► decode, a token a step ──► gone
+    submit ──► queue ──(a free slot)──► prefill, chunk by chunk ──► decode, a token a step ──► gone
 
 Each `step` names one action; `complete` says what it did. One prompt is taken in at a time, in the order of `line`;
 between two of its chunks the sequences that decode get their steps, so that a long prompt does not stop the tokens of
@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
+from services.node_agent.core.kept_rows import Admission
 from services.node_agent.core.shapes import Shapes
 from tradewind.domain.errors import Overloaded
 from tradewind.domain.manifest import Function
@@ -135,20 +136,22 @@ def cancel(state: State, sequence_id: int) -> State:
     return replace(state, slots=slots, queue=tuple(s for s in state.queue if s.sequence_id != sequence_id))
 
 
-def step(state: State, shapes: Shapes, policy: Policy, first: int = 0) -> tuple[State, Action | None]:
-    """Admits a waiting sequence into the lowest free slot when its prompt is next, and names what to do.
+def step(
+    state: State, shapes: Shapes, policy: Policy, admitted: Admission | None = None
+) -> tuple[State, Action | None]:
+    """Admits a waiting sequence into a free slot when its prompt is next, and names what to do.
 
     Args:
         state: the present one.
         shapes: the engine's functions.
         policy: how phases share the device.
-        first: number in the queue of the one to admit; see `next_admits`.
+        admitted: who goes where, when `next_admits`; None for the oldest into the lowest free slot.
 
     Returns:
         The state, and what to do; None when nothing is at work.
     """
     if next_admits(state):
-        state = _admit(state, first)
+        state = _admit(state, admitted or Admission(0, state.slots.index(None)))
     decoding = any(s is not None and s.decoding for s in state.slots)
     chunk = _in_prefill(state)
     if chunk is not None and not (decoding and state.owed_decodes):
@@ -199,9 +202,9 @@ def next_admits(state: State) -> bool:
     return bool(state.queue) and None in state.slots and _in_prefill(state) is None
 
 
-def _admit(state: State, first: int) -> State:
+def _admit(state: State, admitted: Admission) -> State:
     slots, queue = list(state.slots), list(state.queue)
-    slots[slots.index(None)] = queue.pop(first)
+    slots[admitted.slot] = replace(queue.pop(admitted.number), filled=admitted.kept)
     return replace(state, slots=tuple(slots), queue=tuple(queue))
 
 

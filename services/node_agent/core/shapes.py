@@ -69,6 +69,14 @@ class Shapes:
                 return function
         raise ValueError(f"no decode function covers slot {highest_slot} at positions {list(positions)}")
 
+    def takes(self, start: int, remaining: int) -> bool:
+        """Whether there is a function for a prompt's chunk of which so many rows are written already."""
+        return any(self._fits(f, start, remaining) for f in self.prefills)
+
+    def batch_of(self, highest_slot: int) -> int:
+        """Sequences that a decode step computes when this is the highest slot that takes part."""
+        return next(f.batch for f in self.decodes if f.batch > highest_slot)
+
     def _fits(self, function: Function, start: int, remaining: int) -> bool:
         # Padding is written too: up to start + T it must lie inside the cache.
         written = min(function.tokens, remaining)

@@ -12,6 +12,7 @@ from services.node_agent.core import schedule
 from services.node_agent.core.draws import uniform
 from services.node_agent.core.governor import Work
 from services.node_agent.core.in_hand import Paces, next_of, work_of
+from services.node_agent.core.kept_rows import Admission, KeptRows, admission
 from services.node_agent.core.sampling import log_probabilities
 from services.node_agent.core.schedule import Decode, Policy, Prefill, Progress
 from services.node_agent.core.shapes import Shapes
@@ -50,6 +51,7 @@ class Engine(DeviceLoop[schedule.Action]):
         self._state = schedule.empty(shapes)
         self._requests: dict[int, Request] = {}
         self._paces = Paces()
+        self._kept = KeptRows(shapes.slots, shapes.cache_tokens)
         self.ttft_limit_s = math.inf
 
     def submit(self, request: Request) -> None:
@@ -87,15 +89,23 @@ class Engine(DeviceLoop[schedule.Action]):
             return work_of(self._state, self._shapes, self._policy, self._paces, self._arrived_s, now_s)
 
     def _choose(self) -> schedule.Action | None:
-        self._state, action = schedule.step(self._state, self._shapes, self._policy, self._first)
+        admitted = self._admit() if schedule.next_admits(self._state) else None
+        self._state, action = schedule.step(self._state, self._shapes, self._policy, admitted)
         return action
 
-    @property
-    def _first(self) -> int:
-        if not schedule.next_admits(self._state):
-            return 0
-        known = (self._state, self._shapes, self._policy, self._paces, self._arrived_s)
-        return next_of(*known, self.ttft_limit_s, self._clocks.now_s())
+    def _admit(self) -> Admission:
+        """Who is next, and into which slot."""
+        state = self._state
+        known = (state, self._shapes, self._policy, self._paces, self._arrived_s)
+        number = next_of(*known, self.ttft_limit_s, self._clocks.now_s())
+        request = self._requests[state.queue[number].sequence_id]
+        taken = [one is not None for one in state.slots]
+        asked = (request.prompt, request.salt, request.most_output_tokens)
+        admitted = admission(self._kept, taken, *asked, self._shapes, self._paces.costs, number)
+        self._kept.admit(admitted.slot, admitted.kept, request.salt)
+        request.reused = admitted.kept
+        self._totals.reused_tokens += admitted.kept
+        return admitted
 
     @property
     def _arrived_s(self) -> dict[int, float]:
@@ -124,6 +134,7 @@ class Engine(DeviceLoop[schedule.Action]):
         began_cpu_s = self._clocks.cpu_s()
         tokens = request.prompt[action.start : action.start + action.length]
         scores = self._model.prefill(action.function, tokens, action.slot, action.start)
+        self._kept.wrote(action.slot, action.start, tokens)
         outcomes = [(request, self._outcome(request, scores, 0))] if action.last else []
         request.account.prefill_core_s += self._clocks.cpu_s() - began_cpu_s
         return outcomes
@@ -133,10 +144,13 @@ class Engine(DeviceLoop[schedule.Action]):
         if not part:
             return []
         began_cpu_s = self._clocks.cpu_s()
-        tokens = [0] * action.function.batch
+        # A slot that takes no part gets the token that its row has, so that what it holds stays as it is.
+        tokens = [self._kept.token(slot, row) for slot, row in enumerate(action.positions)]
         for slot, request in part:
             tokens[slot] = request.last_token
         scores = self._model.decode(action.function, tokens, action.positions)
+        for slot, request in part:
+            self._kept.wrote(slot, action.positions[slot], [request.last_token])
         outcomes = [(request, self._outcome(request, scores, slot)) for slot, request in part]
         share_s = (self._clocks.cpu_s() - began_cpu_s) / len(part)
         for _, request in part:
@@ -170,7 +184,7 @@ class Engine(DeviceLoop[schedule.Action]):
             totals.decode_steps += 1
             totals.decode_tokens += len(action.rows)
             totals.decode_s += wall_s
-            self._paces.decode.saw(wall_s, 1)
+            self._paces.decoded(wall_s, action.function.batch)
 
     def _abandon(self) -> None:
         with self._wake:

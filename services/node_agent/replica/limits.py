@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from services.node_agent.core.sampling import Choice
 from tradewind.domain.errors import ContextExceeded, InvalidField
 from tradewind.v1 import inference_pb2
+
+# As the contract says.
+MAX_SALT_BYTES: Final = 256
 
 
 def choice_of(sampling: inference_pb2.Sampling, seed: int) -> Choice:
@@ -27,6 +31,17 @@ def choice_of(sampling: inference_pb2.Sampling, seed: int) -> Choice:
         logprobs=sampling.logprobs,
         top_logprobs=sampling.top_logprobs,
     )
+
+
+def salt_of(sampling: inference_pb2.Sampling) -> str:
+    """Whose cached rows may be used.
+
+    Raises:
+        InvalidField: too long.
+    """
+    if len(sampling.cache_salt.encode()) > MAX_SALT_BYTES:
+        raise InvalidField("sampling.cache_salt", f"at most {MAX_SALT_BYTES} bytes; 16 random letters will do")
+    return sampling.cache_salt
 
 
 def prompt_of(request: inference_pb2.GenerateRequest, vocabulary_size: int) -> Sequence[int]:

@@ -53,6 +53,8 @@ class Request:
         most_output_tokens: at least 1; prompt and output fit the context.
         stop_ids: tokens that end it and are not sent.
         deliver: called with each outcome, on the engine's thread.
+        salt: cached rows are shared only among requests with the same one.
+        reused: tokens of the prompt that were in the cache already.
         arrived_s: when it came; monotonic, as all times here; 0 for not yet.
         last_token: the newest token, which the next decode step takes.
         tokens: generated so far, a stop token included.
@@ -64,6 +66,8 @@ class Request:
     choice: Choice
     stop_ids: frozenset[int]
     deliver: Callable[[Request, Outcome], None]
+    salt: str = ""
+    reused: int = 0
     arrived_s: float = 0.0
     began_s: float = 0.0
     first_token_s: float = 0.0

@@ -15,7 +15,7 @@ import numpy as np
 from services.node_agent.core.energy import Rate
 from services.node_agent.replica.engine import Engine
 from services.node_agent.replica.latencies import Latencies
-from services.node_agent.replica.limits import choice_of, output_limit, prompt_of
+from services.node_agent.replica.limits import choice_of, output_limit, prompt_of, salt_of
 from services.node_agent.replica.request import Logprob, Outcome, Request
 from services.node_agent.replica.warmup import CANARY_SEQUENCE
 from tradewind.domain.errors import NotFound, NotImplementedYet
@@ -108,7 +108,8 @@ class ReplicaInference(inference_pb2_grpc.InferenceServiceServicer):
         limit = output_limit(len(prompt), sampling.max_tokens, manifest.context_tokens)
         choice = choice_of(sampling, secrets.randbits(64))
         stop_ids = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else self._eos)
-        return Request(next(self._ids), np.array(prompt, np.int64), limit, choice, stop_ids, mailbox.put)
+        ids = np.array(prompt, np.int64)
+        return Request(next(self._ids), ids, limit, choice, stop_ids, mailbox.put, salt_of(sampling))
 
     def _response(self, work: Request, outcomes: list[Outcome]) -> inference_pb2.GenerateResponse | None:
         response = inference_pb2.GenerateResponse()
@@ -140,6 +141,7 @@ class ReplicaInference(inference_pb2_grpc.InferenceServiceServicer):
             ttft_ms=work.ttft_s * 1e3,
             tpot_ms=work.tpot_s * 1e3,
             queue_ms=work.queue_s * 1e3,
+            reused_prompt_tokens=work.reused,
         )
 
     def _phases(self, work: Request) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import threading
 from collections.abc import Sequence
 from typing import Final
@@ -120,7 +121,9 @@ def _ask(engine: Engine, prompts: Sequence[tuple[Sequence[int], int]], choice: C
             over.set()
 
     for sequence, (prompt, count) in zip(answers, prompts, strict=True):
-        engine.submit(Request(sequence, np.array(prompt, np.int64), count, choice, frozenset(), deliver))
+        # A salt of its own: each is worked out whole.
+        ids, salt = np.array(prompt, np.int64), secrets.token_hex(8)
+        engine.submit(Request(sequence, ids, count, choice, frozenset(), deliver, salt))
     if not over.wait(CANARY_LIMIT_S):
         for sequence in answers:
             engine.cancel(sequence)

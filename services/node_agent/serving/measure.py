@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -239,7 +240,10 @@ class _Run:
         ids = prompt(load, sequence, manifest.vocabulary_size, manifest.eos_token_ids)
         request = inference_pb2.GenerateRequest(
             token_ids=inference_pb2.TokenIds(ids=ids),
-            sampling=inference_pb2.Sampling(max_tokens=load.output_tokens, ignore_eos=True),
+            # A salt of its own: what is measured is a prompt that is worked out whole.
+            sampling=inference_pb2.Sampling(
+                max_tokens=load.output_tokens, ignore_eos=True, cache_salt=secrets.token_hex(8)
+            ),
         )
         call = self._process.generate(request, ROUND_LIMIT_S)
         usage: inference_pb2.Usage | None = None

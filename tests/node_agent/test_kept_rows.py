@@ -91,6 +91,36 @@ def test_two_conversations_at_once_keep_their_slots() -> None:
     bench.engine.stop()
 
 
+def test_conversations_that_take_turns_get_slots_of_their_own() -> None:
+    of = shapes(batches=(1, 4), contexts=(64,))
+    kept, costs = KeptRows(4, of.cache_tokens), Costs(1.0, {1: 0.1, 4: 0.2})
+    slots: dict[int, list[int]] = {1: [], 2: []}
+    for turn in range(1, 13):
+        for who, taken in slots.items():
+            prompt = np.full(4 * turn, who)
+            kept.learn(prompt, "")
+            slot, start = admission(kept, [False] * 4, prompt, "", 64, of, costs)[1:]
+            kept.admit(slot, start, "")
+            kept.wrote(slot, start, prompt[start:])
+            taken.append(slot)
+    # At first nobody is known to come back, and the low slot is the quickest.
+    assert slots[1][0] == slots[2][0] == 0
+    assert len({slots[1][-1], slots[2][-1]}) == 2
+    assert [taken[-3:] for taken in slots.values()] == [[taken[-1]] * 3 for taken in slots.values()]
+
+
+def test_who_never_comes_back_leaves_the_low_slot_to_the_next() -> None:
+    of = shapes(batches=(1, 4), contexts=(64,))
+    kept = KeptRows(4, of.cache_tokens)
+    for who in range(1, 20):
+        prompt = np.full(40, who)
+        kept.learn(prompt, "")
+        assert admission(kept, [False] * 4, prompt, "", 64, of, Costs(1.0, {1: 0.1, 4: 0.2})).slot == 0
+        kept.admit(0, 0, "")
+        kept.wrote(0, 0, prompt)
+    assert kept.wanted == 0.0
+
+
 def _free(held: dict[int, int], taken: Sequence[int] = (), costs: Costs | None = None, answer: int = 64) -> int:
     of = shapes(batches=(1, 4), contexts=(64,))
     kept, prompt = KeptRows(4, 80), np.arange(1, 41)

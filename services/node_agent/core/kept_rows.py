@@ -2,11 +2,13 @@
 
 A sequence that has left its slot leaves its rows behind. The next turn of a conversation begins with them: it is
 admitted into that slot, and its prompt is taken in from the first token on that differs. Rows of another salt are
-as good as empty.
+as good as empty. How much rows are wanted that lie there is learned: from prompts that find theirs, and from those that
+would have, had others not been written over them.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -19,6 +21,10 @@ Tokens = npt.NDArray[np.int64]
 
 # Decode steps that the choice of a slot is weighed over, at most: callers name a limit and stop before it.
 WEIGHED_STEPS: Final = 64
+# Sequences remembered after others were written over them.
+OVERWRITTEN: Final = 16
+# Of what is believed about the worth of rows, renewed with each sequence.
+LEARNED_SHARE: Final = 0.1
 
 
 class Admission(NamedTuple):
@@ -41,6 +47,9 @@ class KeptRows:
     Args:
         slots: of the cache.
         rows: of each slot.
+
+    Attributes:
+        wanted: share of a sequence's rows that a later one wants, lately.
     """
 
     def __init__(self, slots: int, rows: int) -> None:
@@ -49,9 +58,19 @@ class KeptRows:
         self._salts = [""] * slots
         self._used = [0] * slots
         self._turn = 0
+        self._overwritten: deque[tuple[str, Tokens]] = deque(maxlen=OVERWRITTEN)
+        self.wanted = 0.0
+
+    def learn(self, prompt: Tokens, salt: str) -> None:
+        """A prompt came: how much of what was written once does it want?"""
+        once = [(self._salts[slot], self._tokens[slot, :count]) for slot, count in enumerate(self._written) if count]
+        shares = [_common(rows, prompt) / len(rows) for of, rows in (*once, *self._overwritten) if of == salt]
+        self.wanted += LEARNED_SHARE * (max(shares, default=0.0) - self.wanted)
 
     def admit(self, slot: int, kept: int, salt: str) -> None:
         """A sequence takes a slot and the first so many rows of it."""
+        if self._written[slot] > 2 * kept:
+            self._overwritten.append((self._salts[slot], self._tokens[slot, : self._written[slot]].copy()))
         self._turn += 1
         self._written[slot], self._salts[slot], self._used[slot] = kept, salt, self._turn
 
@@ -69,9 +88,11 @@ class KeptRows:
         """Tokens at the beginning of a prompt that a slot holds."""
         if self._salts[slot] != salt:
             return 0
-        count = min(self._written[slot], len(prompt))
-        other = np.flatnonzero(self._tokens[slot, :count] != prompt[:count])
-        return int(other[0]) if len(other) else count
+        return _common(self._tokens[slot, : self._written[slot]], prompt)
+
+    def lost(self, slot: int, held: int) -> float:
+        """Rows that somebody will want and that go when a sequence takes a slot of which it holds so many."""
+        return self.wanted * (self._written[slot] - held)
 
     def oldest_first(self, slots: Iterable[int]) -> list[int]:
         """Slots by when they were last taken, those never taken first."""
@@ -106,8 +127,9 @@ def admission(
 ) -> Admission:
     """The free slot in which a sequence takes least time.
 
-    A slot that holds much of the prompt saves its work; a high one makes every decode step that of a larger batch.
-    Among equal ones the slot that was taken longest ago, whose rows are wanted least.
+    A slot that holds much of the prompt saves its work; one that holds other rows costs what it takes to write them
+    again, as far as they are wanted; a high one makes every decode step that of a larger batch. Among equal ones the
+    slot that was taken longest ago.
 
     Args:
         taken: for each slot whether a sequence is in it; one at least is free.
@@ -120,10 +142,17 @@ def admission(
         held = _usable(shapes, kept.common(slot, prompt, salt), len(prompt))
         batch = shapes.batch_of(max(slot, highest))
         # Before a pace is known a token counts as one, so that what is held is worth something.
-        cost = (len(prompt) - held) * (costs.token_s or 1.0) + steps * costs.decode_s(batch)
+        tokens = len(prompt) - held + kept.lost(slot, held)
+        cost = tokens * (costs.token_s or 1.0) + steps * costs.decode_s(batch)
         if (cost, batch) < least:
             best, least = Admission(number, slot, held), (cost, batch)
     return best
+
+
+def _common(rows: Tokens, prompt: Tokens) -> int:
+    count = min(len(rows), len(prompt))
+    other = np.flatnonzero(rows[:count] != prompt[:count])
+    return int(other[0]) if len(other) else count
 
 
 def _usable(shapes: Shapes, held: int, prompt_tokens: int) -> int:

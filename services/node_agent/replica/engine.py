@@ -99,6 +99,7 @@ class Engine(DeviceLoop[schedule.Action]):
         known = (state, self._shapes, self._policy, self._paces, self._arrived_s)
         number = next_of(*known, self.ttft_limit_s, self._clocks.now_s())
         request = self._requests[state.queue[number].sequence_id]
+        self._kept.learn(request.prompt, request.salt)
         taken = [one is not None for one in state.slots]
         asked = (request.prompt, request.salt, request.most_output_tokens)
         admitted = admission(self._kept, taken, *asked, self._shapes, self._paces.costs, number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Executor
 from typing import Final, TypeVar
 
@@ -42,6 +42,7 @@ class ModelLibrary:
         self._compiler, self._cache, self._threads = compiler, cache, threads
         self._loaded: OrderedDict[str, TextModel] = OrderedDict()
         self._loading: dict[str, asyncio.Task[TextModel]] = {}
+        self._asking: dict[str, asyncio.Task[compiler_pb2.Model]] = {}
         self._log = structlog.get_logger("library")
 
     async def get(self, model_id: str) -> TextModel:
@@ -56,13 +57,7 @@ class ModelLibrary:
         if (model := self._loaded.get(model_id)) is not None:
             self._loaded.move_to_end(model_id)
             return model
-        task = self._loading.get(model_id)
-        if task is None:
-            task = asyncio.create_task(self._load(model_id), name=f"load text of {model_id}")
-            self._loading[model_id] = task
-            task.add_done_callback(lambda _: self._loading.pop(model_id, None))
-        # A caller that gives up must not end the load that others wait for.
-        return await asyncio.shield(task)
+        return await _once(self._loading, model_id, self._load)
 
     async def warm(self, model_ids: Collection[str]) -> None:
         """Loads models before anyone asks for them; those that cannot be loaded now are left for the first request."""
@@ -77,7 +72,7 @@ class ModelLibrary:
 
     async def close(self) -> None:
         """Ends loads under way."""
-        tasks = list(self._loading.values())
+        tasks = [*self._loading.values(), *self._asking.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -106,6 +101,9 @@ class ModelLibrary:
         Raises:
             ServiceUnavailable, RemoteError: as `get`.
         """
+        return await _once(self._asking, model_id, self._ask)
+
+    async def _ask(self, model_id: str) -> compiler_pb2.Model:
         note = await self._thread(self._cache.read_note, model_id)
         if note is not None:
             try:
@@ -135,6 +133,16 @@ class ModelLibrary:
 
     async def _thread(self, call: Callable[..., R], *arguments: object) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+
+async def _once(under_way: dict[str, asyncio.Task[R]], key: str, work: Callable[[str], Coroutine[None, None, R]]) -> R:
+    """What the work on a key gives, done once for all who ask while it is under way."""
+    task = under_way.get(key)
+    if task is None:
+        task = under_way[key] = asyncio.create_task(work(key), name=f"{work.__name__} {key}")
+        task.add_done_callback(lambda _: under_way.pop(key, None))
+    # A caller that gives up must not end what others wait for.
+    return await asyncio.shield(task)
 
 
 def _parse(tokenizer: bytes, template: bytes | None, eos_token_ids: tuple[int, ...]) -> TextModel:

@@ -112,6 +112,7 @@ class House:
                     within=c["within"],
                     ttft_within=c["within"],
                     tpot_within=c["judged"],
+                    e2e_within=c["within"],
                     queued=len(self.queue),
                 )
             )

@@ -36,6 +36,12 @@ class Request:
         """Mean time of a later token; 0 for answers of one token."""
         return (self.done_s - self.first_s) / (self.output_tokens - 1) if self.output_tokens > 1 else 0.0
 
-    def within(self, ttft_s: float, tpot_s: float) -> bool:
-        """Whether it is done, whole, and within both limits."""
-        return self.done_s >= 0.0 and not self.cut and self.ttft_s <= ttft_s and self.tpot_s <= tpot_s
+    @property
+    def e2e_s(self) -> float:
+        """Time to the last token."""
+        return self.done_s - self.arrival_s
+
+    def within(self, ttft_s: float, tpot_s: float, e2e_s: float) -> bool:
+        """Whether it is done, whole, and within every limit; an infinite one is none."""
+        whole = self.done_s >= 0.0 and not self.cut
+        return whole and self.ttft_s <= ttft_s and self.tpot_s <= tpot_s and self.e2e_s <= e2e_s

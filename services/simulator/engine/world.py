@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -44,6 +45,7 @@ class Service:
     trace: Trace
     ttft_limit_s: float
     tpot_limit_s: float
+    e2e_limit_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,8 @@ class World:
     # --- requests --------------------------------------------------------------------------------------------------
 
     def _line(self, service: Service) -> _Line:
-        count = TrafficCount(service.deployment.deployment_id, service.ttft_limit_s, service.tpot_limit_s)
+        limits_s = (service.ttft_limit_s, service.tpot_limit_s, service.e2e_limit_s)
+        count = TrafficCount(service.deployment.deployment_id, *limits_s)
         shift = self.setting.lead_s
         trace = service.trace
         rows = zip(trace.arrival_s, trace.prompt_tokens, trace.output_tokens, strict=True)

@@ -69,9 +69,14 @@ def _case(document: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
         f"<h2>{escape(trace['name'])}</h2><p>{cluster['model']} on {escape(devices)}; {trace['requests']:,} "
         f"requests in {trace['length_s']:,.0f} s ({escape(trace['arrivals'])}); figures from "
         f"{document['reported_from_s']:,.0f} s on. "
-        f"SLO of each request: TTFT ≤ {slo['ttft']['value']:g} ms and TPOT ≤ {slo['tpot']['value']:g} ms.</p>"
+        f"SLO of each request: {slo_words(slo)}.</p>"
     )
     return intro + _table(outcomes) + _least(document, outcomes) + _parts(outcomes) + _plots(outcomes)
+
+
+def slo_words(slo: Mapping[str, Any]) -> str:
+    """For instance "TTFT ≤ 1000 ms and TPOT ≤ 50 ms"."""
+    return " and ".join(f"{key.upper()} ≤ {slo[key]['value']:g} ms" for key in ("ttft", "tpot", "e2e") if key in slo)
 
 
 def _least(document: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:

@@ -17,7 +17,7 @@ from typing import Final
 from services.orchestrator.core.adaptation.alarm import Alarm, alarms
 from services.orchestrator.core.adaptation.drift import Drift, corrected, drifted
 from services.orchestrator.core.adaptation.fading import NOTHING, Faded
-from services.orchestrator.core.adaptation.history import History, absorb
+from services.orchestrator.core.adaptation.history import History, absorb, judged_by
 from services.orchestrator.core.adaptation.provision import Provision, has_room, provide
 from services.orchestrator.core.adaptation.trial import Outcome, Trial, begin, judge
 from services.orchestrator.core.facts.blueprint import Blueprint
@@ -104,9 +104,10 @@ def learn(
     memory = _metered(memory, sense, blueprint, catalog, now_s)
     histories, traffic = dict(memory.histories), {t.deployment_id: t for t in sense.traffic}
     kept = {w.deployment_id: histories.get(w.deployment_id) for w in wishes}
-    for name, seen in traffic.items():
-        if name in kept:
-            kept[name] = absorb(kept[name] or History(), seen.windows)
+    for wish in wishes:
+        name = wish.deployment_id
+        if name in traffic:
+            kept[name] = absorb(judged_by(kept[name] or History(), wish.slo.latency), traffic[name].windows)
     found = alarms(memory.alarms, wishes, sense.traffic, now_s)
     memory = replace(
         memory, histories=tuple((n, h) for n, h in sorted(kept.items()) if h is not None and h.age_s > 0), alarms=found

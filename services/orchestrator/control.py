@@ -56,8 +56,6 @@ PERIOD_S: Final = 0.5
 GATHER_S: Final = 0.02
 # A commit that failed is tried again after this time.
 RETRY_S: Final = 2.0
-# How often nodes and deployments that are gone are forgotten.
-TIDY_S: Final = 5.0
 
 
 class Control:
@@ -99,7 +97,6 @@ class Control:
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._retry_at_s: float | None = None
-        self._tidy_at_s = now_s() + TIDY_S
         self._log = structlog.get_logger("control")
         self.leading = False
         # Where the leader answers; "" when not known.
@@ -151,6 +148,7 @@ class Control:
                 self._log.info("following", leader=leader, generation=self.register.blueprint.generation)
             self.leader = leader
             self.links.overhear(reports)
+            self._forget_nodes()
             self._state = await asyncio.to_thread(watch, self._state, self._observer.observe(), self._now_s())
         await self.showing.tell()
 
@@ -251,6 +249,7 @@ class Control:
         now_s = self._now_s()
         if self._retry_at_s is not None and now_s >= self._retry_at_s:
             self._retry_at_s, self._state = None, again(self._state)
+        self._forget_nodes()
         seen, before = self._observer.observe(), self._state
         state, effects = await asyncio.to_thread(step, before, seen, now_s, self._known, self._looks)
         if not self.leading:
@@ -271,7 +270,15 @@ class Control:
                 self._log.info("learnt", words=effect.words)
             else:
                 await self._commit(effect, Look(before, seen, now_s))
-        await self._tidy(now_s)
+        await self._tidy()
+
+    def _forget_nodes(self) -> None:
+        blueprint = self.register.blueprint
+        self.links.forget(
+            lambda: {r.node_id for r in (*blueprint.replicas, *blueprint.leaving)},
+            self.register.draining,
+            self._state.patience.suspect_after_s,
+        )
 
     async def _commit(self, effect: Commit, inputs: Look) -> None:
         proposal = self.proposals.of(effect, inputs)
@@ -289,14 +296,9 @@ class Control:
         self.adopt(effect.plan, asked=self._state.asked)
         self.wake()
 
-    async def _tidy(self, now_s: float) -> None:
-        """Forgets deployments that are gone and long lost nodes. Waits for nothing that is away."""
+    async def _tidy(self) -> None:
+        """Forgets deployments that are gone. Waits for nothing that is away."""
         ended = self.register.ended(self._state.rollout.gone)
-        if not ended and now_s < self._tidy_at_s:
-            return
-        self._tidy_at_s = now_s + TIDY_S
-        blueprint = self.register.blueprint
-        self.links.forget(frozenset({r.node_id for r in (*blueprint.replicas, *blueprint.leaving)}))
         if not ended:
             return
         try:

@@ -30,6 +30,7 @@ class Outcome:
         ttft_attainment, tpot_attainment, e2e_attainment: within one of them.
         lost: requests without an answer; must be 0.
         cut: streams broken by a crash of their node.
+        refused: requests for which no replica had room; none of them is within the SLO.
         changes: blueprints committed.
         started: replicas loaded.
         demand: what was provisioned for, or where an adaptive policy began.
@@ -60,6 +61,7 @@ class Outcome:
     e2e: Percentiles = Percentiles(0.0, 0.0, 0.0)
     done_s: float = 0.0
     e2e_attainment: float = 1.0
+    refused: int = 0
 
     @property
     def energy_per_token_mj(self) -> float:
@@ -77,7 +79,7 @@ def shares(
 ) -> tuple[float, float, float, float]:
     """Attainment of all limits, of TTFT's, of TPOT's, of the end-to-end one; an infinite limit is none."""
     count = max(len(requests), 1)
-    whole = [r for r in requests if r.done_s >= 0.0 and not r.cut]
+    whole = [r for r in requests if r.whole]
     every = sum(r.within(ttft_s, tpot_s, e2e_s) for r in whole)
     first = sum(r.ttft_s <= ttft_s for r in whole)
     later = sum(r.tpot_s <= tpot_s for r in whole)

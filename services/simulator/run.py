@@ -90,13 +90,13 @@ def run(
     requests = [r for r in world.requests() if r.arrival_s - lead_s >= case.from_s]
     limits = case.limits
     within, first, later, last = shares(requests, limits.ttft_s, limits.tpot_s, limits.e2e_s)
-    answered = [r for r in requests if r.done_s >= 0.0 and not r.cut]
+    answered = [r for r in requests if r.whole]
     return Outcome(
         policy=policy.name,
         from_s=case.from_s,
         to_s=case.trace.length_s,
         requests=len(requests),
-        output_tokens=sum(r.output_tokens for r in requests),
+        output_tokens=sum(r.output_tokens for r in requests if not r.refused),
         attainment=within,
         ttft_attainment=first,
         tpot_attainment=later,
@@ -114,6 +114,7 @@ def run(
         demand=demand,
         e2e=percentiles([r.e2e_s for r in answered]),
         e2e_attainment=last,
+        refused=sum(r.refused for r in requests),
         done_s=max((r.done_s for r in answered), default=lead_s) - lead_s,
     )
 

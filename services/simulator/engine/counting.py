@@ -40,11 +40,11 @@ class TrafficCount:
         self.at_work += 1
 
     def finished(self, request: Request, now_s: float) -> None:
-        """A request is done."""
+        """A request is done, or over."""
         self._roll(now_s)
         self.at_work -= 1
         self.gone += 1
-        if request.cut:
+        if not request.whole:
             self._lost += 1
             return
         self._finished += 1

@@ -88,6 +88,7 @@ def outcome_document(outcome: Outcome, energy_j: Mapping[str, float], base: str)
         "e2e": {k: figure(round(v * 1000.0, 2), "ms") for k, v in asdict(outcome.e2e).items()},
         "lost": outcome.lost,
         "cut": outcome.cut,
+        "refused": outcome.refused,
         "changes": outcome.changes,
         "findings": list(outcome.findings),
         "trace_hash": outcome.digest,

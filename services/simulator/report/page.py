@@ -102,12 +102,13 @@ def _table(outcomes: Sequence[Outcome]) -> str:
             f"<tr><td>{escape(o.policy)}</td><td>{o.energy.total_j / 1e6:.3f}</td><td>{saved}</td>"
             f"<td>{o.energy.base_j / max(o.energy.total_j, 1e-9):.0%}</td><td>{o.energy_per_token_mj:,.0f}</td>"
             f"<td>{o.attainment:.2%}</td><td>{o.ttft.p50_s * 1e3:,.0f} / {o.ttft.p99_s * 1e3:,.0f}</td>"
-            f"<td>{o.tpot.p50_s * 1e3:.1f} / {o.tpot.p99_s * 1e3:.1f}</td><td>{o.changes}</td><td>{lost}</td></tr>"
+            f"<td>{o.tpot.p50_s * 1e3:.1f} / {o.tpot.p99_s * 1e3:.1f}</td><td>{o.changes}</td><td>{o.refused}</td>"
+            f"<td>{lost}</td></tr>"
         )
-        rows += [f'<tr><td colspan="10" class="bad">{escape(f)}</td></tr>' for f in o.findings[:5]]
+        rows += [f'<tr><td colspan="11" class="bad">{escape(f)}</td></tr>' for f in o.findings[:5]]
     head = (
         "<tr><th>policy</th><th>energy MJ</th><th>vs static</th><th>idle</th><th>mJ/token</th><th>attainment</th>"
-        "<th>TTFT p50/p99 ms</th><th>TPOT p50/p99 ms</th><th>changes</th><th>lost</th></tr>"
+        "<th>TTFT p50/p99 ms</th><th>TPOT p50/p99 ms</th><th>changes</th><th>refused</th><th>lost</th></tr>"
     )
     return f"<table>{head}{''.join(rows)}</table>"
 

@@ -29,7 +29,7 @@ DEFAULT_TTFT_MS: Final = 1000.0
 DEFAULT_TPOT_MS: Final = 50.0
 STDOUT: Final = 1
 COLUMNS: Final = (
-    "policy", "^energy", "^against static", "^attainment", "^TTFT p99", "^TPOT p99", "^changes", "^lost",
+    "policy", "^energy", "^against static", "^attainment", "^TTFT p99", "^TPOT p99", "^changes", "^refused", "^lost",
 )  # fmt: skip
 _TABLES_OPTION: Final = typer.Option(
     "--device-tables",
@@ -138,6 +138,7 @@ def show_outcomes(out: Output, outcomes: Sequence[Outcome]) -> None:
             f"{o.ttft.p99_s * 1e3:.0f} ms",
             f"{o.tpot.p99_s * 1e3:.1f} ms",
             str(o.changes),
+            str(o.refused),
             str(o.lost),
         ]
         for o in outcomes

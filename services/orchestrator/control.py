@@ -18,8 +18,7 @@ from typing import Final
 import structlog
 
 from services.orchestrator.catalogue import Catalogue
-from services.orchestrator.core.adaptation.adapt import Memory
-from services.orchestrator.core.adaptation.provision import inherited
+from services.orchestrator.core.adaptation.adapt import Memory, handed_down
 from services.orchestrator.core.effects import Broken, Commit, Note, Publish, Push
 from services.orchestrator.core.facts.fleet import Node, NodeState
 from services.orchestrator.core.facts.policy import ENERGY, Policy
@@ -92,6 +91,7 @@ class Control:
         self.register = Register(records, catalogue)
         self.showing = Showing(self.register, links, publisher, gauges, self._lost)
         self.proposals = Proposals(self.register, catalogue, now_s, gauges)
+        self._listener = listener
         self._observer = Observer(self.register, links, catalogue, listener)
         self._mark: Mark | None = None
         self._lock = asyncio.Lock()
@@ -114,8 +114,9 @@ class Control:
             self.links.clear()
             learnt = self._state.learnt
             if not learnt.provisions:
-                # We never followed: what the last leader provisioned for is in its last decision.
-                learnt = Memory(provisions=inherited(await self.records.provisions(), self._now_s()))
+                # We never followed: what the last leader had learnt is kept with its last decision.
+                memory, offset_s = await self.records.memory()
+                learnt = handed_down(memory, offset_s - self._listener.offset_s, self._now_s())
             self._state = State(
                 started_s=self._now_s(), patience=self._state.patience, policy=self._state.policy, learnt=learnt
             )
@@ -126,6 +127,7 @@ class Control:
             fencing=self.records.fencing,
             generation=self.register.blueprint.generation,
             deployments=len(self.register.deployments),
+            remembered=len(learnt.histories),
         )
         self.wake()
 
@@ -229,6 +231,11 @@ class Control:
         self._gauges.generation(plan.blueprint.generation)
 
     # --- for readers -----------------------------------------------------------------------------------------------
+
+    @property
+    def learnt(self) -> Memory:
+        """What was learnt of traffic, speed and power."""
+        return self._state.learnt
 
     def nodes(self, draining: tuple[str, ...] | None = None) -> tuple[Node, ...]:
         """Nodes with their states, as they are or with other drains."""

@@ -119,6 +119,11 @@ class Season:
         known = self.rates[slot_of(at_s)]
         return known if known >= 0.0 else None
 
+    def later(self, shift_s: float) -> Season:
+        """The same rhythm on a clock that is ahead by so much, to the nearest slot; the slot being filled is closed."""
+        rates, slots = self._closed(), round(shift_s / (DAY_S / SLOTS))
+        return Season(tuple(rates[(n - slots) % SLOTS] for n in range(SLOTS)))
+
     def _closed(self) -> tuple[float, ...]:
         # A slot of which less than half was seen says little of it.
         if self.slot < 0 or self.sum_s < DAY_S / SLOTS / 2.0:

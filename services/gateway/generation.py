@@ -180,11 +180,16 @@ class TextGeneration:
     def _report(self, usage: inference_pb2.Usage) -> None:
         arrival = self._account.arrival
         self._account.metrics.finished(
-            Finished(arrival.deployment, self.replica.variant_name, usage, self._ttft_s(), self._tpot_s())
+            Finished(
+                arrival.deployment, self.replica.variant_name, usage, self._ttft_s(), self._tpot_s(), self._e2e_s()
+            )
         )
 
     def _ttft_s(self) -> float:
         return (self._first_s or time.monotonic()) - self._account.arrival.at_s
+
+    def _e2e_s(self) -> float:
+        return (self._last_s or time.monotonic()) - self._account.arrival.at_s
 
     def _tpot_s(self) -> float | None:
         if self._first_s is None or self._count < 2:

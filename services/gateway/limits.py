@@ -31,6 +31,8 @@ DEFAULT_COMPLETION_TOKENS: Final = 16
 # Requests that may wait for each place of a batch; more are told to come later, since waiting longer than 32 whole
 # generations helps nobody.
 QUEUED_PER_PLACE: Final = 32
+# A request waits so long by default while no ready replica takes it; loading a small model takes about as long.
+WAIT_READY_S: Final = 15.0
 # Requests that may wait while a deployment has no ready replica.
 MAX_WAITING: Final = 256
 # A request for a sleeping deployment waits this long for its cold start: loading, warming and some room for a queue.

@@ -16,6 +16,8 @@ from tradewind.v1 import common_pb2, inference_pb2
 
 # From a token on a fast GPU to a long prompt on a slow CPU.
 _LATENCY_BUCKETS_S: Final = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30)
+# From a tensor on a GPU to the longest answer that a request may take.
+_END_TO_END_BUCKETS_S: Final = (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120, 300)
 _OTHER: Final = "(other)"
 
 
@@ -26,6 +28,7 @@ class Finished:
     Attributes:
         ttft_s: arrival to first token, in seconds.
         tpot_s: mean time of an output token after the first; None when there was none.
+        e2e_s: arrival to last token, in seconds.
     """
 
     deployment: str
@@ -33,6 +36,7 @@ class Finished:
     usage: inference_pb2.Usage
     ttft_s: float
     tpot_s: float | None
+    e2e_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class RecentFigures:
     ttft_p95_ms: float | None
     tpot_p50_ms: float | None
     tpot_p95_ms: float | None
+    e2e_p50_ms: float | None
+    e2e_p95_ms: float | None
     energy_per_token_mj: float | None
     energy_source: str
 
@@ -72,6 +78,9 @@ class GatewayMetrics:
         )
         self._tpot = registry.histogram(
             "gateway_tpot_seconds", "Time per output token after the first", ("deployment",), _LATENCY_BUCKETS_S
+        )
+        self._e2e = registry.histogram(
+            "gateway_e2e_seconds", "Arrival to last token", ("deployment",), _END_TO_END_BUCKETS_S
         )
         self._tokens = registry.counter("gateway_tokens_total", "Tokens", ("deployment", "kind"))
         self._energy = registry.counter(
@@ -105,10 +114,11 @@ class GatewayMetrics:
     def finished(self, done: Finished) -> None:
         """A generation reached its end."""
         label, usage = self._label(done.deployment), done.usage
-        self._traffic.finished(done.deployment, done.ttft_s, done.tpot_s, usage.output_tokens)
+        self._traffic.finished(done.deployment, done.ttft_s, done.tpot_s, done.e2e_s, usage.output_tokens)
         self._ttft.labels(label).observe(done.ttft_s)
         if done.tpot_s is not None:
             self._tpot.labels(label).observe(done.tpot_s)
+        self._e2e.labels(label).observe(done.e2e_s)
         self._tokens.labels(label, "prompt").inc(usage.prompt_tokens)
         self._tokens.labels(label, "output").inc(usage.output_tokens)
         self._energy.labels(label, source_label(usage.energy.source)).inc(max(usage.energy.energy_mj, 0.0))
@@ -124,6 +134,7 @@ class GatewayMetrics:
         done = [entry for at_s, entry in self._recent.get(self._label(deployment), ()) if at_s >= since_s]
         ttft = [entry.ttft_s * 1e3 for entry in done]
         tpot = [entry.tpot_s * 1e3 for entry in done if entry.tpot_s is not None]
+        e2e = [entry.e2e_s * 1e3 for entry in done]
         known = [e.usage for e in done if source_label(e.usage.energy.source) != "unavailable"]
         tokens = sum(usage.output_tokens for usage in known)
         # A sum takes the weakest label of its parts, that is the highest number.
@@ -135,6 +146,8 @@ class GatewayMetrics:
             ttft_p95_ms=_percentile(ttft, 95),
             tpot_p50_ms=_percentile(tpot, 50),
             tpot_p95_ms=_percentile(tpot, 95),
+            e2e_p50_ms=_percentile(e2e, 50),
+            e2e_p95_ms=_percentile(e2e, 95),
             energy_per_token_mj=sum(usage.energy.energy_mj for usage in known) / tokens if tokens else None,
             energy_source=source_label(weakest),
         )

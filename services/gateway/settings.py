@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from services.gateway.limits import WAIT_READY_S
 from tradewind.settings import ServiceSettings
 
 
@@ -33,7 +34,7 @@ class GatewaySettings(ServiceSettings):
     compiler_address: str = "127.0.0.1:7402"
     orchestrator_address: str = "127.0.0.1:7401"
     api_keys: tuple[Annotated[str, Field(min_length=8)], ...] = Field(default=(), repr=False)
-    wait_ready_s: float = Field(default=15.0, ge=0, le=600)
+    wait_ready_s: float = Field(default=WAIT_READY_S, ge=0, le=600)
     request_limit_s: float = Field(default=600.0, gt=0, le=86_400)
     drain_s: float = Field(default=30.0, ge=0, le=3_600)
     notice_s: float = Field(default=0.0, ge=0, le=300)

@@ -63,5 +63,5 @@ class TensorService:
         finally:
             self._metrics.ended(interface, deployment, code)
         took_s = time.monotonic() - began_s
-        self._metrics.finished(Finished(deployment, replica.variant_name, answer.usage, took_s, None))
+        self._metrics.finished(Finished(deployment, replica.variant_name, answer.usage, took_s, None, took_s))
         return replica, answer

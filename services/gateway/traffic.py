@@ -44,21 +44,24 @@ class TrafficCount:
         """A request whose prompt is known."""
         self._add(deployment, arrivals=1, prompt_tokens=prompt_tokens, prompt_squares=prompt_tokens**2)
 
-    def finished(self, deployment: str, ttft_s: float, tpot_s: float | None, output_tokens: int) -> None:
+    def finished(self, deployment: str, ttft_s: float, tpot_s: float | None, e2e_s: float, output_tokens: int) -> None:
         """A request that ended well."""
         route = self._routes().get(deployment)
-        ttft_limit_s, tpot_limit_s = (route.ttft_limit_ms / 1e3, route.tpot_limit_ms / 1e3) if route else (0.0, 0.0)
-        ttft = not ttft_limit_s or ttft_s <= ttft_limit_s
-        tpot = not tpot_limit_s or tpot_s is None or tpot_s <= tpot_limit_s
+        if route is None:
+            return
+        ttft = _within(ttft_s, route.ttft_limit_ms)
+        tpot = tpot_s is None or _within(tpot_s, route.tpot_limit_ms)
+        e2e = _within(e2e_s, route.e2e_limit_ms)
         self._add(
             deployment,
             finished=1,
             output_tokens=output_tokens,
             output_squares=output_tokens**2,
             judged=1,
-            within=ttft and tpot,
+            within=ttft and tpot and e2e,
             ttft_within=ttft,
             tpot_within=tpot,
+            e2e_within=e2e,
         )
 
     def ended(self, deployment: str, code: str) -> None:
@@ -100,6 +103,10 @@ class TrafficCount:
 
     def _begin_s(self) -> float:
         return math.floor(self._now_unix_s() / WINDOW_S) * WINDOW_S
+
+
+def _within(seconds: float, limit_ms: float) -> bool:
+    return not limit_ms or seconds <= limit_ms / 1e3
 
 
 async def tell(

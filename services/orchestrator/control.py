@@ -18,8 +18,7 @@ from typing import Final
 import structlog
 
 from services.orchestrator.catalogue import Catalogue
-from services.orchestrator.core.adaptation.adapt import Memory
-from services.orchestrator.core.adaptation.provision import inherited
+from services.orchestrator.core.adaptation.adapt import Memory, handed_down
 from services.orchestrator.core.effects import Broken, Commit, Note, Publish, Push
 from services.orchestrator.core.facts.fleet import Node, NodeState
 from services.orchestrator.core.facts.policy import ENERGY, Policy
@@ -56,8 +55,6 @@ PERIOD_S: Final = 0.5
 GATHER_S: Final = 0.02
 # A commit that failed is tried again after this time.
 RETRY_S: Final = 2.0
-# How often nodes and deployments that are gone are forgotten.
-TIDY_S: Final = 5.0
 
 
 class Control:
@@ -94,12 +91,12 @@ class Control:
         self.register = Register(records, catalogue)
         self.showing = Showing(self.register, links, publisher, gauges, self._lost)
         self.proposals = Proposals(self.register, catalogue, now_s, gauges)
+        self._listener = listener
         self._observer = Observer(self.register, links, catalogue, listener)
         self._mark: Mark | None = None
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._retry_at_s: float | None = None
-        self._tidy_at_s = now_s() + TIDY_S
         self._log = structlog.get_logger("control")
         self.leading = False
         # Where the leader answers; "" when not known.
@@ -117,8 +114,9 @@ class Control:
             self.links.clear()
             learnt = self._state.learnt
             if not learnt.provisions:
-                # We never followed: what the last leader provisioned for is in its last decision.
-                learnt = Memory(provisions=inherited(await self.records.provisions(), self._now_s()))
+                # We never followed: what the last leader had learnt is kept with its last decision.
+                memory, offset_s = await self.records.memory()
+                learnt = handed_down(memory, offset_s - self._listener.offset_s, self._now_s())
             self._state = State(
                 started_s=self._now_s(), patience=self._state.patience, policy=self._state.policy, learnt=learnt
             )
@@ -129,6 +127,7 @@ class Control:
             fencing=self.records.fencing,
             generation=self.register.blueprint.generation,
             deployments=len(self.register.deployments),
+            remembered=len(learnt.histories),
         )
         self.wake()
 
@@ -151,6 +150,7 @@ class Control:
                 self._log.info("following", leader=leader, generation=self.register.blueprint.generation)
             self.leader = leader
             self.links.overhear(reports)
+            self._forget_nodes()
             self._state = await asyncio.to_thread(watch, self._state, self._observer.observe(), self._now_s())
         await self.showing.tell()
 
@@ -232,6 +232,11 @@ class Control:
 
     # --- for readers -----------------------------------------------------------------------------------------------
 
+    @property
+    def learnt(self) -> Memory:
+        """What was learnt of traffic, speed and power."""
+        return self._state.learnt
+
     def nodes(self, draining: tuple[str, ...] | None = None) -> tuple[Node, ...]:
         """Nodes with their states, as they are or with other drains."""
         return nodes_now(self._state, self._observed(draining), self._now_s())
@@ -251,6 +256,7 @@ class Control:
         now_s = self._now_s()
         if self._retry_at_s is not None and now_s >= self._retry_at_s:
             self._retry_at_s, self._state = None, again(self._state)
+        self._forget_nodes()
         seen, before = self._observer.observe(), self._state
         state, effects = await asyncio.to_thread(step, before, seen, now_s, self._known, self._looks)
         if not self.leading:
@@ -271,7 +277,15 @@ class Control:
                 self._log.info("learnt", words=effect.words)
             else:
                 await self._commit(effect, Look(before, seen, now_s))
-        await self._tidy(now_s)
+        await self._tidy()
+
+    def _forget_nodes(self) -> None:
+        blueprint = self.register.blueprint
+        self.links.forget(
+            lambda: {r.node_id for r in (*blueprint.replicas, *blueprint.leaving)},
+            self.register.draining,
+            self._state.patience.suspect_after_s,
+        )
 
     async def _commit(self, effect: Commit, inputs: Look) -> None:
         proposal = self.proposals.of(effect, inputs)
@@ -289,14 +303,9 @@ class Control:
         self.adopt(effect.plan, asked=self._state.asked)
         self.wake()
 
-    async def _tidy(self, now_s: float) -> None:
-        """Forgets deployments that are gone and long lost nodes. Waits for nothing that is away."""
+    async def _tidy(self) -> None:
+        """Forgets deployments that are gone. Waits for nothing that is away."""
         ended = self.register.ended(self._state.rollout.gone)
-        if not ended and now_s < self._tidy_at_s:
-            return
-        self._tidy_at_s = now_s + TIDY_S
-        blueprint = self.register.blueprint
-        self.links.forget(frozenset({r.node_id for r in (*blueprint.replicas, *blueprint.leaving)}))
         if not ended:
             return
         try:

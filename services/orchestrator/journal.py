@@ -10,12 +10,13 @@ from typing import Final
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.orchestrator.core.adaptation.provision import Provision
+from services.orchestrator.core.adaptation.adapt import Memory
 from services.orchestrator.core.memo import Unreadable
 from services.orchestrator.core.planning.plan import Plan
 from services.orchestrator.core.replay import Inputs, Look, answer_of, read, written
 from services.orchestrator.core.step import watch
-from tradewind.store.tables import DecisionInputsRow
+from tradewind.store.tables import DecisionInputsRow, DecisionRow
+from tradewind.v1 import orchestrator_pb2
 
 # Inputs of so many decisions are kept, weeks of an ordinary cluster; the decisions themselves are kept for ever.
 MOST_KEPT: Final = 1_000
@@ -64,19 +65,26 @@ async def keep_inputs(session: AsyncSession, decision_id: str, sequence: int, ke
     await session.flush()
 
 
-async def newest_provisions(session: AsyncSession) -> tuple[Provision, ...]:
-    """Provisions at the newest decision that the loop made by itself; none when there is none that can be read."""
-    wanted = select(DecisionInputsRow).where(DecisionInputsRow.kind == Look.__name__)
-    newest = wanted.order_by(DecisionInputsRow.sequence.desc()).limit(1)
-    row = (await session.execute(newest)).scalar_one_or_none()
+async def newest_memory(session: AsyncSession) -> tuple[Memory, float]:
+    """What was learnt at the newest decision that the loop made by itself; nothing when there is none to be read.
+
+    Returns:
+        It, and the wall clock minus the clock that it was learnt by, in seconds.
+    """
+    wanted = select(DecisionInputsRow, DecisionRow.record).where(DecisionInputsRow.kind == Look.__name__)
+    joined = wanted.join(DecisionRow, DecisionRow.decision_id == DecisionInputsRow.decision_id)
+    row = (await session.execute(joined.order_by(DecisionInputsRow.sequence.desc()).limit(1))).one_or_none()
+    if row is None:
+        return Memory(), 0.0
+    kept, record = row
     try:
-        inputs = inputs_of(KeptInputs(row.kind, row.answer, row.inputs)) if row else None
+        inputs = inputs_of(KeptInputs(kept.kind, kept.answer, kept.inputs))
     except Unreadable:
-        return ()
-    if not isinstance(inputs, Look):
-        return ()
+        return Memory(), 0.0
+    assert isinstance(inputs, Look)
+    decided = orchestrator_pb2.Decision.FromString(record).create_time.ToNanoseconds() / 1e9
     # The decision was made after this look had learnt, too.
-    return watch(inputs.state, inputs.seen, inputs.now_s).learnt.provisions
+    return watch(inputs.state, inputs.seen, inputs.now_s).learnt, decided - inputs.now_s
 
 
 async def find_inputs(session: AsyncSession, decision_ids: Sequence[str]) -> dict[str, KeptInputs]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Final
 
 import structlog
 
-from services.orchestrator.core.facts.fleet import Node
 from services.orchestrator.core.rollout.rollout import Target
 from services.orchestrator.core.state import NodeSight
+from services.orchestrator.departed import Departed
+from services.orchestrator.link import Link
 from services.orchestrator.translate.blueprints import target_message
 from services.orchestrator.translate.nodes import node_of
 from tradewind.domain.errors import InvalidField, Overloaded, StaleGeneration
@@ -21,24 +20,9 @@ from tradewind.v1 import node_pb2
 RESEND_AFTER_S: Final = 3.0
 # More nodes than this one leader does not take.
 MOST_NODES: Final = 2_000
-# A node that is silent so long and has no work in the blueprint is forgotten.
+# A node that is silent so long and has no work in the blueprint is gone; one that was drained is sooner.
 FORGET_AFTER_S: Final = 3_600.0
 _MAX_ID: Final = 128
-
-
-@dataclass(slots=True)
-class Link:
-    """One node: what it said last, what it was told last."""
-
-    report: node_pb2.NodeReport
-    node: Node
-    last_seen_s: float
-    last_seen_unix_s: float
-    stream: int = 0
-    connected: bool = False
-    target: node_pb2.NodeTarget | None = None
-    sent_at_s: float = 0.0
-    news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Links:
@@ -48,6 +32,9 @@ class Links:
         now_s: monotonic clock.
         unix_s: wall clock, only shown.
         heard: called after each report.
+
+    Attributes:
+        departed: nodes that are gone.
     """
 
     def __init__(
@@ -55,6 +42,7 @@ class Links:
     ) -> None:
         self._now_s, self._unix_s, self._heard = now_s, unix_s, heard
         self._links: dict[str, Link] = {}
+        self.departed = Departed(now_s)
         self._streams = 0
         # Grows with every target that differs from the last one: targets of one (fencing, generation) stay in order
         # also over streams that break.
@@ -94,6 +82,7 @@ class Links:
                 raise Overloaded(f"{MOST_NODES} nodes are connected, which is the most")
             link = Link(report, node_of(report), self._now_s(), self._unix_s())
             self._links[report.node_id] = link
+            self.departed.back(report.node_id)
             self._log.info("node connected", node=report.node_id, address=report.address)
         newest = link.report
         older = report.agent_epoch < newest.agent_epoch and (link.connected or report.boot_id == newest.boot_id)
@@ -126,9 +115,9 @@ class Links:
         """Takes in what others heard of nodes, for showing; a report that is not newer counts for nothing."""
         for report in reports:
             link = self._links.get(report.node_id)
-            known = link.report if link else None
-            if known and (report.agent_epoch, report.sequence) <= (known.agent_epoch, known.sequence):
+            if self.departed.said(report) or (link and not link.is_older_than(report)):
                 continue
+            self.departed.back(report.node_id)
             self._links[report.node_id] = Link(report, node_of(report), self._now_s(), self._unix_s(), connected=True)
 
     def clear(self) -> None:
@@ -163,12 +152,27 @@ class Links:
                 continue
             await link.news.wait()
 
-    def forget(self, needed: frozenset[str]) -> None:
-        """Drops nodes that were silent for long and are not needed."""
+    def forget(self, needed: Callable[[], Collection[str]], draining: Collection[str], late_s: float) -> None:
+        """Nodes that are silent and not needed are gone: drained ones when they are late, others after an hour.
+
+        Args:
+            needed: nodes with work in the blueprint; asked only when a node is silent.
+            draining: nodes that people want drained.
+            late_s: silence after which a report is late.
+        """
         now_s = self._now_s()
-        for name in [n for n, link in self._links.items() if now_s - link.last_seen_s > FORGET_AFTER_S]:
-            if name not in needed:
-                del self._links[name]
+
+        def left(link: Link) -> bool:
+            drained = link.node.node_id in draining and not link.node.replicas
+            return now_s - link.last_seen_s > (late_s if drained else FORGET_AFTER_S)
+
+        silent = [name for name, link in self._links.items() if left(link)]
+        for name in sorted(set(silent) - set(needed())) if silent else ():
+            link = self._links.pop(name)
+            link.connected = False
+            link.news.set()
+            self.departed.add(link)
+            self._log.info("node is gone", node=name)
 
     def _tell(self, link: Link, message: node_pb2.NodeTarget) -> None:
         link.target, link.sent_at_s = message, self._now_s()

@@ -31,12 +31,15 @@ class TrafficListener:
         unix_s: wall clock.
         offset_s: wall clock minus the clock of `now_s`, taken once: steps of the wall clock do not reach the core.
         heard: called when requests wait anywhere.
+
+    Attributes:
+        offset_s: as above.
     """
 
     def __init__(
         self, live: LiveState, unix_s: Callable[[], float], offset_s: float, heard: Callable[[], None]
     ) -> None:
-        self._live, self._unix_s, self._offset_s, self._heard = live, unix_s, offset_s, heard
+        self._live, self._unix_s, self.offset_s, self._heard = live, unix_s, offset_s, heard
         self._counts: list[tuple[float, GatewayCount]] = []
         self._away = False
         self._log = structlog.get_logger("listener")
@@ -92,7 +95,7 @@ class TrafficListener:
         for number in sorted(by_number)[-MOST_WINDOWS:]:
             total = summed(by_number[number])
             if total is not None:
-                windows.append(_at(total, number * WINDOW_S - self._offset_s))
+                windows.append(_at(total, number * WINDOW_S - self.offset_s))
         return tuple(windows)
 
 

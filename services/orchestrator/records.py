@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.orchestrator.core.adaptation.provision import Provision
-from services.orchestrator.journal import KeptInputs, keep_inputs, newest_provisions
+from services.orchestrator.core.adaptation.adapt import Memory
+from services.orchestrator.journal import KeptInputs, keep_inputs, newest_memory
 from services.orchestrator.lease import Lease
 from tradewind.domain.errors import AlreadyExists, GenerationConflict
 from tradewind.store.database import Database
@@ -96,10 +96,10 @@ class Records:
         async with self._database.session() as session:
             yield session
 
-    async def provisions(self) -> tuple[Provision, ...]:
-        """What the last leader provisioned for, as far as its last decision tells."""
+    async def memory(self) -> tuple[Memory, float]:
+        """What the last leader had learnt, as far as its last decision tells; see `newest_memory`."""
         async with self._database.session() as session:
-            return await newest_provisions(session)
+            return await newest_memory(session)
 
     async def mark(self) -> Mark:
         """Where what `load` reads stands: in one small query, and another one after every change of it."""

@@ -56,6 +56,7 @@ def routing_table(
                 asleep=wish.deployment_id in published.asleep,
                 ttft_limit_ms=_limit_ms(wish, Metric.TTFT),
                 tpot_limit_ms=_limit_ms(wish, Metric.TPOT),
+                e2e_limit_ms=_limit_ms(wish, Metric.E2E),
             )
         )
     return routes

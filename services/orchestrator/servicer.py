@@ -9,8 +9,9 @@ from typing import Any, Final, TypeVar
 
 from services.orchestrator.control import Control
 from services.orchestrator.deployments import DeploymentWrites
-from services.orchestrator.links import Link, Links
-from services.orchestrator.node_view import node_message
+from services.orchestrator.link import Link
+from services.orchestrator.links import Links
+from services.orchestrator.node_view import gone_message, node_message
 from services.orchestrator.node_writes import NodeWrites
 from services.orchestrator.records import decisions, newest_explanation
 from services.orchestrator.replays import Replays
@@ -133,9 +134,12 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     async def ListNodes(self, request: Any, context: Any) -> orchestrator_pb2.ListNodesResponse:
         """By id."""
         self._control.register.require_loaded()
-        nodes = [n for n in self._control.nodes() if n.node_id > request.page_token]
-        page, token = _page(nodes, request.page_size, [n.node_id for n in nodes])
-        messages = [node_message(node, self._control.links.get(node.node_id)) for node in page]
+        links = self._control.links
+        here = {n.node_id: n for n in self._control.nodes()}
+        gone = {link.node.node_id: link for link in links.departed.all()}
+        names = [name for name in sorted({*here, *gone}) if name > request.page_token]
+        page, token = _page(names, request.page_size, names)
+        messages = [node_message(here[n], links.get(n)) if n in here else gone_message(gone[n]) for n in page]
         return orchestrator_pb2.ListNodesResponse(nodes=messages, next_page_token=token)
 
     def _deployment_id(self, name: str) -> str:

@@ -24,7 +24,7 @@ from tradewind.domain.errors import InvalidField
 
 _SERVICES: Final = Path(__file__).parent.parent
 # What decides and what simulates; a change of any of it may change every figure.
-_CODE: Final = ("simulator", "orchestrator/core", "node_agent/core", "gateway/core")
+_CODE: Final = ("simulator", "orchestrator/core", "node_agent/core", "gateway/core", "gateway/limits.py")
 
 
 class Kept:
@@ -74,9 +74,13 @@ def question(case: Case, policy: str) -> str:
 def code_digest() -> str:
     """SHA-256 of the source code behind every figure."""
     sha = hashlib.sha256()
-    for path in sorted(p for name in _CODE for p in (_SERVICES / name).rglob("*.py")):
+    for path in sorted(p for name in _CODE for p in _sources(_SERVICES / name)):
         sha.update(path.relative_to(_SERVICES).as_posix().encode() + b"\0" + path.read_bytes())
     return sha.hexdigest()
+
+
+def _sources(path: Path) -> Iterable[Path]:
+    return [path] if path.is_file() else path.rglob("*.py")
 
 
 def _written(outcome: Outcome) -> dict[str, Any]:

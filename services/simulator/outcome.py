@@ -26,10 +26,11 @@ class Outcome:
     """One policy over one trace; figures count from `from_s` of the trace on.
 
     Attributes:
-        attainment: share of requests that were answered whole within both limits.
-        ttft_attainment, tpot_attainment: within one of them.
+        attainment: share of requests that were answered whole within every limit.
+        ttft_attainment, tpot_attainment, e2e_attainment: within one of them.
         lost: requests without an answer; must be 0.
         cut: streams broken by a crash of their node.
+        refused: requests for which no replica had room; none of them is within the SLO.
         changes: blueprints committed.
         started: replicas loaded.
         demand: what was provisioned for, or where an adaptive policy began.
@@ -59,6 +60,8 @@ class Outcome:
     demand: Demand = field(default_factory=Demand)
     e2e: Percentiles = Percentiles(0.0, 0.0, 0.0)
     done_s: float = 0.0
+    e2e_attainment: float = 1.0
+    refused: int = 0
 
     @property
     def energy_per_token_mj(self) -> float:
@@ -71,14 +74,17 @@ class Outcome:
         return self.energy.total_j / max(self.to_s - self.from_s, 1e-9)
 
 
-def shares(requests: Sequence[Request], ttft_s: float, tpot_s: float) -> tuple[float, float, float]:
-    """Attainment of both limits, of TTFT's, of TPOT's."""
+def shares(
+    requests: Sequence[Request], ttft_s: float, tpot_s: float, e2e_s: float
+) -> tuple[float, float, float, float]:
+    """Attainment of all limits, of TTFT's, of TPOT's, of the end-to-end one; an infinite limit is none."""
     count = max(len(requests), 1)
-    whole = [r for r in requests if r.done_s >= 0.0 and not r.cut]
-    both = sum(r.within(ttft_s, tpot_s) for r in whole)
+    whole = [r for r in requests if r.whole]
+    every = sum(r.within(ttft_s, tpot_s, e2e_s) for r in whole)
     first = sum(r.ttft_s <= ttft_s for r in whole)
     later = sum(r.tpot_s <= tpot_s for r in whole)
-    return both / count, first / count, later / count
+    last = sum(r.e2e_s <= e2e_s for r in whole)
+    return every / count, first / count, later / count, last / count
 
 
 def percentiles(values: Sequence[float]) -> Percentiles:

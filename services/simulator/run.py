@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -21,20 +22,21 @@ from services.simulator.trace import Trace
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The SLO of every request: it is within it when both hold."""
+    """The SLO of every request: it is within it when all hold; an infinite limit is none."""
 
     ttft_s: float
     tpot_s: float
     percentile: float = 99.0
+    e2e_s: float = math.inf
+
+    def by_metric(self) -> tuple[tuple[Metric, float], ...]:
+        """The limits that there are, in seconds."""
+        found = ((Metric.TTFT, self.ttft_s), (Metric.TPOT, self.tpot_s), (Metric.E2E, self.e2e_s))
+        return tuple((metric, seconds) for metric, seconds in found if math.isfinite(seconds))
 
     def slo(self) -> Slo:
         """As a wish states it."""
-        return Slo(
-            latency=(
-                LatencyLimit(Metric.TTFT, self.percentile, self.ttft_s * 1000.0),
-                LatencyLimit(Metric.TPOT, self.percentile, self.tpot_s * 1000.0),
-            )
-        )
+        return Slo(tuple(LatencyLimit(metric, self.percentile, s * 1000.0) for metric, s in self.by_metric()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +88,16 @@ def run(
     world.timeline.at(lead_s + case.from_s, lambda *_: commits_before.append(world.conductor.commits))
     world.run(progress)
     requests = [r for r in world.requests() if r.arrival_s - lead_s >= case.from_s]
-    both, first, later = shares(requests, case.limits.ttft_s, case.limits.tpot_s)
-    answered = [r for r in requests if r.done_s >= 0.0 and not r.cut]
+    limits = case.limits
+    within, first, later, last = shares(requests, limits.ttft_s, limits.tpot_s, limits.e2e_s)
+    answered = [r for r in requests if r.whole]
     return Outcome(
         policy=policy.name,
         from_s=case.from_s,
         to_s=case.trace.length_s,
         requests=len(requests),
-        output_tokens=sum(r.output_tokens for r in requests),
-        attainment=both,
+        output_tokens=sum(r.output_tokens for r in requests if not r.refused),
+        attainment=within,
         ttft_attainment=first,
         tpot_attainment=later,
         ttft=percentiles([r.ttft_s for r in answered]),
@@ -109,7 +112,9 @@ def run(
         samples=tuple(replace(s, at_s=s.at_s - lead_s) for s in world.meter.samples),
         journal=tuple(world.conductor.journal),
         demand=demand,
-        e2e=percentiles([r.done_s - r.arrival_s for r in answered]),
+        e2e=percentiles([r.e2e_s for r in answered]),
+        e2e_attainment=last,
+        refused=sum(r.refused for r in requests),
         done_s=max((r.done_s for r in answered), default=lead_s) - lead_s,
     )
 
@@ -150,7 +155,7 @@ def _setting(
         nodes=case.cluster.placed(),
         costs=lambda variant, board, kind, clock: cost_of(menu, variant, board, kind, clock),
         catalog=catalog_of(menu, demand.output_tokens),
-        services=(Service(deployment, case.trace, case.limits.ttft_s, case.limits.tpot_s),),
+        services=(Service(deployment, case.trace, case.limits.ttft_s, case.limits.tpot_s, case.limits.e2e_s),),
         policy=policy,
         look_s=case.look_s,
         foresee=foresee,

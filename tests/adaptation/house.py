@@ -16,6 +16,7 @@ from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.fleet import ReplicaReport, ReplicaState
 from services.orchestrator.core.facts.policy import ENERGY, Policy
 from services.orchestrator.core.facts.traffic import MOST_WINDOWS, WINDOW_S, DeploymentTraffic, Window
+from services.orchestrator.core.facts.wish import Metric
 from services.orchestrator.core.rollout.rollout import Intent
 from services.orchestrator.core.state import NodeSight, Observation, State
 from services.orchestrator.core.step import step
@@ -99,6 +100,7 @@ class House:
             self.counts[key] += value
         if self.now_s % WINDOW_S == 0.0:
             c = self.counts
+            limited = {limit.metric for wished in self.seen.deployments for limit in wished.slo.latency}
             self.windows.append(
                 Window(
                     self.now_s - WINDOW_S,
@@ -110,8 +112,9 @@ class House:
                     output_squares=32.0**2 * c["finished"],
                     judged=c["judged"],
                     within=c["within"],
-                    ttft_within=c["within"],
+                    ttft_within=c["within"] if Metric.TTFT in limited else c["judged"],
                     tpot_within=c["judged"],
+                    e2e_within=c["within"] if Metric.E2E in limited else c["judged"],
                     queued=len(self.queue),
                 )
             )

@@ -96,6 +96,22 @@ def test_a_swap_that_breaks_limits_goes_back_to_what_stands_by() -> None:
     assert house.variants() == ["sha256:fast"], "it is not tried again soon"
 
 
+def test_a_swap_that_breaks_an_end_to_end_limit_goes_back_too() -> None:
+    slow = "sha256:lean"
+    house = House(
+        lambda t: 0.8,
+        deployments=(wish(rate=0.8, slo=slo(e2e=20_000)),),
+        serves=lambda r: 0.4 if r.variant_id == slow else 1.5,
+    )
+    house.run(120)
+    house.seen = replace(house.seen, catalog=one_point_each("fast", "lean"))
+    house.run(20)
+    assert house.variants() == [slow]
+    _until(house, 240, lambda h: h.variants() == ["sha256:fast"])
+    assert house.variants() == ["sha256:fast"]
+    assert any("limits broken after the swap: E2E kept by" in words for _, words in house.notes), house.notes
+
+
 def test_danger_is_seen_within_seconds() -> None:
     house = House(lambda t: 0.5, deployments=(wish(rate=0.5, slo=LIMITS),))
     house.run(60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -15,7 +16,7 @@ from tests.orchestrator.stand import Stand, standing, until
 from tradewind.domain.routes import DeploymentRoute
 from tradewind.domain.traffic import WINDOW_S, DeploymentCount, GatewayCount, Window
 from tradewind.store.live import LiveState
-from tradewind.v1 import orchestrator_pb2
+from tradewind.v1 import common_pb2, orchestrator_pb2
 
 ACTIVE = orchestrator_pb2.NODE_STATE_ACTIVE
 READY = orchestrator_pb2.DEPLOYMENT_STATE_READY
@@ -35,11 +36,14 @@ def chat(**changes: object) -> DeploymentRoute:
 
 def test_a_gateway_counts_by_windows_and_judges_by_the_route_s_limits() -> None:
     clock = [NOW_S]
-    traffic = TrafficCount(lambda: clock[0], lambda: {"chat": chat(ttft_limit_ms=300.0, tpot_limit_ms=40.0)})
+    limits = {"ttft_limit_ms": 300.0, "tpot_limit_ms": 40.0, "e2e_limit_ms": 500.0}
+    traffic = TrafficCount(lambda: clock[0], lambda: {"chat": chat(**limits)})
     traffic.arrived("chat", 100)
     traffic.arrived("nobody", 100)
-    traffic.finished("chat", 0.2, 0.05, 10)
-    traffic.finished("chat", 0.4, None, 1)
+    traffic.finished("chat", 0.2, 0.05, 0.65, 10)
+    traffic.finished("chat", 0.4, None, 0.4, 1)
+    traffic.finished("chat", 0.2, 0.03, 0.6, 13)
+    traffic.finished("chat", 0.2, 0.03, 0.5, 11)
     traffic.ended("chat", "REPLICA_LOST")
     traffic.ended("chat", "CANCELLED")
     clock[0] += 3 * WINDOW_S
@@ -47,11 +51,20 @@ def test_a_gateway_counts_by_windows_and_judges_by_the_route_s_limits() -> None:
     (one,) = count.deployments
     assert (one.queued, one.at_work, len(one.windows)) == (2, 3, 3), "pauses leave empty windows"
     first = one.windows[0]
-    assert (first.arrivals, first.prompt_tokens, first.finished, first.output_tokens) == (1, 100, 2, 11)
-    assert (first.judged, first.within, first.ttft_within, first.tpot_within, first.lost) == (2, 0, 1, 1, 1)
+    assert (first.arrivals, first.prompt_tokens, first.finished, first.output_tokens) == (1, 100, 4, 35)
+    assert (first.judged, first.within, first.lost) == (4, 1, 1), "within is who kept each of the limits"
+    assert (first.ttft_within, first.tpot_within, first.e2e_within) == (3, 3, 2)
     assert GatewayCount.from_json(count.to_json()) == count
     with pytest.raises(ValueError, match="not a gateway's count"):
         GatewayCount.from_json('{"gateway_id": 1}')
+
+
+def test_a_gateway_that_does_not_judge_end_to_end_reports_no_miss_of_it() -> None:
+    counts = GatewayCount("g", NOW_S, (DeploymentCount("chat", (Window(NOW_S, judged=7, within=7),)),))
+    told = json.loads(counts.to_json())
+    del told["deployments"][0]["windows"][0]["e2e_within"]
+    (one,) = GatewayCount.from_json(json.dumps(told)).deployments
+    assert one.windows[0].e2e_within == 7
 
 
 async def test_counts_of_gateways_add_up_and_a_wrong_clock_does_no_harm(live: LiveState) -> None:
@@ -94,6 +107,21 @@ async def test_load_seen_by_gateways_changes_the_plan_and_every_decision_replays
             telling.cancel()
 
 
+async def test_limits_that_gateways_judge_by_are_in_the_routing_table(
+    database_url: str, redis_url: str, live: LiveState
+) -> None:
+    limits = common_pb2.Slo()
+    for percentile, limit_ms in ((50.0, 4000.0), (95.0, 9000.0)):
+        limits.latency.add(metric=common_pb2.LATENCY_METRIC_E2E, percentile=percentile, limit_ms=limit_ms)
+    async with standing(database_url, redis_url) as stand, FakeAgent(stand.address):
+        await stand.until_node("n1", ACTIVE)
+        await stand.deploy(slo=limits)
+        await stand.until_state(READY)
+        await until(lambda: routed(live, "chat"), "the route")
+        route = (await live.routes())["chat"]
+        assert (route.e2e_limit_ms, route.ttft_limit_ms, route.tpot_limit_ms) == (9000.0, 0.0, 0.0)
+
+
 async def tell_load(live: LiveState, per_s: float) -> None:
     """A gateway of a few lines: the same steady load in every window."""
     import time
@@ -108,9 +136,13 @@ async def tell_load(live: LiveState, per_s: float) -> None:
         await asyncio.sleep(0.2)
 
 
-async def told(live: LiveState, name: str) -> bool:
+async def routed(live: LiveState, name: str) -> bool:
     routes = await live.routes()
-    return name in routes and bool(routes[name].replicas) and bool(await live.traffic())
+    return name in routes and bool(routes[name].replicas)
+
+
+async def told(live: LiveState, name: str) -> bool:
+    return await routed(live, name) and bool(await live.traffic())
 
 
 async def replays_are_the_same(stand: Stand) -> None:

@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 
+from services.orchestrator.core.adaptation.adapt import Memory, Sense, handed_down, learn
 from services.orchestrator.core.adaptation.fading import Faded
 from services.orchestrator.core.adaptation.forecast import LEAD_S, MOST_SEASON, TREND_OVER, TREND_SHARE, forecast
 from services.orchestrator.core.adaptation.history import (
@@ -20,7 +21,11 @@ from services.orchestrator.core.adaptation.history import (
     absorb,
     slot_of,
 )
-from services.orchestrator.core.facts.traffic import Window
+from services.orchestrator.core.adaptation.provision import Provision
+from services.orchestrator.core.facts.blueprint import EMPTY
+from services.orchestrator.core.facts.catalog import EMPTY_CATALOG
+from services.orchestrator.core.facts.traffic import DeploymentTraffic, Window
+from tests.orchestrator.worlds import wish
 
 SLOT_S = DAY_S / SLOTS
 # Coarse windows, so that two days are little work.
@@ -95,3 +100,32 @@ def test_days_are_mixed_and_a_slot_that_was_hardly_seen_says_nothing() -> None:
     assert season.rate(SLOT_S) is None
     assert season.rate(2 * SLOT_S) is None, "still open"
     assert (slot_of(0.0), slot_of(DAY_S - 1.0), slot_of(DAY_S)) == (0, SLOTS - 1, 0)
+
+
+@pytest.mark.parametrize("shift_s", [0.0, 3 * SLOT_S, -50_000.0, 10 * DAY_S + SLOT_S, 60.0])
+def test_the_rhythm_is_that_of_the_day_on_any_clock(shift_s: float) -> None:
+    known = remembered(15.0, 2 * DAY_S).season
+    moved = known.later(shift_s)
+    off_s = shift_s - round(shift_s / SLOT_S) * SLOT_S
+    for n in range(SLOTS):
+        middle_s = (n + 0.5) * SLOT_S
+        assert moved.rate(middle_s + shift_s - off_s) == known.later(0.0).rate(middle_s)
+
+
+def test_a_new_leader_knows_the_days_and_nothing_of_the_load() -> None:
+    sleeper = wish(rate=10.0, scale_to_zero=True)
+    name, shift_s = sleeper.deployment_id, 6 * 3600.0
+    provision = Provision(name, sleeper.generation, sleeper.demand, 0.0, words="as it was")
+    left = Memory(histories=((name, remembered(15.0, BEFORE_S)),), provisions=(provision,))
+    now_s = BEFORE_S + shift_s
+    memory = handed_down(left, shift_s, now_s)
+    for traffic in ((), (DeploymentTraffic(name),)):
+        memory = learn(memory, (sleeper,), Sense(traffic), EMPTY, EMPTY_CATALOG, (), now_s)
+        (after,) = memory.provisions
+        assert (after.demand, after.asleep) == (sleeper.demand, False), "no traffic was seen yet, not even none"
+    windows = tuple(Window(now_s - s, LENGTH_S, arrivals=300, prompt_tokens=3e4) for s in range(600, 0, -int(LENGTH_S)))
+    memory = learn(memory, (sleeper,), Sense((DeploymentTraffic(name, windows),)), EMPTY, EMPTY_CATALOG, (), now_s)
+    ((_, history),) = memory.histories
+    assert forecast(history, now_s).mean_per_s == pytest.approx(15.0, rel=0.01), "ten a second now, the peak is ahead"
+    assert handed_down(memory, 0.0, now_s).histories[0][1].age_s == 0.0
+    assert handed_down(Memory(histories=((name, History()),)), 0.0, now_s).histories == ()

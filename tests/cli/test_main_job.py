@@ -294,3 +294,15 @@ async def test_a_power_budget_is_set_and_taken_away(stage: Stage) -> None:
     ran = await stage.cli.inside("nodes", "budget", "node/n1", "1.5kW", "--json")
     assert ran.document == {"scope": "node/n1", "limit_mw": 1_500_000}
     assert "has no power budget" in (await stage.cli.inside("nodes", "budget", "node/n1", "none")).out
+
+
+async def test_nodes_that_are_gone_are_listed_and_not_counted(stage: Stage) -> None:
+    stage.world.gone.append("n0")
+    told = (await stage.cli.inside("nodes", "--json")).document["nodes"]
+    assert [(n["report"]["node_id"], n["state"]) for n in told] == [
+        ("n0", "NODE_STATE_GONE"),
+        ("n1", "NODE_STATE_ACTIVE"),
+    ]
+    listed = (await stage.cli.inside("nodes")).out
+    assert "gone" in listed and "it is a node again when it reports" in listed
+    assert "1 nodes" in (await stage.cli.inside("top")).out

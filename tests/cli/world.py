@@ -100,6 +100,7 @@ class World:
     compile_fails: bool = False
     chain: compiler_pb2.FallbackChain = field(default_factory=compiler_pb2.FallbackChain)
     draining: set[str] = field(default_factory=set)
+    gone: list[str] = field(default_factory=list)
     requests: list[Any] = field(default_factory=list)
 
     def model(self, name: str) -> compiler_pb2.Model:
@@ -323,7 +324,11 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         return orchestrator_pb2.ReplayDecisionsResponse(replays=[replay])
 
     async def ListNodes(self, request: Any, context: Any) -> orchestrator_pb2.ListNodesResponse:
-        return orchestrator_pb2.ListNodesResponse(nodes=[self._node()])
+        gone = [
+            orchestrator_pb2.Node(report=node_pb2.NodeReport(node_id=name), state=orchestrator_pb2.NODE_STATE_GONE)
+            for name in self.world.gone
+        ]
+        return orchestrator_pb2.ListNodesResponse(nodes=[*gone, self._node()])
 
     async def DrainNode(self, request: Any, context: Any) -> orchestrator_pb2.DrainNodeResponse:
         if request.node_id != "n1":

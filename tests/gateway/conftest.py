@@ -76,10 +76,15 @@ class World:
         return replace(route, **changes)  # type: ignore[arg-type]
 
     async def deploy(
-        self, name: str = "chat", *replicas: ReplicaRoute, model_id: str = "m-chat", context: int = CONTEXT_TOKENS
+        self,
+        name: str = "chat",
+        *replicas: ReplicaRoute,
+        model_id: str = "m-chat",
+        context: int = CONTEXT_TOKENS,
+        e2e_limit_ms: float = 0.0,
     ) -> None:
         """Publishes a deployment and waits until the gateway sees it."""
-        self.routes[name] = DeploymentRoute(f"d-{name}", name, model_id, context, replicas)
+        self.routes[name] = DeploymentRoute(f"d-{name}", name, model_id, context, replicas, e2e_limit_ms=e2e_limit_ms)
         await self.publish()
 
     async def publish(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from typing import Any
@@ -13,8 +14,9 @@ from services.gateway.http.probes import Probes
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.routing.table import RouteTable
 from services.gateway.traffic import TrafficCount
-from tests.gateway.conftest import VARIANT_ID, World
-from tests.gateway.fake_node import ENERGY_PER_TOKEN_MJ
+from tests.gateway.conftest import VARIANT_ID, WAIT_S, World
+from tests.gateway.fake_node import ENERGY_PER_TOKEN_MJ, Script
+from tradewind.domain.traffic import WINDOW_S, Window, summed
 from tradewind.metrics import Registry
 from tradewind.store.live import LiveState
 from tradewind.v1 import common_pb2, node_pb2, orchestrator_pb2, profiler_pb2
@@ -109,6 +111,7 @@ async def test_metrics_count_requests_tokens_and_energy(world: World) -> None:
     assert f'energy_millijoules_total{{deployment="chat",source="modelled"}} {energy}' in text
     assert 'gateway_ttft_seconds_count{deployment="chat"} 1.0' in text
     assert 'gateway_tpot_seconds_count{deployment="chat"} 1.0' in text
+    assert 'gateway_e2e_seconds_count{deployment="chat"} 1.0' in text
     assert 'gateway_requests_in_flight{deployment="chat"} 0.0' in text
 
 
@@ -120,6 +123,26 @@ def test_labels_are_bounded() -> None:
         metrics.ended("chat", f"d{number}", "OK")
     text = registry.text().decode()
     assert len(set(re.findall(r'in_flight\{deployment="([^"]+)"', text))) == 201
+
+
+async def test_the_orchestrator_is_told_who_kept_an_end_to_end_limit(world: World) -> None:
+    for name, limit_ms in (("late", 0.001), ("chat", 60_000.0)):
+        world.node.scripts[f"r-{name}"] = Script(ids=world.ids("one two"))
+        await world.deploy(name, world.replica(f"r-{name}"), e2e_limit_ms=limit_ms)
+        await world.client().chat.completions.create(model=name, messages=ASK)
+    seen = await closed_windows(world, "late", "chat")
+    assert [(w.judged, w.within, w.e2e_within, w.ttft_within) for w in seen] == [(1, 0, 0, 1), (1, 1, 1, 1)]
+
+
+async def closed_windows(world: World, *names: str) -> list[Window]:
+    """The sums of what the gateway told of these deployments, once each has a judged request."""
+    async with asyncio.timeout(2 * WINDOW_S + WAIT_S):
+        while True:
+            told = {c.name: summed(c.windows) for count in await world.live.traffic() for c in count.deployments}
+            found = [told.get(name) for name in names]
+            if all(w and w.judged for w in found):
+                return [w for w in found if w]
+            await asyncio.sleep(0.1)
 
 
 async def test_status_shows_everything(world: World) -> None:
@@ -146,7 +169,7 @@ async def test_status_shows_everything(world: World) -> None:
     last = deployment["last_minute"]
     assert (last["requests"], last["energy_source"]) == (1, "modelled")
     assert last["energy_per_token_mj"] == ENERGY_PER_TOKEN_MJ
-    assert last["ttft_p95_ms"] > 0
+    assert last["e2e_p95_ms"] >= last["ttft_p95_ms"] > 0
     broken, serving = deployment["replicas"]
     assert (broken["state"], broken["reason"], broken["routed"]) == ("failed", "it crashed", False)
     assert (serving["state"], serving["variant"], serving["routed"]) == ("ready", "f32/cpu-host", True)

@@ -23,7 +23,8 @@ from services.orchestrator.deployments import DeploymentWrites
 from services.orchestrator.gauges import Gauges
 from services.orchestrator.leadership import FOLLOW_S
 from services.orchestrator.lease import LEASE_S, Lease
-from services.orchestrator.links import Link, Links
+from services.orchestrator.link import Link
+from services.orchestrator.links import Links
 from services.orchestrator.listener import TrafficListener
 from services.orchestrator.publisher import Publisher
 from services.orchestrator.records import Records

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.eased import with_eased
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Node, PowerSetting
@@ -96,3 +98,21 @@ def test_nodes_are_told_the_limits_of_what_they_serve() -> None:
     again = blueprint_of(blueprint_message(blueprint))
     assert again.replicas == blueprint.replicas
     assert again.layouts == blueprint.layouts
+
+
+@pytest.mark.parametrize(
+    ("limits", "outputs", "told_ms"),
+    [
+        ({"e2e": 6000}, (100, 0), 60.0),
+        ({"e2e": 6000}, (100, 300), 20.0),
+        ({"e2e": 6000, "tpot": 15}, (100, 300), 15.0),
+        ({"tpot": 15}, (100, 300), 15.0),
+        ({"ttft": 900}, (100, 300), None),
+    ],
+)
+def test_an_end_to_end_limit_is_shared_out_over_the_longest_answer(
+    limits: dict[str, float], outputs: tuple[int, int], told_ms: float | None
+) -> None:
+    wished = wish(slo=slo(**limits))
+    demand = replace(wished.demand, output_tokens=outputs[0], output_tokens_p95=outputs[1])
+    assert replace(wished, demand=demand).token_limit_ms == told_ms

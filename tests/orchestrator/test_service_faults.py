@@ -22,6 +22,7 @@ from tradewind.v1 import orchestrator_pb2
 READY = orchestrator_pb2.DEPLOYMENT_STATE_READY
 ACTIVE = orchestrator_pb2.NODE_STATE_ACTIVE
 LOST = orchestrator_pb2.NODE_STATE_LOST
+GONE = orchestrator_pb2.NODE_STATE_GONE
 
 
 @pytest.fixture
@@ -228,6 +229,22 @@ async def test_a_drained_node_is_left_make_before_break(stand: Stand) -> None:
             await stand.until_node("n1", orchestrator_pb2.NODE_STATE_DRAINED)
             undo = orchestrator_pb2.DrainNodeRequest(request_id=new_id(), node_id="n1", undo=True)
             assert (await stand.call("DrainNode", undo)).node.state == ACTIVE
+
+
+async def test_a_drained_node_that_leaves_is_gone_and_may_come_back(stand: Stand) -> None:
+    async with FakeAgent(stand.address, "n1", labels={"rack": "r1"}) as one:
+        await stand.until_node("n1", ACTIVE)
+        await stand.call("DrainNode", orchestrator_pb2.DrainNodeRequest(request_id=new_id(), node_id="n1"))
+        await stand.until_node("n1", orchestrator_pb2.NODE_STATE_DRAINED)
+        await one.disconnect()
+        await stand.until_node("n1", GONE)
+        node = (await stand.nodes())["n1"]
+        assert (dict(node.report.labels), list(node.report.devices)) == ({"rack": "r1"}, [])
+        assert node.last_seen_time.seconds > 0
+        undo = orchestrator_pb2.DrainNodeRequest(request_id=new_id(), node_id="n1", undo=True)
+        assert (await stand.call("DrainNode", undo)).node.state == GONE
+        one.connect()
+        await stand.until_node("n1", ACTIVE)
 
 
 async def test_neighbours_away_the_last_known_goes_on(stand: Stand) -> None:

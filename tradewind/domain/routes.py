@@ -42,7 +42,7 @@ class DeploymentRoute:
     Attributes:
         context_tokens: longest sequence that every ready replica takes; 0 when none is ready.
         asleep: it runs nothing until a request comes; the request waits for it.
-        ttft_limit_ms, tpot_limit_ms: what requests are judged by; 0 means no limit.
+        ttft_limit_ms, tpot_limit_ms, e2e_limit_ms: what requests are judged by; 0 means no limit.
     """
 
     deployment_id: str
@@ -53,6 +53,7 @@ class DeploymentRoute:
     asleep: bool = False
     ttft_limit_ms: float = 0.0
     tpot_limit_ms: float = 0.0
+    e2e_limit_ms: float = 0.0
 
     def to_json(self) -> str:
         """As kept in Redis."""

@@ -28,7 +28,8 @@ class Window:
         prompt_tokens: sum over arrivals; `prompt_squares` is the sum of squares.
         output_tokens: sum over finished; `output_squares` is the sum of squares.
         judged: requests whose outcome against the SLO became known: finished ones, and waiting ones past a limit.
-        within: judged ones that met every latency limit; `ttft_within` and `tpot_within` those of one kind.
+        within: judged ones that met every latency limit; `ttft_within`, `tpot_within` and `e2e_within` those of one
+            kind.
         queued: requests waiting at the window's end.
         at_work: requests being answered at the window's end.
     """
@@ -46,6 +47,7 @@ class Window:
     within: int = 0
     ttft_within: int = 0
     tpot_within: int = 0
+    e2e_within: int = 0
     queued: int = 0
     at_work: int = 0
 
@@ -113,4 +115,6 @@ _SUMS: Final = tuple(name for name in _NAMES if name not in ("start_s", "length_
 
 
 def _window(raw: dict[str, float]) -> Window:
+    # A gateway from before this limit was judged says nothing of it, and nothing is no miss.
+    raw.setdefault("e2e_within", raw.get("judged", 0))
     return Window(**{name: raw[name] for name in _NAMES if name in raw})  # type: ignore[arg-type]

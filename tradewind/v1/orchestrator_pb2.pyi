@@ -78,6 +78,10 @@ class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.V
     """Finishing its work, gets none."""
     NODE_STATE_DRAINED: _NodeState.ValueType  # 6
     """Drained."""
+    NODE_STATE_GONE: _NodeState.ValueType  # 7
+    """No node any more: drained and then silent, or lost for an hour with no work in the blueprint. Shown for a day after
+    its last report, with id and labels only; it is a node again when it reports.
+    """
 
 class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
     """Whether a node may get work."""
@@ -96,6 +100,10 @@ NODE_STATE_DRAINING: NodeState.ValueType  # 5
 """Finishing its work, gets none."""
 NODE_STATE_DRAINED: NodeState.ValueType  # 6
 """Drained."""
+NODE_STATE_GONE: NodeState.ValueType  # 7
+"""No node any more: drained and then silent, or lost for an hour with no work in the blueprint. Shown for a day after
+its last report, with id and labels only; it is a node again when it reports.
+"""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 class _ReplayOutcome:

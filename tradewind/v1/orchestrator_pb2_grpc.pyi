@@ -54,7 +54,7 @@ class OrchestratorServiceStub:
     ReplayDecisions: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ReplayDecisionsRequest, _orchestrator_pb2.ReplayDecisionsResponse]
     """Makes decisions of the journal again with today's code and says which come out otherwise."""
     ListNodes: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ListNodesRequest, _orchestrator_pb2.ListNodesResponse]
-    """All nodes."""
+    """All nodes, and those that are gone since yesterday."""
     DrainNode: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.DrainNodeRequest, _orchestrator_pb2.DrainNodeResponse]
     """Takes work off a node, make-before-break; or ends the drain."""
     SetPowerBudget: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.SetPowerBudgetRequest, _orchestrator_pb2.SetPowerBudgetResponse]
@@ -86,7 +86,7 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     ReplayDecisions: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ReplayDecisionsRequest, _orchestrator_pb2.ReplayDecisionsResponse]  # type: ignore[assignment]
     """Makes decisions of the journal again with today's code and says which come out otherwise."""
     ListNodes: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ListNodesRequest, _orchestrator_pb2.ListNodesResponse]  # type: ignore[assignment]
-    """All nodes."""
+    """All nodes, and those that are gone since yesterday."""
     DrainNode: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.DrainNodeRequest, _orchestrator_pb2.DrainNodeResponse]  # type: ignore[assignment]
     """Takes work off a node, make-before-break; or ends the drain."""
     SetPowerBudget: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.SetPowerBudgetRequest, _orchestrator_pb2.SetPowerBudgetResponse]  # type: ignore[assignment]
@@ -181,7 +181,7 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_pb2.ListNodesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_pb2.ListNodesResponse, _abc.Awaitable[_orchestrator_pb2.ListNodesResponse]]:
-        """All nodes."""
+        """All nodes, and those that are gone since yesterday."""
 
     @_abc_1.abstractmethod
     def DrainNode(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from services.orchestrator.core.facts.traffic import PowerReading, Speed
-from services.orchestrator.links import Link
+from services.orchestrator.link import Link
 from tradewind.v1 import node_pb2
 
 

@@ -9,14 +9,15 @@ from services.simulator.engine.request import Request
 
 
 class TrafficCount:
-    """Sums over the newest windows; limits are those of the deployment's SLO in seconds.
+    """Sums over the newest windows; limits are those of the deployment's SLO in seconds, infinite without one.
 
     Attributes:
         came, gone, good: arrived, ended, and ended within the SLO, since the start.
     """
 
-    def __init__(self, deployment_id: str, ttft_limit_s: float, tpot_limit_s: float) -> None:
-        self._name, self._ttft_s, self._tpot_s = deployment_id, ttft_limit_s, tpot_limit_s
+    def __init__(self, deployment_id: str, ttft_limit_s: float, tpot_limit_s: float, e2e_limit_s: float) -> None:
+        self._name = deployment_id
+        self._ttft_s, self._tpot_s, self._e2e_s = ttft_limit_s, tpot_limit_s, e2e_limit_s
         self._closed: deque[Window] = deque(maxlen=MOST_WINDOWS)
         self._windows: tuple[Window, ...] = ()
         self._start_s = 0.0
@@ -25,7 +26,8 @@ class TrafficCount:
         self._clear()
 
     def _clear(self) -> None:
-        self._arrivals = self._finished = self._within = self._ttft_within = self._tpot_within = self._lost = 0
+        self._arrivals = self._finished = self._lost = 0
+        self._within = self._ttft_within = self._tpot_within = self._e2e_within = 0
         self._prompt = self._prompt_squares = self._output = self._output_squares = 0.0
 
     def arrived(self, request: Request, now_s: float) -> None:
@@ -38,21 +40,23 @@ class TrafficCount:
         self.at_work += 1
 
     def finished(self, request: Request, now_s: float) -> None:
-        """A request is done."""
+        """A request is done, or over."""
         self._roll(now_s)
         self.at_work -= 1
         self.gone += 1
-        if request.cut:
+        if not request.whole:
             self._lost += 1
             return
         self._finished += 1
         self._output += request.output_tokens
         self._output_squares += request.output_tokens**2
         first, later = request.ttft_s <= self._ttft_s, request.tpot_s <= self._tpot_s
+        whole = request.e2e_s <= self._e2e_s
         self._ttft_within += first
         self._tpot_within += later
-        self._within += first and later
-        self.good += first and later
+        self._e2e_within += whole
+        self._within += first and later and whole
+        self.good += first and later and whole
 
     def seen(self, now_s: float) -> DeploymentTraffic:
         """Closed windows, newest last."""
@@ -77,6 +81,7 @@ class TrafficCount:
                     within=self._within,
                     ttft_within=self._ttft_within,
                     tpot_within=self._tpot_within,
+                    e2e_within=self._e2e_within,
                     queued=self.queued,
                     at_work=self.at_work,
                 )

@@ -17,6 +17,7 @@ from math import ceil, inf
 from typing import Final
 
 from services.node_agent.core.governor import Work
+from services.node_agent.core.schedule import MAX_QUEUED
 from services.simulator.engine.clocks import LOOK_CHUNKS, Clocks, Easing
 from services.simulator.engine.cost import StepCost
 from services.simulator.engine.request import Request
@@ -101,8 +102,13 @@ class Replica:
         """Requests that have no place yet."""
         return len(self._waiting)
 
-    def submit(self, request: Request, now_s: float) -> None:
-        """Takes one more request; it begins at the next step at the latest."""
+    def submit(self, request: Request, now_s: float) -> bool:
+        """Takes one more request; it begins at the next step at the latest. False when there is no room for it.
+
+        The engine's rule: `submit` in `node_agent/core/schedule.py`.
+        """
+        if self.in_hand >= self.batch_limit + MAX_QUEUED:
+            return False
         request.replica_id = self.replica_id
         self.in_hand += 1
         self.unanswered += request.prompt_tokens
@@ -111,6 +117,7 @@ class Replica:
             self._wake(now_s)
         elif self._prefill is None and len(self._decoding) < self.batch_limit:
             self._cut(now_s)
+        return True
 
     def change(self, cost: StepCost, batch_limit: int, now_s: float, easing: Easing | None = None) -> None:
         """Another operating point of the same variant from the next step on: clocks, caps, batch limit."""

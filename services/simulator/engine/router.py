@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from services.gateway.core.choice import Place, pick
+from services.gateway.limits import QUEUED_PER_PLACE
 from services.orchestrator.core.rollout.fills import Fill
 from services.simulator.engine.replica import Replica
 
@@ -12,12 +13,16 @@ Route = tuple[Replica, float, Fill]
 
 
 class Router:
-    """Routes of one deployment. A request that finds none waits here until there is one."""
+    """Routes of one deployment.
+
+    Attributes:
+        capacity: most requests that its replicas may have at once; more are refused before any is asked.
+    """
 
     def __init__(self) -> None:
         self._routes: list[Route] = []
         self._places: list[Place] = []
-        self._turn = 0
+        self._turn = self.capacity = 0
 
     @property
     def ready(self) -> bool:
@@ -28,10 +33,20 @@ class Router:
         """The whole table: replicas with their size (places of the batch times weight) and how far they are filled."""
         self._routes = sorted(routes, key=lambda route: (route[2].rank, route[0].replica_id))
         self._places = [_place(*route) for route in self._routes]
+        self.capacity = sum(replica.batch_limit for replica, _, _ in self._routes) * (1 + QUEUED_PER_PLACE)
 
-    def choose(self, tokens: int) -> Replica | None:
-        """The replica that gets the next request, whose prompt has so many tokens."""
+    def choose(self, tokens: int, refused: Collection[Replica] = ()) -> Replica | None:
+        """The replica that gets the next request.
+
+        Args:
+            tokens: of its prompt.
+            refused: replicas that would not have it.
+        """
         routes = self._routes
+        if refused:
+            left = [route for route in routes if route[0] not in refused]
+            self._turn += 1
+            return left[pick([_place(*route) for route in left], self._turn, tokens)][0] if left else None
         if not routes:
             return None
         self._turn += 1

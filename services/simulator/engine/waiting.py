@@ -18,7 +18,7 @@ class WaitingRoom:
     """Oldest first, as far as the rule does not say otherwise.
 
     Those that are late as reckoned once are kept apart for good, so that under overload the rule looks at those only
-    that can be in time; the engine reckons each anew. Nobody is refused here, as an engine does with a full queue.
+    that can be in time; the engine reckons each anew. Who is refused is the replica's business.
 
     Args:
         limit_s: what a first token may take; infinite for first come, first served.

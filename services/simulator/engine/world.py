@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from services.gateway.core.choice import LEAST_WEIGHT
+from services.gateway.limits import MAX_ATTEMPTS, MAX_WAITING, RETRY_PAUSE_S, WAIT_READY_S
 from services.node_agent.core.target import Target as AgentTarget
 from services.orchestrator.core.effects import Publish
 from services.orchestrator.core.facts.catalog import Catalog
@@ -28,8 +30,6 @@ from services.simulator.engine.router import Router
 from services.simulator.engine.timeline import Timeline
 from services.simulator.trace import Trace
 
-# The gateway gives a request to so many replicas before it gives up; the live figure.
-MAX_ATTEMPTS: Final = 8
 # Before the first arrival the first plan has so long to come up.
 LEAD_S: Final = 120.0
 # After the last arrival everything in hand is finished within this, or counts as lost.
@@ -44,6 +44,7 @@ class Service:
     trace: Trace
     ttft_limit_s: float
     tpot_limit_s: float
+    e2e_limit_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +70,19 @@ class Setting:
 
 @dataclass(slots=True)
 class _Line:
-    """One deployment's requests on their way."""
+    """One deployment's requests on their way.
+
+    Attributes:
+        held: requests that wait at the gateway, for a route or for room.
+        retries: those that wait for room will be tried again.
+    """
 
     service: Service
     router: Router
     count: TrafficCount
     requests: list[Request] = field(default_factory=list)
     held: list[Request] = field(default_factory=list)
-    next: int = 0
+    retries: bool = False
 
 
 class World:
@@ -159,7 +165,8 @@ class World:
     # --- requests --------------------------------------------------------------------------------------------------
 
     def _line(self, service: Service) -> _Line:
-        count = TrafficCount(service.deployment.deployment_id, service.ttft_limit_s, service.tpot_limit_s)
+        limits_s = (service.ttft_limit_s, service.tpot_limit_s, service.e2e_limit_s)
+        count = TrafficCount(service.deployment.deployment_id, *limits_s)
         shift = self.setting.lead_s
         trace = service.trace
         rows = zip(trace.arrival_s, trace.prompt_tokens, trace.output_tokens, strict=True)
@@ -179,18 +186,51 @@ class World:
             yield lines[k], request
 
     def _arrive(self, line: _Line, request: Request) -> None:
+        at_replicas, most = line.count.at_work - len(line.held), line.router.capacity
         line.count.arrived(request, request.arrival_s)
-        self._send(line, request, request.arrival_s)
+        if most and at_replicas >= most:
+            self._refuse(line, request, request.arrival_s)
+        else:
+            self._send(line, request, request.arrival_s)
 
     def _send(self, line: _Line, request: Request, now_s: float) -> None:
-        replica = line.router.choose(request.prompt_tokens)
-        if replica is None:
-            line.held.append(request)
-            line.count.queued = len(line.held)
+        """One round over the replicas, as the gateway's dispatcher makes them; who finds no room waits or is refused.
+
+        Who finds no route waits until there is one, however long: a run begins before its first replica is there.
+        """
+        full: list[Replica] = []
+        while request.attempts < MAX_ATTEMPTS:
+            replica = line.router.choose(request.prompt_tokens, full)
+            if replica is None:
+                break
+            request.attempts += 1
+            if replica.submit(request, now_s):
+                self._await(replica, line)
+                return
+            full.append(replica)
+        tired = request.attempts >= MAX_ATTEMPTS or now_s - request.arrival_s >= WAIT_READY_S
+        if full and (tired or len(line.held) >= MAX_WAITING):
+            self._refuse(line, request, now_s)
             return
-        request.attempts += 1
-        replica.submit(request, now_s)
-        self._await(replica, line)
+        line.held.append(request)
+        line.count.queued = len(line.held)
+        if full and not line.retries:
+            line.retries = True
+            self.timeline.at(now_s + RETRY_PAUSE_S, self._retry, line)
+
+    def _retry(self, now_s: float, line: _Line) -> None:
+        line.retries = False
+        self._send_held(line, now_s)
+
+    def _send_held(self, line: _Line, now_s: float) -> None:
+        waiting, line.held = line.held, []
+        line.count.queued = 0
+        for request in waiting:
+            self._send(line, request, max(request.arrival_s, now_s))
+
+    def _refuse(self, line: _Line, request: Request, now_s: float) -> None:
+        request.done_s, request.refused = now_s, True
+        line.count.finished(request, now_s)
 
     def _ran(self, now_s: float, ended: tuple[Replica, int, _Line]) -> None:
         replica, version, line = ended
@@ -258,10 +298,7 @@ class World:
                     ready.append((engine, size, fills.get(engine.replica_id, EVENLY)))
             line.router.publish(ready)
             if ready and line.held:
-                waiting, line.held = line.held, []
-                line.count.queued = 0
-                for request in waiting:
-                    self._send(line, request, max(request.arrival_s, self._now_s))
+                self._send_held(line, self._now_s)
 
     def after_node(self, node: SimNode, now_s: float) -> None:
         """Takes up what ended replicas left behind, and checks the node."""

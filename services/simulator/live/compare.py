@@ -58,7 +58,7 @@ def compare(
         ("end to end", percentiles([a.e2e_s for a in done]), simulated.e2e),
     ):
         rows += _percentiles(what, live, said)
-    within = sum(a.within(limits.ttft_s, limits.tpot_s) for a in answers)
+    within = sum(a.within(limits.ttft_s, limits.tpot_s, limits.e2e_s) for a in answers)
     rows.append(Compared("attainment", "share", within / max(len(answers), 1), simulated.attainment))
     last_s = max((a.done_s for a in done), default=0.0)
     rows.append(Compared("output tokens a second", "1/s", _rate(done, last_s), _said_rate(simulated)))

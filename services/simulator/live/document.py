@@ -9,7 +9,7 @@ from typing import Any, Final
 from services.simulator.live.compare import compare
 from services.simulator.live.study import LiveRun
 from services.simulator.outcome import Percentiles, percentiles
-from services.simulator.report.document import figure
+from services.simulator.report.document import figure, slo_document
 from services.simulator.run import Case, Limits
 from tradewind.domain.figures import FigureSource
 
@@ -36,11 +36,7 @@ def live_document(case: Case, runs: Sequence[LiveRun], origin: Mapping[str, Any]
             "arrivals": trace.arrivals_from,
             "sha256": trace.digest,
         },
-        "slo": {
-            "ttft": figure(limits.ttft_s * 1e3, "ms", "stated"),
-            "tpot": figure(limits.tpot_s * 1e3, "ms", "stated"),
-            "percentile": limits.percentile,
-        },
+        "slo": slo_document(limits),
         "cluster": case.cluster.to_json(),
         "agents": cpus,
         **{key: origin[key] for key in ("command", "commit", "machine", "fits", "assumptions")},
@@ -69,9 +65,10 @@ def run_document(run: LiveRun, limits: Limits, static_mj: float) -> dict[str, An
         "requests": len(run.answers),
         "lost": len(run.answers) - len(done),
         "errors": sorted({a.error for a in run.answers if a.error})[:_MOST_ERRORS],
-        "attainment": share(sum(a.within(limits.ttft_s, limits.tpot_s) for a in run.answers)),
+        "attainment": share(sum(a.within(limits.ttft_s, limits.tpot_s, limits.e2e_s) for a in run.answers)),
         "ttft_attainment": share(sum(a.ttft_s <= limits.ttft_s for a in done)),
         "tpot_attainment": share(sum(a.tpot_s <= limits.tpot_s for a in done)),
+        "e2e_attainment": share(sum(a.e2e_s <= limits.e2e_s for a in done)),
         "ttft": _latency(percentiles([a.ttft_s for a in done])),
         "tpot": _latency(percentiles([a.tpot_s for a in done if a.output_tokens > 1])),
         "e2e": _latency(percentiles([a.e2e_s for a in done])),

@@ -50,9 +50,9 @@ class Answer:
         """Time to the last token."""
         return self.done_s - self.sent_s
 
-    def within(self, ttft_s: float, tpot_s: float) -> bool:
-        """Whether it was answered whole within both limits."""
-        return not self.error and self.ttft_s <= ttft_s and self.tpot_s <= tpot_s
+    def within(self, ttft_s: float, tpot_s: float, e2e_s: float) -> bool:
+        """Whether it was answered whole within every limit; an infinite one is none."""
+        return not self.error and self.ttft_s <= ttft_s and self.tpot_s <= tpot_s and self.e2e_s <= e2e_s
 
     @property
     def tpot_s(self) -> float:

@@ -17,7 +17,7 @@ from typing import Final
 import psutil
 
 from services.orchestrator.core.facts.policy import POLICIES
-from services.orchestrator.core.facts.wish import Demand
+from services.orchestrator.core.facts.wish import Demand, Metric
 from services.simulator.baselines import Tell
 from services.simulator.engine.world import LEAD_S
 from services.simulator.live.bystanders import core_time
@@ -177,6 +177,13 @@ def run_live(
     )  # fmt: skip
 
 
+_METRICS: Final = {
+    Metric.TTFT: common_pb2.LATENCY_METRIC_TTFT,
+    Metric.TPOT: common_pb2.LATENCY_METRIC_TPOT,
+    Metric.E2E: common_pb2.LATENCY_METRIC_E2E,
+}
+
+
 def live_spec(model: str, limits: Limits, demand: Demand) -> orchestrator_pb2.DeploymentSpec:
     """A wish of this demand under the SLO of each request."""
     spec = orchestrator_pb2.DeploymentSpec(model=model, slo=_slo(limits), objective=common_pb2.OBJECTIVE_ENERGY)
@@ -189,11 +196,10 @@ def live_spec(model: str, limits: Limits, demand: Demand) -> orchestrator_pb2.De
 
 
 def _slo(limits: Limits) -> common_pb2.Slo:
-    pairs = ((common_pb2.LATENCY_METRIC_TTFT, limits.ttft_s), (common_pb2.LATENCY_METRIC_TPOT, limits.tpot_s))
     return common_pb2.Slo(
         latency=[
-            common_pb2.LatencyLimit(metric=metric, percentile=limits.percentile, limit_ms=seconds * 1e3)
-            for metric, seconds in pairs
+            common_pb2.LatencyLimit(metric=_METRICS[metric], percentile=limits.percentile, limit_ms=seconds * 1e3)
+            for metric, seconds in limits.by_metric()
         ]
     )
 

@@ -15,7 +15,7 @@ from services.simulator.devices.boards import ASSUMPTIONS
 from services.simulator.devices.fits import Error
 from services.simulator.engine.spent import Part
 from services.simulator.outcome import Outcome
-from services.simulator.run import Case
+from services.simulator.run import Case, Limits
 from tradewind.domain.figures import FigureSource
 
 SIMULATED: Final = FigureSource.SIMULATED.label
@@ -41,16 +41,18 @@ def case_document(case: Case, outcomes: Sequence[Outcome], base: str = "static")
             "sha256": case.trace.digest,
         },
         "cluster": case.cluster.to_json(),
-        "slo": {
-            "ttft": figure(case.limits.ttft_s * 1000.0, "ms", "stated"),
-            "tpot": figure(case.limits.tpot_s * 1000.0, "ms", "stated"),
-            "percentile": case.limits.percentile,
-        },
+        "slo": slo_document(case.limits),
         "reported_from_s": case.from_s,
         "seed": case.seed,
         **({"least_possible": figure(round(least, 1), "J", "modelled")} if least is not None else {}),
         "policies": [outcome_document(o, against, base) for o in outcomes],
     }
+
+
+def slo_document(limits: Limits) -> dict[str, Any]:
+    """The limits of each request."""
+    stated = {m.lower(): figure(seconds * 1000.0, "ms", "stated") for m, seconds in limits.by_metric()}
+    return {**stated, "percentile": limits.percentile}
 
 
 def outcome_document(outcome: Outcome, energy_j: Mapping[str, float], base: str) -> dict[str, Any]:
@@ -80,10 +82,13 @@ def outcome_document(outcome: Outcome, energy_j: Mapping[str, float], base: str)
         "attainment": figure(round(outcome.attainment, 5), "share"),
         "ttft_attainment": figure(round(outcome.ttft_attainment, 5), "share"),
         "tpot_attainment": figure(round(outcome.tpot_attainment, 5), "share"),
+        "e2e_attainment": figure(round(outcome.e2e_attainment, 5), "share"),
         "ttft": {k: figure(round(v * 1000.0, 2), "ms") for k, v in asdict(outcome.ttft).items()},
         "tpot": {k: figure(round(v * 1000.0, 2), "ms") for k, v in asdict(outcome.tpot).items()},
+        "e2e": {k: figure(round(v * 1000.0, 2), "ms") for k, v in asdict(outcome.e2e).items()},
         "lost": outcome.lost,
         "cut": outcome.cut,
+        "refused": outcome.refused,
         "changes": outcome.changes,
         "findings": list(outcome.findings),
         "trace_hash": outcome.digest,

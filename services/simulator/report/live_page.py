@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from services.simulator.live.bystanders import CROWDED_SHARE
 from services.simulator.live.study import LiveRun
-from services.simulator.report.page import STYLE
+from services.simulator.report.page import STYLE, slo_words
 from services.simulator.report.svg import Series, bars, lines
 
 # Arrivals are counted in bins of this share of the run for the plot of the load.
@@ -30,8 +30,7 @@ def _intro(document: Mapping[str, Any]) -> str:
     trace, slo = document["trace"], document["slo"]
     return (
         f"<p>{trace['requests']:,} requests in {trace['length_s']:,.0f} s ({escape(trace['arrivals'])}), sent open "
-        f"loop to {escape(document['agents'])}. SLO of each request: TTFT ≤ {slo['ttft']['value']:g} ms and TPOT ≤ "
-        f"{slo['tpot']['value']:g} ms.</p>"
+        f"loop to {escape(document['agents'])}. SLO of each request: {slo_words(slo)}.</p>"
         f'<p class="note">Latencies are measured by the client. Energy has the label of the devices\' meters: a saving '
         f"of <i>modelled</i> energy is not a measured one. Machine: {escape(str(document['machine']))}, commit "
         f"{escape(str(document['commit']))}. Command: <code>{escape(str(document['command']))}</code>.</p>"

@@ -69,9 +69,14 @@ def _case(document: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
         f"<h2>{escape(trace['name'])}</h2><p>{cluster['model']} on {escape(devices)}; {trace['requests']:,} "
         f"requests in {trace['length_s']:,.0f} s ({escape(trace['arrivals'])}); figures from "
         f"{document['reported_from_s']:,.0f} s on. "
-        f"SLO of each request: TTFT ≤ {slo['ttft']['value']:g} ms and TPOT ≤ {slo['tpot']['value']:g} ms.</p>"
+        f"SLO of each request: {slo_words(slo)}.</p>"
     )
     return intro + _table(outcomes) + _least(document, outcomes) + _parts(outcomes) + _plots(outcomes)
+
+
+def slo_words(slo: Mapping[str, Any]) -> str:
+    """For instance "TTFT ≤ 1000 ms and TPOT ≤ 50 ms"."""
+    return " and ".join(f"{key.upper()} ≤ {slo[key]['value']:g} ms" for key in ("ttft", "tpot", "e2e") if key in slo)
 
 
 def _least(document: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
@@ -97,12 +102,13 @@ def _table(outcomes: Sequence[Outcome]) -> str:
             f"<tr><td>{escape(o.policy)}</td><td>{o.energy.total_j / 1e6:.3f}</td><td>{saved}</td>"
             f"<td>{o.energy.base_j / max(o.energy.total_j, 1e-9):.0%}</td><td>{o.energy_per_token_mj:,.0f}</td>"
             f"<td>{o.attainment:.2%}</td><td>{o.ttft.p50_s * 1e3:,.0f} / {o.ttft.p99_s * 1e3:,.0f}</td>"
-            f"<td>{o.tpot.p50_s * 1e3:.1f} / {o.tpot.p99_s * 1e3:.1f}</td><td>{o.changes}</td><td>{lost}</td></tr>"
+            f"<td>{o.tpot.p50_s * 1e3:.1f} / {o.tpot.p99_s * 1e3:.1f}</td><td>{o.changes}</td><td>{o.refused}</td>"
+            f"<td>{lost}</td></tr>"
         )
-        rows += [f'<tr><td colspan="10" class="bad">{escape(f)}</td></tr>' for f in o.findings[:5]]
+        rows += [f'<tr><td colspan="11" class="bad">{escape(f)}</td></tr>' for f in o.findings[:5]]
     head = (
         "<tr><th>policy</th><th>energy MJ</th><th>vs static</th><th>idle</th><th>mJ/token</th><th>attainment</th>"
-        "<th>TTFT p50/p99 ms</th><th>TPOT p50/p99 ms</th><th>changes</th><th>lost</th></tr>"
+        "<th>TTFT p50/p99 ms</th><th>TPOT p50/p99 ms</th><th>changes</th><th>refused</th><th>lost</th></tr>"
     )
     return f"<table>{head}{''.join(rows)}</table>"
 

@@ -49,7 +49,7 @@ def show_nodes(out: Output, found: Sequence[orchestrator_pb2.Node]) -> None:
         out.show("no nodes; `tradewind up` starts an agent on this machine")
         return
     columns = ["node", "state", "device", "^load", "^power", "^memory in use", "^seen"]
-    out.show(*lined(columns, [_row(*pair) for pair in devices], [_kind(device) for _, device in devices]))
+    out.show(*lined(columns, [_row(*pair) for pair in devices], [_kind(*pair) for pair in devices]))
     if slices := [_slice_row(node, one) for node in found for r in node.report.readings for one in r.slices]:
         out.show(table_of(["node", "slice", "^load", "^power", "^memory in use", "^energy", "UUID…"], slices))
     for node in found:
@@ -103,9 +103,9 @@ def _row(node: orchestrator_pb2.Node, device: node_pb2.Device) -> list[Cell]:
         report.node_id,
         _state(node),
         device.device_id or "–",
-        "asleep" if device.asleep else f"{reading.utilization:.0%}",
+        "asleep" if device.asleep else f"{reading.utilization:.0%}" if device.device_id else "–",
         show_mw(reading.power_mw) if reading.power_mw else "–",
-        f"{show_bytes(reading.memory_used_bytes)} of {show_bytes(device.memory_bytes)}",
+        f"{show_bytes(reading.memory_used_bytes)} of {show_bytes(device.memory_bytes)}" if device.device_id else "–",
         words.age(node.last_seen_time, time.time()),
     ]
 
@@ -123,8 +123,10 @@ def _slice_row(node: orchestrator_pb2.Node, one: node_pb2.SliceReading) -> list[
     ]
 
 
-def _kind(device: node_pb2.Device) -> str:
+def _kind(node: orchestrator_pb2.Node, device: node_pb2.Device) -> str:
     """What a device is: class, partitions, where its power figures come from."""
+    if node.state == orchestrator_pb2.NODE_STATE_GONE:
+        return "drained and left, or lost for an hour; it is a node again when it reports"
     if not device.device_id:
         return "no devices reported"
     method = f", {device.energy_method}" if device.energy_method else ""

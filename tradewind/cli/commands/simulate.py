@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ DEFAULT_TTFT_MS: Final = 1000.0
 DEFAULT_TPOT_MS: Final = 50.0
 STDOUT: Final = 1
 COLUMNS: Final = (
-    "policy", "^energy", "^against static", "^attainment", "^TTFT p99", "^TPOT p99", "^changes", "^lost",
+    "policy", "^energy", "^against static", "^attainment", "^TTFT p99", "^TPOT p99", "^changes", "^refused", "^lost",
 )  # fmt: skip
 _TABLES_OPTION: Final = typer.Option(
     "--device-tables",
@@ -109,18 +110,20 @@ def limits_of(options: Sequence[str]) -> Limits:
     """The SLO of each request from `--latency` options.
 
     Raises:
-        InvalidField: malformed, or limits of end-to-end latency, which are not simulated.
+        InvalidField: malformed.
     """
     from services.simulator.run import Limits
 
-    found = {common_pb2.LATENCY_METRIC_TTFT: DEFAULT_TTFT_MS, common_pb2.LATENCY_METRIC_TPOT: DEFAULT_TPOT_MS}
+    found = {
+        common_pb2.LATENCY_METRIC_TTFT: DEFAULT_TTFT_MS,
+        common_pb2.LATENCY_METRIC_TPOT: DEFAULT_TPOT_MS,
+        common_pb2.LATENCY_METRIC_E2E: math.inf,
+    }
     percentile = 99.0
     for limit in wish.latency_limits(options):
-        if limit.metric not in found:
-            raise InvalidField("--e2e", "the simulator judges TTFT and TPOT; give --ttft-p99 and --tpot-p99")
         found[limit.metric], percentile = limit.limit_ms, limit.percentile
-    ttft, tpot = found.values()
-    return Limits(ttft / 1000.0, tpot / 1000.0, percentile)
+    ttft, tpot, e2e = found.values()
+    return Limits(ttft / 1000.0, tpot / 1000.0, percentile, e2e / 1000.0)
 
 
 def show_outcomes(out: Output, outcomes: Sequence[Outcome]) -> None:
@@ -135,6 +138,7 @@ def show_outcomes(out: Output, outcomes: Sequence[Outcome]) -> None:
             f"{o.ttft.p99_s * 1e3:.0f} ms",
             f"{o.tpot.p99_s * 1e3:.1f} ms",
             str(o.changes),
+            str(o.refused),
             str(o.lost),
         ]
         for o in outcomes

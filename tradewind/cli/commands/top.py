@@ -66,9 +66,10 @@ def _line(session: Session, nodes: list[orchestrator_pb2.Node], deployments: lis
 def _view(nodes: list[orchestrator_pb2.Node], deployments: list[orchestrator_pb2.Deployment]) -> RenderableType:
     readings = [r for n in nodes for r in n.report.readings]
     total = sum(r.power_mw for r in readings)
+    here = sum(n.state != orchestrator_pb2.NODE_STATE_GONE for n in nodes)
     label = weakest(d.energy_source for n in nodes for d in n.report.devices).label.replace("_", " ")
     head = Text.assemble(
-        ("tradewind top", "bold"), f"  {time.strftime('%H:%M:%S')}  {len(nodes)} nodes, {show_mw(total)} ({label})"
+        ("tradewind top", "bold"), f"  {time.strftime('%H:%M:%S')}  {here} nodes, {show_mw(total)} ({label})"
     )
     return Group(head, _node_table(nodes), _replica_table(nodes, deployments))
 

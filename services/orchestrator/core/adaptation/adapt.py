@@ -17,8 +17,8 @@ from typing import Final
 from services.orchestrator.core.adaptation.alarm import Alarm, alarms
 from services.orchestrator.core.adaptation.drift import Drift, corrected, drifted
 from services.orchestrator.core.adaptation.fading import NOTHING, Faded
-from services.orchestrator.core.adaptation.history import History, absorb
-from services.orchestrator.core.adaptation.provision import Provision, has_room, provide
+from services.orchestrator.core.adaptation.history import NO_SEASON, History, absorb, judged_by
+from services.orchestrator.core.adaptation.provision import Provision, has_room, inherited, provide
 from services.orchestrator.core.adaptation.trial import Outcome, Trial, begin, judge
 from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.catalog import EMPTY_CATALOG, Catalog, Quarantine
@@ -90,6 +90,20 @@ class Memory:
         return tuple(p.deployment_id for p in self.provisions if p.asleep)
 
 
+def handed_down(memory: Memory, shift_s: float, now_s: float) -> Memory:
+    """What a new leader goes on with: what was provisioned, and the rhythm of days. All else is soon learnt anew.
+
+    Args:
+        memory: of the last leader, at its last decision.
+        shift_s: how far our clock is ahead of the one it was learnt by.
+    """
+    seasons = ((name, history.season.later(shift_s)) for name, history in memory.histories)
+    return Memory(
+        histories=tuple((name, History(season=season)) for name, season in seasons if season != NO_SEASON),
+        provisions=inherited(memory.provisions, now_s),
+    )
+
+
 def learn(
     memory: Memory,
     wishes: tuple[Deployment, ...],
@@ -104,12 +118,15 @@ def learn(
     memory = _metered(memory, sense, blueprint, catalog, now_s)
     histories, traffic = dict(memory.histories), {t.deployment_id: t for t in sense.traffic}
     kept = {w.deployment_id: histories.get(w.deployment_id) for w in wishes}
-    for name, seen in traffic.items():
-        if name in kept:
-            kept[name] = absorb(kept[name] or History(), seen.windows)
+    for wish in wishes:
+        name = wish.deployment_id
+        if name in traffic:
+            kept[name] = absorb(judged_by(kept[name] or History(), wish.slo.latency), traffic[name].windows)
     found = alarms(memory.alarms, wishes, sense.traffic, now_s)
     memory = replace(
-        memory, histories=tuple((n, h) for n, h in sorted(kept.items()) if h is not None and h.age_s > 0), alarms=found
+        memory,
+        histories=tuple((n, h) for n, h in sorted(kept.items()) if h and (h.age_s > 0 or h.season != NO_SEASON)),
+        alarms=found,
     )
     memory = _judged(memory, wishes, traffic, blueprint, nodes, now_s)
     return _provisioned(memory, _awake_if_slow(wishes, blueprint, catalog), traffic, now_s)
@@ -212,7 +229,9 @@ def _judged(
 def _provisioned(
     memory: Memory, wishes: tuple[Deployment, ...], traffic: dict[str, DeploymentTraffic], now_s: float
 ) -> Memory:
-    histories, before = dict(memory.histories), {p.deployment_id: p for p in memory.provisions}
+    # One of which only the season is known says nothing of the load yet.
+    histories = {name: history for name, history in memory.histories if history.age_s > 0.0}
+    before = {p.deployment_id: p for p in memory.provisions}
     provisions: list[Provision] = []
     notes = list(memory.notes)
     for wish in wishes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from services.orchestrator.core.adaptation.attainment import Verdict, attainment
+from services.orchestrator.core.adaptation.attainment import attainment
 from services.orchestrator.core.facts.traffic import DeploymentTraffic
 from services.orchestrator.core.facts.wish import Deployment, Metric, Slo
 
@@ -36,6 +36,10 @@ class Danger(StrEnum):
     QUEUE = "queue"
     TTFT = "ttft"
     TPOT = "tpot"
+    E2E = "e2e"
+
+
+_BROKEN: Final = {Metric.TTFT: Danger.TTFT, Metric.TPOT: Danger.TPOT, Metric.E2E: Danger.E2E}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +82,8 @@ def _dangers(slo: Slo, traffic: DeploymentTraffic) -> list[tuple[Danger, str]]:
     if words := _queue(slo, traffic):
         found.append((Danger.QUEUE, words))
     kept = attainment(traffic.windows[-JUDGED_WINDOWS:], slo)
-    if kept.verdict is Verdict.BREACHED:
-        worst = Danger.TTFT if kept.ttft_share <= kept.tpot_share else Danger.TPOT
-        found.append((worst, kept.words))
+    if kept.broken:
+        found.append((_BROKEN[kept.broken[0]], kept.words))
     return found
 
 

@@ -36,43 +36,48 @@ class Attainment:
     Attributes:
         judged: requests behind them.
         lost: requests that ended by a fault of ours, counted as misses.
+        broken: metrics whose limit is certainly broken, the one kept by the fewest requests first.
         words: of a breach, which limit and by how much.
     """
 
     judged: int
     lost: int
-    ttft_share: float
-    tpot_share: float
     verdict: Verdict
+    broken: tuple[Metric, ...] = ()
     words: str = ""
 
 
 def attainment(windows: Iterable[Window], slo: Slo) -> Attainment:
     """What some windows say of a deployment's limits."""
-    judged = lost = ttft = tpot = 0
+    judged = lost = ttft = tpot = e2e = 0
     for window in windows:
         judged += window.judged
         lost += window.lost
         ttft += window.ttft_within
         tpot += window.tpot_within
+        e2e += window.e2e_within
     total = judged + lost
     if total == 0:
-        return Attainment(0, 0, 1.0, 1.0, Verdict.UNSURE)
+        return Attainment(0, 0, Verdict.UNSURE)
     shares = {Metric.TTFT: ttft / total, Metric.TPOT: tpot / total}
+    if any(limit.metric is Metric.E2E for limit in slo.latency):
+        shares[Metric.E2E] = e2e / total
     verdicts: list[Verdict] = []
+    broken: list[Metric] = []
     words: list[str] = []
     for metric, share in shares.items():
         wanted = slo.percentile_of(metric) / 100.0
         below, above = bounds(share, total)
         if total >= LEAST_JUDGED and above < wanted:
             verdicts.append(Verdict.BREACHED)
+            broken.append(metric)
             words.append(f"{metric} kept by {share:.1%} of {total} requests, {wanted:.1%} is asked for")
         elif below >= wanted or (share >= wanted and total >= LEAST_JUDGED):
             verdicts.append(Verdict.KEPT)
         else:
             verdicts.append(Verdict.UNSURE)
     verdict = next((v for v in (Verdict.BREACHED, Verdict.UNSURE) if v in verdicts), Verdict.KEPT)
-    return Attainment(total, lost, shares[Metric.TTFT], shares[Metric.TPOT], verdict, "; ".join(words))
+    return Attainment(total, lost, verdict, tuple(sorted(broken, key=lambda m: shares[m])), "; ".join(words))
 
 
 def bounds(share: float, count: int) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from typing import Final
 
 from services.orchestrator.core.adaptation.fading import NOTHING, Faded
 from services.orchestrator.core.facts.traffic import Window, p95_of
+from services.orchestrator.core.facts.wish import LatencyLimit
 
 # Time constants of the rate's means. In the first a surge shows within two windows; the last one is what a load is made
 # of once bursts are over, and changes too little for boards to be woken and sent to sleep by noise.
@@ -118,6 +119,11 @@ class Season:
         known = self.rates[slot_of(at_s)]
         return known if known >= 0.0 else None
 
+    def later(self, shift_s: float) -> Season:
+        """The same rhythm on a clock that is ahead by so much, to the nearest slot; the slot being filled is closed."""
+        rates, slots = self._closed(), round(shift_s / (DAY_S / SLOTS))
+        return Season(tuple(rates[(n - slots) % SLOTS] for n in range(SLOTS)))
+
     def _closed(self) -> tuple[float, ...]:
         # A slot of which less than half was seen says little of it.
         if self.slot < 0 or self.sum_s < DAY_S / SLOTS / 2.0:
@@ -138,7 +144,9 @@ class History:
         since_s: when the first window began; `seen_to_s` when the newest ended.
         rates: requests a second, as means over each of `RATES_S`.
         arrivals, work: bursts of requests, and of their work in requests with prompts of mean length.
-        ttft_missed, tpot_missed: share of judged requests beyond their limit; the weights are numbers of requests.
+        limits: what the misses are misses of; see `judged_by`.
+        ttft_missed, tpot_missed, e2e_missed: share of judged requests beyond their limit; the weights are numbers of
+            requests.
         idle_since_s: end of the last window in which anything was asked or at work.
     """
 
@@ -150,8 +158,10 @@ class History:
     prompts: Lengths = NO_LENGTHS
     outputs: Lengths = NO_LENGTHS
     season: Season = NO_SEASON
+    limits: tuple[LatencyLimit, ...] = ()
     ttft_missed: Faded = NOTHING
     tpot_missed: Faded = NOTHING
+    e2e_missed: Faded = NOTHING
     idle_since_s: float = 0.0
 
     @property
@@ -167,6 +177,13 @@ def absorb(history: History, windows: Iterable[Window]) -> History:
         if window.start_s >= history.seen_to_s - window.length_s / 2.0:
             history = _after(history, window)
     return history
+
+
+def judged_by(history: History, limits: tuple[LatencyLimit, ...]) -> History:
+    """The history of a deployment under these limits: misses of other ones say nothing of them and are forgotten."""
+    if history.limits == limits:
+        return history
+    return replace(history, limits=limits, ttft_missed=NOTHING, tpot_missed=NOTHING, e2e_missed=NOTHING)
 
 
 def slot_of(at_s: float) -> int:
@@ -196,8 +213,10 @@ def _after(history: History, window: Window) -> History:
         prompts=history.prompts.after(window.prompt_tokens, window.prompt_squares, window.arrivals, length_s),
         outputs=history.outputs.after(window.output_tokens, window.output_squares, window.finished, length_s),
         season=history.season.after(window.start_s, window.arrivals, length_s),
+        limits=history.limits,
         ttft_missed=_missed(history.ttft_missed, window, window.ttft_within),
         tpot_missed=_missed(history.tpot_missed, window, window.tpot_within),
+        e2e_missed=_missed(history.e2e_missed, window, window.e2e_within),
         idle_since_s=window.end_s if busy or first else history.idle_since_s,
     )
 

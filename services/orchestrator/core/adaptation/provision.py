@@ -100,10 +100,10 @@ def provide(
 ) -> Provision:
     """The provision of one deployment after one look."""
     if before is None or before.generation != wish.generation:
-        pressure = before.pressure if before else 1.0
+        # What was eased for other limits is no more proven; what is pressed for stays.
+        eased = history is not None and has_room(wish.slo, history)
+        pressure = 1.0 if before is None else before.pressure if eased else max(before.pressure, 1.0)
         before = Provision(wish.deployment_id, wish.generation, wish.demand, now_s, pressure=pressure, words=AS_WISHED)
-    if before.pressure < _least_pressure(wish.slo):
-        before = replace(before, pressure=_least_pressure(wish.slo))
     if history is None or traffic is None:
         return before
     if before.asleep:
@@ -141,31 +141,23 @@ def _pressed(before: Provision, slo: Slo, history: History, alarmed: tuple[Alarm
         return before
     may_ease = before.pressure > 1.0 or (before.pressure > LEAST_PRESSURE and has_room(slo, history))
     if may_ease and now_s - before.pressed_s >= EASE_AFTER_S:
-        return replace(before, pressure=max(before.pressure * EASE, _least_pressure(slo)), pressed_s=now_s)
+        return replace(before, pressure=max(before.pressure * EASE, LEAST_PRESSURE), pressed_s=now_s)
     return before
 
 
 def has_room(slo: Slo, history: History) -> bool:
-    """Whether every limit was missed by far fewer requests than the SLO allows, of enough requests to tell.
-
-    Gateways do not judge E2E, so that a wish with such a limit never has room.
-    """
-    if _has_unwatched(slo):
-        return False
+    """Whether every limit was missed by far fewer requests than the SLO allows, of enough requests to tell."""
+    by_metric = {
+        Metric.TTFT: history.ttft_missed,
+        Metric.TPOT: history.tpot_missed,
+        Metric.E2E: history.e2e_missed,
+    }
     for limit in slo.latency:
-        missed = history.tpot_missed if limit.metric is Metric.TPOT else history.ttft_missed
+        missed = by_metric[limit.metric]
         allowed = 1.0 - limit.percentile / 100.0
         if allowed * missed.weight < LEAST_ALLOWED or missed.mean > ROOM_SHARE * allowed:
             return False
     return bool(slo.latency)
-
-
-def _least_pressure(slo: Slo) -> float:
-    return 1.0 if _has_unwatched(slo) else LEAST_PRESSURE
-
-
-def _has_unwatched(slo: Slo) -> bool:
-    return any(limit.metric is Metric.E2E for limit in slo.latency)
 
 
 def _banded(before: Provision, wish: Deployment, history: History, alarmed: bool, now_s: float) -> Provision:

@@ -28,7 +28,8 @@ class Replica:
             drains it at once (its deployment is gone).
         capacity_requests_per_s: what it takes within the SLO at plan time; replicas of one deployment share its
             requests in this proportion. 0 stands for equal shares.
-        ttft_limit_ms, tpot_limit_ms: of its deployment's requests, the strictest; None without one.
+        ttft_limit_ms, tpot_limit_ms: of its deployment's requests, the strictest; None without one. The latter knows of
+            end-to-end limits, too: `Deployment.token_limit_ms`.
         fallbacks: later links of its deployment's chain; the node goes down them by itself.
     """
 

@@ -20,7 +20,7 @@ class DeviceKind(StrEnum):
 
 
 class NodeState(StrEnum):
-    """Whether a node may get work; the words of `tradewind.v1.NodeState`."""
+    """Whether a node may get work; the words of `tradewind.v1.NodeState`, but for "gone": that is no node any more."""
 
     JOINING = "joining"
     ACTIVE = "active"

@@ -136,6 +136,19 @@ class Deployment:
     cold_start_s: float = 0.0
     chain: tuple[str, ...] = ()
 
+    @property
+    def token_limit_ms(self) -> float | None:
+        """What a later token may take: the TPOT limit, or the end-to-end one shared out over the longest answer.
+
+        Three digits: more would make each change of the lengths seen another limit. None without either limit.
+        """
+        tpot_ms, e2e_ms = self.slo.strictest_ms(Metric.TPOT), self.slo.strictest_ms(Metric.E2E)
+        if e2e_ms is None:
+            return tpot_ms
+        longest = max(self.demand.output_tokens, self.demand.output_tokens_p95, 1)
+        shared_ms = float(f"{e2e_ms / longest:.3g}")
+        return shared_ms if tpot_ms is None else min(tpot_ms, shared_ms)
+
     def names(self, variant_id: str) -> bool:
         """Whether it asks for this very variant, by a pin or in its chain."""
         return variant_id == self.pinned_variant_id or variant_id in self.chain

@@ -11,7 +11,7 @@ from services.orchestrator.core.facts.blueprint import Blueprint, Fallback, Repl
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, NodeState, PowerSetting, ReplicaReport, ReplicaState
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.variant import Admission
-from services.orchestrator.core.facts.wish import Metric, Slo
+from services.orchestrator.core.facts.wish import Deployment, Metric
 from services.orchestrator.core.planning.accept import Accepted
 from services.orchestrator.core.planning.ground import Base, Ground, base_of
 
@@ -27,7 +27,7 @@ def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted
     generation = parent.generation + 1
     names = {d.deployment_id: d.name for d in situation.deployments}
     met = {item.deployment_id for share in accepted.mix.shares for item, _ in share.placed}
-    slos = {d.deployment_id: d.slo for d in situation.deployments if d.deployment_id in met}
+    wishes = {d.deployment_id: d for d in situation.deployments if d.deployment_id in met}
     chains = {d.deployment_id: d.chain for d in situation.deployments if d.chain}
     capacities = _capacities(accepted)
     power = {(node.node_id, d): setting for node in layout.nodes for d, setting in node.power_settings}
@@ -35,7 +35,7 @@ def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted
     for kept in layout.kept:
         setting = power.get((kept.node_id, kept.partition.device_id), DEFAULT_POWER)
         capacity = capacities.get((kept.deployment_id, base_of(kept), setting), kept.capacity_requests_per_s)
-        replicas.append(_limited(replace(kept, hold=False, capacity_requests_per_s=capacity), slos))
+        replicas.append(_limited(replace(kept, hold=False, capacity_requests_per_s=capacity), wishes))
     for number, place in enumerate(layout.places):
         item = place.item
         point = item.option.point
@@ -53,7 +53,7 @@ def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted
             capacity_requests_per_s=capacities.get((item.deployment_id, item.base, item.power), 0.0),
             fallbacks=_fallbacks(situation, chains.get(item.deployment_id, ()), point.variant.variant_id),
         )
-        replicas.append(_limited(replica, slos))
+        replicas.append(_limited(replica, wishes))
     ordered = tuple(sorted(replicas, key=lambda r: (r.deployment_id, r.replica_id)))
     leaving = _leaving(situation, ground, ordered)
     layouts = layout.nodes
@@ -62,12 +62,12 @@ def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted
     return child_of(parent, ordered, leaving, layouts)
 
 
-def _limited(replica: Replica, slos: Mapping[str, Slo]) -> Replica:
+def _limited(replica: Replica, wishes: Mapping[str, Deployment]) -> Replica:
     """With the limits of its deployment as they are now; what meets none keeps those that it was planned for."""
-    slo = slos.get(replica.deployment_id)
-    if slo is None:
+    wish = wishes.get(replica.deployment_id)
+    if wish is None:
         return replica
-    return replace(replica, ttft_limit_ms=slo.strictest_ms(Metric.TTFT), tpot_limit_ms=slo.strictest_ms(Metric.TPOT))
+    return replace(replica, ttft_limit_ms=wish.slo.strictest_ms(Metric.TTFT), tpot_limit_ms=wish.token_limit_ms)
 
 
 def _fallbacks(situation: Situation, chain: tuple[str, ...], variant_id: str) -> tuple[Fallback, ...]:

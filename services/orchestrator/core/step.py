@@ -11,9 +11,16 @@ from dataclasses import replace
 from typing import Final
 
 from services.orchestrator.core.adaptation.adapt import Memory, Sense, learn, planned_wishes, watch_swaps
-from services.orchestrator.core.adaptation.pace import changed_places, cool_at_s, is_asked, is_urgent, touched
+from services.orchestrator.core.adaptation.pace import (
+    changed_places,
+    cool_at_s,
+    is_asked,
+    is_urgent,
+    touched,
+)
 from services.orchestrator.core.adaptation.provision import AS_WISHED
 from services.orchestrator.core.adaptation.relief import NO_RELIEF, relief_for
+from services.orchestrator.core.bounding import bounded, portion_now
 from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.effects import Broken, Commit, Effect, Note, Publish, Push
 from services.orchestrator.core.facts.blueprint import Blueprint
@@ -82,22 +89,30 @@ def _plan(
     notes = _lessened(situation, planned)
     if plan.timed_out:
         notes.append(Note(f"the clock ended the search for a plan, {plan.gap:.2%} from the bound; a replay may differ"))
-    if state.policy.adaptive and not is_urgent(state.acted, situation):
-        places = changed_places(seen.blueprint, plan.blueprint)
+    portion = portion_now(state, situation, planned, plan, now_s)
+    urgent = is_urgent(state.acted, situation)
+    if state.policy.adaptive and not urgent:
+        places = changed_places(seen.blueprint, portion.blueprint)
         cool_s = cool_at_s(state.touches, places, now_s)
         if cool_s is not None:
             words = f"a saving waits {cool_s - now_s:.0f} s: {len(places)} devices would change, some did lately"
             return replace(state, planned=situation, deferred_s=cool_s), [*notes, Note(words)]
-    trigger = trigger_words(state.acted, situation, state.learnt.asleep)
+    due_s = None
+    if portion.waiting:
+        plan, due_s, words = bounded(state, situation, plan, portion, now_s)
+        notes.append(Note(words))
+    trigger = trigger_words(state.acted, situation, state.learnt.asleep, waited=state.deferred_s is not None)
     news = plan.blueprint != seen.blueprint or verdicts(plan.explanations) != verdicts(state.explanations)
     asked = is_asked(state.acted, situation)
+    held = not urgent and bool(portion.waiting) and plan.blueprint == seen.blueprint
     state = replace(
         state,
         planned=replace(situation, parent=plan.blueprint),
-        acted=situation,
+        acted=state.acted if held else situation,
         explanations=plan.explanations,
-        deferred_s=None,
+        deferred_s=due_s,
         asked=asked,
+        saving=portion.savings,
     )
     return state, [*notes, *([Commit(plan, seen.blueprint, trigger)] if news else [])]
 
@@ -262,11 +277,16 @@ def _in_force(state: State, seen: Observation, now_s: float) -> State:
         return replace(state, blueprint=seen.blueprint)
     places = () if state.asked else changed_places(before, seen.blueprint)
     touches = touched(state.touches, places, now_s)
+    changed = set(changed_places(before, seen.blueprint))
+    saved = [place for place in state.saving if place in changed]
+    savings = touched(state.savings, saved, now_s, state.policy.bound.window_s)
     learnt = state.learnt
     if state.policy.adaptive:
         learnt = watch_swaps(learnt, seen.deployments, before, seen.blueprint, state.explanations, seen.traffic, now_s)
     swaps = _swaps(state, seen, now_s)
-    return replace(state, blueprint=seen.blueprint, swaps=swaps, touches=touches, learnt=learnt)
+    return replace(
+        state, blueprint=seen.blueprint, swaps=swaps, touches=touches, savings=savings, saving=(), learnt=learnt
+    )
 
 
 def _swaps(state: State, seen: Observation, now_s: float) -> tuple[Swap, ...]:

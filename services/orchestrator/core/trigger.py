@@ -7,11 +7,14 @@ from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.wish import Deployment
 
 
-def trigger_words(before: Situation | None, after: Situation, asleep: tuple[str, ...] = ()) -> str:
+def trigger_words(
+    before: Situation | None, after: Situation, asleep: tuple[str, ...] = (), *, waited: bool = False
+) -> str:
     """What changed, for the decision journal.
 
     Args:
         asleep: deployments that are left out of `after` because they sleep.
+        waited: whether a plan was put off.
     """
     if before is None:
         return "start"
@@ -32,7 +35,7 @@ def trigger_words(before: Situation | None, after: Situation, asleep: tuple[str,
         words.append("replaced replicas ended")
     if before.settled != after.settled and not words:
         words.append("cool-down over" if len(after.settled) < len(before.settled) else "cool-down began")
-    return "; ".join(words) or "blueprint committed"
+    return "; ".join(words) or ("a saving that waited" if waited else "blueprint committed")
 
 
 def _deployments(before: Situation, after: Situation, asleep: tuple[str, ...]) -> list[str]:

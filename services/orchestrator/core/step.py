@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from services.orchestrator.core.adaptation.adapt import Memory, Sense, learn, planned_wishes, watch_swaps
+from services.orchestrator.core.adaptation.adapt import Memory, Sense, learn, planned_wishes, watch_changes
 from services.orchestrator.core.adaptation.pace import (
     changed_places,
     cool_at_s,
@@ -101,7 +101,7 @@ def _plan(
     if portion.waiting:
         plan, due_s, words = bounded(state, situation, plan, portion, now_s)
         notes.append(Note(words))
-    trigger = trigger_words(state.acted, situation, state.learnt.asleep, waited=state.deferred_s is not None)
+    trigger = trigger_words(state.acted, situation, state.learnt, waited=state.deferred_s is not None)
     news = plan.blueprint != seen.blueprint or verdicts(plan.explanations) != verdicts(state.explanations)
     asked = is_asked(state.acted, situation)
     held = not urgent and bool(portion.waiting) and plan.blueprint == seen.blueprint
@@ -262,7 +262,7 @@ def _remember(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: f
     if not still or not stays_laid_out(state.layouts):
         state = replace(state, layouts=watch_layouts(state.layouts, seen.blueprint, nodes, now_s))
     if seen.blueprint.blueprint_id != state.blueprint.blueprint_id:
-        state = _in_force(state, seen, now_s)
+        state = _in_force(state, seen, nodes, now_s)
     if state.policy.adaptive:
         sense = Sense(seen.traffic, seen.power, seen.speeds)
         learnt = learn(state.learnt, seen.deployments, sense, seen.blueprint, seen.catalog, nodes, now_s)
@@ -270,8 +270,8 @@ def _remember(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: f
     return state
 
 
-def _in_force(state: State, seen: Observation, now_s: float) -> State:
-    """A new blueprint is in force: notes what it changed, and puts its swaps on trial."""
+def _in_force(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: float) -> State:
+    """A new blueprint is in force: notes what it changed, and puts that on trial."""
     before = state.blueprint
     if not state.planned:
         return replace(state, blueprint=seen.blueprint)
@@ -282,7 +282,10 @@ def _in_force(state: State, seen: Observation, now_s: float) -> State:
     savings = touched(state.savings, saved, now_s, state.policy.bound.window_s)
     learnt = state.learnt
     if state.policy.adaptive:
-        learnt = watch_swaps(learnt, seen.deployments, before, seen.blueprint, state.explanations, seen.traffic, now_s)
+        wishes, saving = seen.deployments, frozenset(saved)
+        learnt = watch_changes(
+            learnt, wishes, before, seen.blueprint, saving, state.explanations, nodes, seen.traffic, now_s
+        )
     swaps = _swaps(state, seen, now_s)
     return replace(
         state, blueprint=seen.blueprint, swaps=swaps, touches=touches, savings=savings, saving=(), learnt=learnt

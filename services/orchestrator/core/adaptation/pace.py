@@ -58,7 +58,7 @@ def cool_at_s(touches: Iterable[Touch], places: Iterable[Place], now_s: float) -
 
 
 def is_asked(before: Situation | None, after: Situation) -> bool:
-    """Whether people, nodes or faults ask for a plan: a wish, a node, a budget, a failure."""
+    """Whether people, nodes or faults ask for a plan: a wish, a node, a budget, a failure, a trial that failed."""
     if before is None:
         return True
     was = {d.deployment_id: d.generation for d in before.deployments}
@@ -67,8 +67,10 @@ def is_asked(before: Situation | None, after: Situation) -> bool:
         return True
     if _nodes(before) != _nodes(after):
         return True
-    known = {(q.deployment_id, q.variant_id, q.device_class) for q in before.quarantined}
-    return any((q.deployment_id, q.variant_id, q.device_class) not in known for q in after.quarantined)
+    known, old = {q.key for q in before.quarantined}, {d.deployment_id: d for d in before.deployments}
+    return any(q.key not in known for q in after.quarantined) or any(
+        is_narrower(old[d.deployment_id], d) for d in after.deployments
+    )
 
 
 def is_urgent(before: Situation | None, after: Situation) -> bool:
@@ -77,6 +79,14 @@ def is_urgent(before: Situation | None, after: Situation) -> bool:
         return True
     was = {d.deployment_id: d.demand.requests_per_s for d in before.deployments}
     return any(d.demand.requests_per_s > was[d.deployment_id] for d in after.deployments)
+
+
+def is_narrower(before: Deployment, after: Deployment) -> bool:
+    """Whether the same wish is held to more, or to other, numbers of replicas than before: a trial failed."""
+    if before.generation != after.generation:
+        return False
+    fewer = after.max_replicas != 0 and (before.max_replicas == 0 or after.max_replicas < before.max_replicas)
+    return after.min_replicas > before.min_replicas or fewer or (after.spread is not None and before.spread is None)
 
 
 def pressing(before: Situation | None, after: Situation, unmet: Iterable[str] = ()) -> frozenset[str] | None:
@@ -94,10 +104,8 @@ def pressing(before: Situation | None, after: Situation, unmet: Iterable[str] = 
     was, now = ({d.deployment_id: d for d in s.deployments} for s in (before, after))
     found = {*unmet, *(was.keys() ^ now.keys())}
     found.update(n for n, d in now.items() if n in was and _presses(was[n], d))
-    known = {(q.deployment_id, q.variant_id, q.device_class) for q in before.quarantined}
-    found.update(
-        q.deployment_id for q in after.quarantined if (q.deployment_id, q.variant_id, q.device_class) not in known
-    )
+    known = {q.key for q in before.quarantined}
+    found.update(q.deployment_id for q in after.quarantined if q.key not in known)
     outlines = dict(_nodes(before))
     stable = {name for name, outline in _nodes(after) if outlines.get(name) == outline}
     found.update(r.deployment_id for r in after.parent.replicas if r.node_id not in stable)
@@ -105,7 +113,8 @@ def pressing(before: Situation | None, after: Situation, unmet: Iterable[str] = 
 
 
 def _presses(before: Deployment, after: Deployment) -> bool:
-    return before.generation != after.generation or before.demand.requests_per_s < after.demand.requests_per_s
+    rises = before.demand.requests_per_s < after.demand.requests_per_s
+    return before.generation != after.generation or rises or is_narrower(before, after)
 
 
 def _nodes(situation: Situation) -> list[tuple[str, object]]:

@@ -168,7 +168,7 @@ def test_a_saving_of_a_whole_fleet_comes_in_portions_with_a_reason_and_replays()
     fleet.run(10 * BOUND.window_s, every_s=60.0)
     assert {r.variant_id for r in fleet.blueprint.replicas} == {"sha256:lean"}, "none waits for ever"
     assert fleet.most_in_a_window() <= BOUND.admits(20)
-    assert any(commit.trigger == "a saving that waited" for _, commit in fleet.kept)
+    assert any(commit.trigger.endswith("a saving that waited") for _, commit in fleet.kept)
     for look, commit in fleet.kept:
         kind, text = written(look)
         again = decide_again(read(kind, text))

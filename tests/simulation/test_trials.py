@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from services.orchestrator.core.facts.catalog import Catalog
+from services.orchestrator.core.adaptation.trial import TRIAL_S
+from services.orchestrator.core.facts.fleet import DEFAULT_POWER, WHOLE_KIND, PowerSetting
 from services.orchestrator.core.facts.policy import POLICIES
+from services.orchestrator.core.facts.profile import Profile
 from services.orchestrator.core.facts.wish import Deployment
 from services.simulator.catalogue import catalog_of, cost_of
 from services.simulator.engine.cost import StepCost
@@ -19,28 +21,26 @@ from tests.simulation.house import LIMITS, menu
 
 # Prompts of 200 and answers of 40 tokens, one each half second for a quarter of an hour.
 STEADY = Trace("steady", *zip(*((0.5 * n, 200, 40) for n in range(1800)), strict=True), "made")  # type: ignore[arg-type]
-NEW_AT_S = 240.0
+NEW_AT_S = 360.0
 
 
-def world(true_cost: Callable[[str, StepCost], StepCost]) -> World:
-    """Only bf16 is known at first; fp8, which promises less power, comes later."""
+def world(true_cost: Callable[[str, int, StepCost], StepCost], promises: Callable[[Profile], bool]) -> World:
+    """Whole boards at their default clock are known at first; what promises less power is profiled later."""
     cluster, points = menu()
-    rate = 2.0
+    resting, rate = points.resting(), 2.0
     demand = demand_of(STEADY, 1.5 * rate, rate)
-    found = catalog_of(points.resting(), demand.output_tokens)
-    only = Catalog(
-        tuple(v for v in found.variants if v.name.endswith("bf16")),
-        tuple(p for p in found.profiles if p.variant_id.endswith("bf16") and p.device_class == "h100-sxm"),
-    )
-    both = replace(found, profiles=tuple(p for p in found.profiles if p.device_class == "h100-sxm"))
+    found = catalog_of(resting, demand.output_tokens)
+    boards = [p for p in found.profiles if p.device_class == "h100-sxm" and p.variant_id.endswith("-bf16")]
+    known = tuple(p for p in boards if is_known(p))
+    later = replace(found, profiles=tuple(p for p in boards if is_known(p) or promises(p)))
     wish = Deployment("chat", "chat", cluster.model_id, LIMITS.slo(), demand=demand)
     made = World(
         Setting(
             nodes=cluster.placed(),
             costs=lambda variant, board, kind, clock: true_cost(
-                variant, cost_of(points.resting(), variant, board, kind, clock)
+                kind, clock, cost_of(resting, variant, board, kind, clock)
             ),
-            catalog=only,
+            catalog=replace(found, profiles=known),
             services=(Service(wish, STEADY, LIMITS.ttft_s, LIMITS.tpot_s),),
             policy=POLICIES["energy"],
             metered=True,
@@ -48,57 +48,69 @@ def world(true_cost: Callable[[str, StepCost], StepCost]) -> World:
     )
 
     def learn(_: float, __: object) -> None:
-        made.conductor.catalog = both
+        made.conductor.catalog = later
 
     made.timeline.at(NEW_AT_S, learn)
     return made
 
 
-def as_profiled(_: str, cost: StepCost) -> StepCost:
+def is_known(profile: Profile) -> bool:
+    return profile.partition_kind == WHOLE_KIND and profile.power == DEFAULT_POWER
+
+
+def is_slow(profile: Profile) -> bool:
+    return profile.partition_kind == WHOLE_KIND and profile.power == PowerSetting(sm_clock_mhz=1590)
+
+
+def is_slice(profile: Profile) -> bool:
+    return profile.partition_kind == "mig/2g.20gb" and profile.power == PowerSetting(sm_clock_mhz=1590)
+
+
+def as_profiled(_: str, __: int, cost: StepCost) -> StepCost:
     return cost
 
 
-def hungry(variant: str, cost: StepCost) -> StepCost:
-    """fp8 draws four times what its profile says."""
-    if variant.endswith("bf16"):
+def hungry(kind: str, clock_mhz: int, cost: StepCost) -> StepCost:
+    """A lower clock, and a slice, draws 600 W more at work than its profile says."""
+    if kind == WHOLE_KIND and not clock_mhz:
         return cost
-    idle_w = cost.decode_power_w[0]
-    decode = tuple(idle_w + 4.0 * (w - idle_w) + (200.0 if n else 0.0) for n, w in enumerate(cost.decode_power_w))
-    return replace(cost, decode_power_w=decode, prefill_power_w=4.0 * cost.prefill_power_w)
+    decode = tuple(w + (600.0 if n else 0.0) for n, w in enumerate(cost.decode_power_w))
+    return replace(cost, decode_power_w=decode, prefill_power_w=600.0 + cost.prefill_power_w)
 
 
-def variants(run: World) -> set[str]:
-    return {r.variant_id.rpartition("-")[2] for r in run.conductor.blueprint.replicas}
+def points(run: World) -> set[tuple[str, PowerSetting]]:
+    blueprint = run.conductor.blueprint
+    return {(r.partition.kind, blueprint.power_of(r.node_id, r.partition.device_id)) for r in blueprint.replicas}
 
 
-def test_power_that_rises_though_it_was_to_fall_takes_a_swap_back() -> None:
-    run = world(hungry)
+@pytest.mark.parametrize("promises", [is_slow, is_slice])
+def test_power_that_rises_though_it_was_to_fall_takes_a_change_back(promises: Callable[[Profile], bool]) -> None:
+    run = world(hungry, promises)
     run.run()
     triggers = [(line["at_s"], line["trigger"]) for line in run.conductor.journal]
     back = [(at_s, words) for at_s, words in triggers if "taken back: power rose" in words]
     assert back, triggers
     assert "mW were promised" in back[0][1] and "mW were seen" in back[0][1]
-    assert NEW_AT_S + 120.0 < back[0][0] < NEW_AT_S + 400.0
-    assert variants(run) == {"bf16"}, "not tried again soon"
+    assert back[0][0] > NEW_AT_S + TRIAL_S
+    assert points(run) == {(WHOLE_KIND, DEFAULT_POWER)}, "not tried again soon"
     assert not run.checks.findings
 
 
-def test_a_swap_that_keeps_its_promise_stays() -> None:
-    run = world(as_profiled)
+@pytest.mark.parametrize("promises", [is_slow, is_slice])
+def test_a_change_that_keeps_its_promise_stays(promises: Callable[[Profile], bool]) -> None:
+    run = world(as_profiled, promises)
     run.run()
-    assert variants(run) == {"fp8"}
+    assert points(run) != {(WHOLE_KIND, DEFAULT_POWER)}
     assert not [line for line in run.conductor.journal if "taken back" in line["trigger"]]
     assert run.conductor.state.learnt.trials == ()
     assert not run.checks.findings
 
 
 def test_meters_read_what_devices_spend() -> None:
-    run = world(as_profiled)
+    run = world(as_profiled, is_slow)
     run.run()
     end_s = run.end_s
-    run.power.read(end_s)
-    before = run.meter.energy(end_s).total_j
-    readings = run.power.read(end_s + 10.0)
-    assert sum(r.power_mw for r in readings) / 1000.0 == pytest.approx(
-        (run.meter.energy(end_s + 10.0).total_j - before) / 10.0
-    )
+    run.power.read(end_s + 10.0)
+    before_j = run.meter.energy(end_s + 10.0).total_j
+    spent_j = run.meter.energy(end_s + 20.0).total_j - before_j
+    assert sum(r.power_mw for r in run.power.read(end_s + 20.0)) / 1000.0 == pytest.approx(spent_j / 10.0)

@@ -101,7 +101,8 @@ def _plan(
     if portion.waiting:
         plan, due_s, words = bounded(state, situation, plan, portion, now_s)
         notes.append(Note(words))
-    trigger = trigger_words(state.acted, situation, state.learnt, waited=state.deferred_s is not None)
+    waited = state.deferred_s is not None and now_s >= state.deferred_s
+    trigger = trigger_words(state.acted, situation, state.learnt, waited=waited)
     news = plan.blueprint != seen.blueprint or verdicts(plan.explanations) != verdicts(state.explanations)
     asked = is_asked(state.acted, situation)
     held = not urgent and bool(portion.waiting) and plan.blueprint == seen.blueprint

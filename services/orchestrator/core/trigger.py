@@ -20,7 +20,7 @@ def trigger_words(
 
     Args:
         learnt: says which deployments are left out of `after` because they sleep, and why some are held.
-        waited: whether a plan was put off.
+        waited: whether the time has come for a saving that was put off.
     """
     if before is None:
         return "start"
@@ -42,7 +42,9 @@ def trigger_words(
         words.append("replaced replicas ended")
     if before.settled != after.settled and not words:
         words.append("cool-down over" if len(after.settled) < len(before.settled) else "cool-down began")
-    return "; ".join(words) or ("a saving that waited" if waited else "blueprint committed")
+    if waited:
+        words.append("a saving that waited")
+    return "; ".join(words) or "blueprint committed"
 
 
 def _deployments(before: Situation, after: Situation, learnt: Memory) -> list[str]:

@@ -20,7 +20,7 @@ from services.orchestrator.core.adaptation.fading import NOTHING, Faded
 from services.orchestrator.core.adaptation.history import History, absorb
 from services.orchestrator.core.adaptation.hold import Hold, held_to
 from services.orchestrator.core.adaptation.provision import Provision, has_room, provide
-from services.orchestrator.core.adaptation.trial import Change, Outcome, Trial, begin, judge
+from services.orchestrator.core.adaptation.trial import LIKE_LOAD, Change, Outcome, Trial, begin, judge
 from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.catalog import EMPTY_CATALOG, Catalog, Quarantine
 from services.orchestrator.core.facts.explanation import Explanation
@@ -45,6 +45,15 @@ class Sense:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What a plan said that a deployment draws (modelled), at which mean load."""
+
+    deployment_id: str
+    requests_per_s: float
+    power_mw: float
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What was learnt.
 
@@ -54,6 +63,7 @@ class Memory:
         metered_s: when power and speed were last taken in.
         source, catalog: the catalog as read, and as corrected by drift; kept so that equal ones stay one object.
         rolled_back, holds: what changes that were taken back are not tried again by.
+        told: what the plan in force promised of each deployment.
         notes: what was learnt at the last look, in words for log and journal.
     """
 
@@ -68,6 +78,7 @@ class Memory:
     catalog: Catalog = EMPTY_CATALOG
     rolled_back: tuple[Quarantine, ...] = ()
     holds: tuple[Hold, ...] = ()
+    told: tuple[Told, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -125,7 +136,7 @@ def learn(
 
 def watch_changes(
     memory: Memory,
-    wishes: Iterable[Deployment],
+    wishes: tuple[Deployment, ...],
     before: Blueprint,
     after: Blueprint,
     savings: frozenset[tuple[str, str]],
@@ -142,16 +153,24 @@ def watch_changes(
     by_id = {t.deployment_id: t for t in traffic}
     trials = {t.deployment_id: t for t in memory.trials}
     power = {place: mean.mean for place, mean in memory.power}
+    told = {one.deployment_id: one for one in memory.told}
+    newly = _told(memory, wishes, explanations)
     for wish in wishes:
         seen = by_id.get(wish.deployment_id)
         if seen is None:
             continue
-        promised = _promised(wish.deployment_id, before, after, explanations, nodes)
+        name = wish.deployment_id
+        promised = _promised(name, before, explanations, told.get(name), newly.get(name))
+        promised = promised if promised is None else promised - _slept_mw(before, after, nodes)
         saving = _is_saving(wish.deployment_id, before, after, savings)
         trial = begin(wish, before, after, seen.windows, power, promised, now_s, saving=saving)
         if trial is not None:
             trials[wish.deployment_id] = trial
-    return replace(memory, trials=tuple(trials[name] for name in sorted(trials)))
+    return replace(
+        memory,
+        trials=tuple(trials[name] for name in sorted(trials)),
+        told=tuple(newly[name] for name in sorted(newly)),
+    )
 
 
 def planned_wishes(
@@ -271,14 +290,28 @@ def _is_saving(deployment_id: str, before: Blueprint, after: Blueprint, savings:
     return bool(changed) and changed <= savings
 
 
+def _told(memory: Memory, wishes: tuple[Deployment, ...], explanations: tuple[Explanation, ...]) -> dict[str, Told]:
+    demands = {w.deployment_id: w.demand for w in wishes}
+    demands |= {p.deployment_id: p.demand for p in memory.provisions if p.deployment_id in demands}
+    drawn = {e.deployment_id: sum(c.power_mw for c in e.candidates if c.chosen) for e in explanations}
+    return {
+        name: Told(name, demand.compared_requests_per_s, drawn[name])
+        for name, demand in demands.items()
+        if drawn.get(name)
+    }
+
+
 def _promised(
     deployment_id: str,
     before: Blueprint,
-    after: Blueprint,
     explanations: tuple[Explanation, ...],
-    nodes: tuple[Node, ...],
+    told: Told | None,
+    now: Told | None,
 ) -> float | None:
-    """Change of power that the plan promised, modelled: of options at the planned load, and of devices that sleep."""
+    """Change of power that the plan promised, modelled: the chosen option against the old, both at the planned load.
+
+    Where the old option is not weighed any more, what the plan before it said, if that was of a like load.
+    """
     explanation = next((e for e in explanations if e.deployment_id == deployment_id), None)
     old = before.of(deployment_id)
     if explanation is None or explanation.chosen is None or not old:
@@ -288,8 +321,10 @@ def _promised(
     for c in explanation.candidates:
         is_mine = (c.variant_id, c.device_class, c.partition_kind, c.power) == mine
         if is_mine and not c.refusal and c.power_mw > 0.0:
-            return explanation.chosen.power_mw - c.power_mw - _slept_mw(before, after, nodes)
-    return None
+            return explanation.chosen.power_mw - c.power_mw
+    if told is None or now is None or not 1.0 - LIKE_LOAD < now.requests_per_s / told.requests_per_s < 1.0 + LIKE_LOAD:
+        return None
+    return now.power_mw - told.power_mw
 
 
 def _slept_mw(before: Blueprint, after: Blueprint, nodes: tuple[Node, ...]) -> float:

@@ -40,7 +40,7 @@ MOST_TRIAL_S: Final = 600.0
 ROLLED_BACK_S: Final = 1800.0
 # A rise of power below this share is within the meters' and the load's noise.
 WORSE_SHARE: Final = 0.10
-# What was before is judged by the last minute: a breach long over is no excuse for a new one.
+# What was before is judged by the last minute: a breach long over is no excuse for a new one, and so old is power.
 BEFORE_WINDOWS: Final = 12
 # Loads that differ by more cannot be compared.
 LIKE_LOAD: Final = 0.20
@@ -161,7 +161,7 @@ def begin(
         saving=saving,
         predicted_mw=predicted_mw,
         power_mw=sum(known) if len(known) == len(devices) else None,
-        rate_per_s=_rate(windows),
+        rate_per_s=_rate(windows[-BEFORE_WINDOWS:]),
         planned_per_s=wish.demand.requests_per_s,
         devices=devices,
     )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from services.orchestrator.core.adaptation.adapt import Memory
 from services.orchestrator.core.adaptation.hold import Hold, held_to
 from services.orchestrator.core.adaptation.trial import (
     MOST_TRIAL_S,
@@ -22,6 +23,7 @@ from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Node, Partitio
 from services.orchestrator.core.facts.traffic import WINDOW_S, Window
 from services.orchestrator.core.facts.variant import Artifact
 from services.orchestrator.core.facts.wish import Spread
+from tests.adaptation.house import House
 from tests.orchestrator.worlds import CPU, node, ready, slo, wish
 
 WISH = wish(rate=4.0, slo=slo(ttft=400))
@@ -107,7 +109,7 @@ BACK = {
     Change.SWAP: (("lean", CPU, "", None),),
     Change.REPARTITION: (("fast", CPU, "cpu/2", None),),
     Change.POWER: (("fast", CPU, "cpu/1", LOW),),
-    Change.FEWER: ((2, 2, 0),),
+    Change.FEWER: ((2, 0, 0),),
     Change.MORE: ((0, 0, 2),),
     Change.CONSOLIDATION: ((2, 2, 0),),
 }
@@ -180,6 +182,14 @@ def test_a_hold_is_a_floor_or_a_ceiling_and_danger_goes_before_it() -> None:
     more = replace(WISH, demand=replace(WISH.demand, requests_per_s=5.0))
     assert held_to(more, ceiling, alarmed=False) == more
     assert held_to(WISH, None, alarmed=False) is WISH
+
+
+def test_a_hold_that_cannot_be_had_is_left_out() -> None:
+    house = House(lambda t: 0.5, nodes=1, deployments=(wish(rate=0.5, slo=slo(ttft=400)),))
+    hold = Hold("d-chat", "no room", 1e9, least=9, nodes=3, fleet=1)
+    house.state = replace(house.state, learnt=Memory(holds=(hold,)))
+    house.run(20)
+    assert house.replicas and all(e.feasible for e in house.state.explanations)
 
 
 def taken(outcome: Trial | Outcome) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from services.orchestrator.core.adaptation.adapt import Memory, Sense, learn, planned_wishes, watch_changes
+from services.orchestrator.core.adaptation.adapt import Sense, learn, planned_wishes, watch_changes
 from services.orchestrator.core.adaptation.pace import (
     changed_places,
     cool_at_s,
@@ -82,7 +82,7 @@ def _is_due(state: State, situation: Situation, now_s: float) -> bool:
 def _plan(
     state: State, seen: Observation, situation: Situation, now_s: float, known: Known | None
 ) -> tuple[State, list[Effect]]:
-    plan, planned = _best_effort(situation, state.learnt, known)
+    plan, planned = _best_effort(state, seen, situation, known)
     findings = check(planned, plan.blueprint, plan.explanations)
     if findings:
         return replace(state, planned=situation, deferred_s=None), [Broken(findings)]
@@ -118,18 +118,24 @@ def _plan(
     return state, [*notes, *([Commit(plan, seen.blueprint, trigger)] if news else [])]
 
 
-def _best_effort(situation: Situation, learnt: Memory, known: Known | None) -> tuple[Plan, Situation]:
+def _best_effort(state: State, seen: Observation, situation: Situation, known: Known | None) -> tuple[Plan, Situation]:
     """The plan, and the situation that it is for.
 
-    A load that was seen and is more than the devices take is served as far as they do; a demand that is only stated is
-    left as it is, and its report says what is possible.
+    What a failed trial holds a deployment to is left out where it cannot be had. A load that was seen and is more than
+    the devices take is served as far as they do; a demand that is only stated is left as it is, and its report says
+    what is possible.
     """
-    plan = make_plan(situation, known)
-    seen = {p.deployment_id for p in learnt.provisions if p.words != AS_WISHED}
+    learnt, plan = state.learnt, make_plan(situation, known)
+    held = {hold.deployment_id for hold in learnt.holds}
+    if any(not e.feasible and e.deployment_id in held for e in plan.explanations):
+        free = planned_wishes(replace(learnt, holds=()), seen.deployments, state.policy, seen.foreseen)
+        situation = replace(situation, deployments=free)
+        plan = make_plan(situation, known)
+    met = {p.deployment_id for p in learnt.provisions if p.words != AS_WISHED}
     possible = {
         e.deployment_id: e.nearest_demand_requests_per_s * POSSIBLE_SHARE
         for e in plan.explanations
-        if not e.feasible and e.nearest_demand_requests_per_s and e.deployment_id in seen
+        if not e.feasible and e.nearest_demand_requests_per_s and e.deployment_id in met
     }
     if not possible:
         return plan, situation

@@ -204,7 +204,8 @@ def _back(trial: Trial, words: str, nodes: tuple[Node, ...], now_s: float) -> Ou
     until_s = now_s + ROLLED_BACK_S
     fleet = sum(node.takes_work for node in nodes)
     if trial.change in (Change.FEWER, Change.CONSOLIDATION):
-        hold = Hold(trial.deployment_id, words, until_s, least=trial.old_replicas, nodes=trial.old_nodes, fleet=fleet)
+        nodes_then = trial.old_nodes if trial.change is Change.CONSOLIDATION else 0
+        hold = Hold(trial.deployment_id, words, until_s, least=trial.old_replicas, nodes=nodes_then, fleet=fleet)
         return Outcome(trial.deployment_id, words, hold=hold)
     if trial.change is Change.MORE:
         hold = Hold(

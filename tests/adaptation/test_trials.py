@@ -19,10 +19,12 @@ from services.orchestrator.core.adaptation.trial import (
     judge,
 )
 from services.orchestrator.core.facts.blueprint import EMPTY, Blueprint, NodeLayout, Replica, child_of
+from services.orchestrator.core.facts.catalog import Quarantine
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Node, Partition, PowerSetting
 from services.orchestrator.core.facts.traffic import WINDOW_S, Window
 from services.orchestrator.core.facts.variant import Artifact
 from services.orchestrator.core.facts.wish import Spread
+from services.orchestrator.core.memo import from_text, to_text
 from tests.adaptation.house import House
 from tests.orchestrator.worlds import CPU, node, ready, slo, wish
 
@@ -190,6 +192,13 @@ def test_a_hold_that_cannot_be_had_is_left_out() -> None:
     house.state = replace(house.state, learnt=Memory(holds=(hold,)))
     house.run(20)
     assert house.replicas and all(e.feasible for e in house.state.explanations)
+
+
+def test_trials_and_holds_are_read_as_they_were_written() -> None:
+    hold = Hold("d-chat", "why", 9.0, least=2, nodes=2, fleet=3)
+    quarantine = Quarantine("d-chat", "lean", CPU, "why", 9.0, "cpu/2", LOW)
+    memory = Memory(trials=tuple(begun(c) for c in CHANGES), holds=(hold,), rolled_back=(quarantine,))
+    assert from_text(Memory, to_text(memory)) == memory
 
 
 def taken(outcome: Trial | Outcome) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -88,7 +89,7 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
         Patience(settings.suspect_after_s, settings.lost_after_s),
         Gauges(registry),
         listener,
-        POLICIES[settings.policy],
+        replace(POLICIES[settings.policy], bound=settings.bound),
     )
     wake.to = control.wake
     forwarder = Forwarder(lambda: control.leader)

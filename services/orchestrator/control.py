@@ -221,13 +221,15 @@ class Control:
         nodes = nodes_now(self._state, seen, now_s)
         return await self.proposals.made(situation_of(self._state, seen, nodes, now_s))
 
-    def adopt(self, plan: Plan, *, asked: bool = True) -> None:
-        """A committed plan is in force; `asked` when people asked for it, not the loop itself."""
+    def adopt(self, plan: Plan, *, own: bool = False) -> None:
+        """A committed plan is in force; the loop's `own`, or one that people asked for."""
         if plan.blueprint != self.register.blueprint:
             self._log.info("blueprint committed", generation=plan.blueprint.generation, id=plan.blueprint.blueprint_id)
         self.register.adopt(plan)
         # The next look finds the same and has no news to write down again.
-        self._state = replace(self._state, explanations=plan.explanations, asked=asked)
+        self._state = replace(self._state, explanations=plan.explanations)
+        if not own:
+            self._state = replace(self._state, asked=True, saving=())
         self._gauges.generation(plan.blueprint.generation)
 
     # --- for readers -----------------------------------------------------------------------------------------------
@@ -300,7 +302,7 @@ class Control:
             self._retry_at_s = self._now_s() + RETRY_S
             return
         self._log.info("decided", trigger=effect.trigger, changes=[line for line in proposal.changes if line[0] != "="])
-        self.adopt(effect.plan, asked=self._state.asked)
+        self.adopt(effect.plan, own=True)
         self.wake()
 
     async def _tidy(self) -> None:

@@ -66,6 +66,8 @@ def _state(
     words += "".join(f"; {_why(replica, heard)}" for replica in missing)
     if not planned:
         words = "waiting for a plan"
+        if record.spec.scale_to_zero and explanation is not None:
+            words = f"runs nothing until a request comes. {explanation.summary}"
     failed = any(_has_failed(replica, heard) for replica in missing)
     if serving and failed:
         return orchestrator_pb2.DEPLOYMENT_STATE_DEGRADED, words

@@ -20,8 +20,8 @@ def alike(situation: Situation, planned: Situation | None) -> bool:
     )
 
 
-def _failures(situation: Situation) -> list[tuple[str, str, str]]:
-    return [(q.deployment_id, q.variant_id, q.device_class) for q in situation.quarantined]
+def _failures(situation: Situation) -> list[object]:
+    return [q.key for q in situation.quarantined]
 
 
 def _outline(node: Node) -> object:

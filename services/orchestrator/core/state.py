@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from services.orchestrator.core.adaptation.adapt import Memory
-from services.orchestrator.core.adaptation.pace import Touch
+from services.orchestrator.core.adaptation.pace import Place, Touch
 from services.orchestrator.core.facts.blueprint import EMPTY, Blueprint
 from services.orchestrator.core.facts.catalog import EMPTY_CATALOG, Catalog, Quarantine
 from services.orchestrator.core.facts.explanation import Explanation
@@ -74,6 +74,7 @@ class State:
         asked: whether the last plan was asked for by people, nodes or faults; what is, starts no cool-down.
         touches: when devices were changed last without being asked for.
         layouts: those that boards would not take.
+        saving: devices that the last plan changes for savings; `savings` when such devices were changed last.
     """
 
     started_s: float
@@ -91,4 +92,6 @@ class State:
     deferred_s: float | None = None
     asked: bool = True
     touches: tuple[Touch, ...] = ()
+    saving: tuple[Place, ...] = ()
+    savings: tuple[Touch, ...] = ()
     layouts: LayoutMemory = field(default_factory=LayoutMemory)

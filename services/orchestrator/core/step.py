@@ -10,10 +10,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from services.orchestrator.core.adaptation.adapt import Memory, Sense, learn, planned_wishes, watch_swaps
-from services.orchestrator.core.adaptation.pace import changed_places, cool_at_s, is_asked, is_urgent, touched
+from services.orchestrator.core.adaptation.adapt import Sense, learn, planned_wishes, watch_changes
+from services.orchestrator.core.adaptation.pace import (
+    changed_places,
+    cool_at_s,
+    is_asked,
+    is_urgent,
+    touched,
+)
 from services.orchestrator.core.adaptation.provision import AS_WISHED
 from services.orchestrator.core.adaptation.relief import NO_RELIEF, relief_for
+from services.orchestrator.core.bounding import bounded, portion_now
 from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.effects import Broken, Commit, Effect, Note, Publish, Push
 from services.orchestrator.core.facts.blueprint import Blueprint
@@ -75,45 +82,60 @@ def _is_due(state: State, situation: Situation, now_s: float) -> bool:
 def _plan(
     state: State, seen: Observation, situation: Situation, now_s: float, known: Known | None
 ) -> tuple[State, list[Effect]]:
-    plan, planned = _best_effort(situation, state.learnt, known)
+    plan, planned = _best_effort(state, seen, situation, known)
     findings = check(planned, plan.blueprint, plan.explanations)
     if findings:
         return replace(state, planned=situation, deferred_s=None), [Broken(findings)]
     notes = _lessened(situation, planned)
     if plan.timed_out:
         notes.append(Note(f"the clock ended the search for a plan, {plan.gap:.2%} from the bound; a replay may differ"))
-    if state.policy.adaptive and not is_urgent(state.acted, situation):
-        places = changed_places(seen.blueprint, plan.blueprint)
+    portion = portion_now(state, situation, planned, plan, now_s)
+    urgent = is_urgent(state.acted, situation)
+    if state.policy.adaptive and not urgent:
+        places = changed_places(seen.blueprint, portion.blueprint)
         cool_s = cool_at_s(state.touches, places, now_s)
         if cool_s is not None:
             words = f"a saving waits {cool_s - now_s:.0f} s: {len(places)} devices would change, some did lately"
             return replace(state, planned=situation, deferred_s=cool_s), [*notes, Note(words)]
-    trigger = trigger_words(state.acted, situation, state.learnt.asleep)
+    due_s = None
+    if portion.waiting:
+        plan, due_s, words = bounded(state, situation, plan, portion, now_s)
+        notes.append(Note(words))
+    waited = state.deferred_s is not None and now_s >= state.deferred_s
+    trigger = trigger_words(state.acted, situation, state.learnt, waited=waited)
     news = plan.blueprint != seen.blueprint or verdicts(plan.explanations) != verdicts(state.explanations)
     asked = is_asked(state.acted, situation)
+    held = not urgent and bool(portion.waiting) and plan.blueprint == seen.blueprint
     state = replace(
         state,
         planned=replace(situation, parent=plan.blueprint),
-        acted=situation,
+        acted=state.acted if held else situation,
         explanations=plan.explanations,
-        deferred_s=None,
+        deferred_s=due_s,
         asked=asked,
+        saving=portion.savings,
     )
     return state, [*notes, *([Commit(plan, seen.blueprint, trigger)] if news else [])]
 
 
-def _best_effort(situation: Situation, learnt: Memory, known: Known | None) -> tuple[Plan, Situation]:
+def _best_effort(state: State, seen: Observation, situation: Situation, known: Known | None) -> tuple[Plan, Situation]:
     """The plan, and the situation that it is for.
 
-    A load that was seen and is more than the devices take is served as far as they do; a demand that is only stated is
-    left as it is, and its report says what is possible.
+    What a failed trial holds a deployment to is left out where it cannot be had. A load that was seen and is more than
+    the devices take is served as far as they do; a demand that is only stated is left as it is, and its report says
+    what is possible.
     """
-    plan = make_plan(situation, known)
-    seen = {p.deployment_id for p in learnt.provisions if p.words != AS_WISHED}
+    learnt, plan = state.learnt, make_plan(situation, known)
+    held = {hold.deployment_id for hold in learnt.holds}
+    if any(not e.feasible and e.deployment_id in held for e in plan.explanations):
+        free = planned_wishes(replace(learnt, holds=()), seen.deployments, state.policy, seen.foreseen)
+        situation = replace(situation, deployments=free)
+        plan = make_plan(situation, known)
+    met = {p.deployment_id for p in learnt.provisions if p.words != AS_WISHED}
     possible = {
         e.deployment_id: e.nearest_demand_requests_per_s * POSSIBLE_SHARE
         for e in plan.explanations
-        if not e.feasible and e.nearest_demand_requests_per_s and e.deployment_id in seen
+        if not e.feasible and e.nearest_demand_requests_per_s and e.deployment_id in met
     }
     if not possible:
         return plan, situation
@@ -247,7 +269,7 @@ def _remember(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: f
     if not still or not stays_laid_out(state.layouts):
         state = replace(state, layouts=watch_layouts(state.layouts, seen.blueprint, nodes, now_s))
     if seen.blueprint.blueprint_id != state.blueprint.blueprint_id:
-        state = _in_force(state, seen, now_s)
+        state = _in_force(state, seen, nodes, now_s)
     if state.policy.adaptive:
         sense = Sense(seen.traffic, seen.power, seen.speeds)
         learnt = learn(state.learnt, seen.deployments, sense, seen.blueprint, seen.catalog, nodes, now_s)
@@ -255,18 +277,26 @@ def _remember(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: f
     return state
 
 
-def _in_force(state: State, seen: Observation, now_s: float) -> State:
-    """A new blueprint is in force: notes what it changed, and puts its swaps on trial."""
+def _in_force(state: State, seen: Observation, nodes: tuple[Node, ...], now_s: float) -> State:
+    """A new blueprint is in force: notes what it changed, and puts that on trial."""
     before = state.blueprint
     if not state.planned:
         return replace(state, blueprint=seen.blueprint)
     places = () if state.asked else changed_places(before, seen.blueprint)
     touches = touched(state.touches, places, now_s)
+    changed = set(changed_places(before, seen.blueprint))
+    saved = [place for place in state.saving if place in changed]
+    savings = touched(state.savings, saved, now_s, state.policy.bound.window_s)
     learnt = state.learnt
     if state.policy.adaptive:
-        learnt = watch_swaps(learnt, seen.deployments, before, seen.blueprint, state.explanations, seen.traffic, now_s)
+        wishes, saving = seen.deployments, frozenset(saved)
+        learnt = watch_changes(
+            learnt, wishes, before, seen.blueprint, saving, state.explanations, nodes, seen.traffic, now_s
+        )
     swaps = _swaps(state, seen, now_s)
-    return replace(state, blueprint=seen.blueprint, swaps=swaps, touches=touches, learnt=learnt)
+    return replace(
+        state, blueprint=seen.blueprint, swaps=swaps, touches=touches, savings=savings, saving=(), learnt=learnt
+    )
 
 
 def _swaps(state: State, seen: Observation, now_s: float) -> tuple[Swap, ...]:

@@ -14,7 +14,7 @@ from services.orchestrator.core.effects import Broken, Commit, Publish, Push
 from services.orchestrator.core.facts.blueprint import EMPTY, Blueprint, Replica
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.policy import Policy
-from services.orchestrator.core.facts.traffic import DeploymentTraffic
+from services.orchestrator.core.facts.traffic import DeploymentTraffic, PowerReading
 from services.orchestrator.core.facts.wish import Demand, Deployment
 from services.orchestrator.core.looked import Looks
 from services.orchestrator.core.planning.offer import Known
@@ -75,6 +75,7 @@ class Conductor:
         now_s: float,
         traffic: Iterable[DeploymentTraffic],
         foreseen: tuple[tuple[str, Demand], ...] = (),
+        power: tuple[PowerReading, ...] = (),
     ) -> None:
         """Looks until nothing more is to be committed."""
         windows = tuple(traffic)
@@ -85,6 +86,7 @@ class Conductor:
                 catalog=self.catalog,
                 blueprint=self.blueprint,
                 traffic=windows,
+                power=power,
                 foreseen=foreseen,
             )
             self.state, effects = step(self.state, seen, now_s, self.known, self.looks)

@@ -24,6 +24,7 @@ from services.simulator.engine.counting import TrafficCount
 from services.simulator.engine.device import SimDevice
 from services.simulator.engine.meter import Meter
 from services.simulator.engine.node import Costs, SimNode
+from services.simulator.engine.power import PowerMeters
 from services.simulator.engine.replica import Replica
 from services.simulator.engine.request import Request
 from services.simulator.engine.router import Router
@@ -55,6 +56,7 @@ class Setting:
         look_s: period of the orchestrator's looks; it also looks whenever a node changed.
         lead_s: time before the first arrival in which the first plan comes up.
         foresee: demand to come at a moment, for policies that foresee.
+        metered: whether nodes report the power of their devices, so that trials can be judged by it.
     """
 
     nodes: tuple[tuple[Node, tuple[Board, ...]], ...]
@@ -66,6 +68,7 @@ class Setting:
     lead_s: float = LEAD_S
     sample_s: float = 10.0
     foresee: Callable[[float], tuple[tuple[str, Demand], ...]] | None = None
+    metered: bool = False
 
 
 @dataclass(slots=True)
@@ -102,6 +105,7 @@ class World:
         }
         self.lines = {s.deployment.deployment_id: self._line(s) for s in setting.services}
         self.meter = Meter(self.nodes, self.lines_in_order(), setting.sample_s)
+        self.power = PowerMeters(self.nodes)
         self.conductor = Conductor(
             policy=setting.policy,
             catalog=setting.catalog,
@@ -260,7 +264,8 @@ class World:
         self._now_s = now_s
         traffic = [line.count.seen(now_s) for line in self.lines_in_order()]
         foreseen = self.setting.foresee(now_s - self._shift_s) if self.setting.foresee else ()
-        self.conductor.look(now_s, traffic, foreseen)
+        power = self.power.read(now_s) if self.setting.metered else ()
+        self.conductor.look(now_s, traffic, foreseen, power)
         if again:
             self.timeline.at(now_s + self.setting.look_s, self._look, True)
 

@@ -3,7 +3,7 @@
 traffic → history → forecast → provision ─► demand of the next plan
    │                    ▲ pressure
    ├──► alarms ─────────┴────────────────► relief at once (rollout)
-   └──► trials of swaps ─────────────────► quarantine of what made it worse
+   └──► trials of changes ───────────────► quarantine or hold against what made it worse
 speeds ─► drift ─────────────────────────► corrected profiles
 """
 
@@ -18,8 +18,9 @@ from services.orchestrator.core.adaptation.alarm import Alarm, alarms
 from services.orchestrator.core.adaptation.drift import Drift, corrected, drifted
 from services.orchestrator.core.adaptation.fading import NOTHING, Faded
 from services.orchestrator.core.adaptation.history import NO_SEASON, History, absorb, judged_by
+from services.orchestrator.core.adaptation.hold import Hold, held_to
 from services.orchestrator.core.adaptation.provision import Provision, has_room, inherited, provide
-from services.orchestrator.core.adaptation.trial import Outcome, Trial, begin, judge
+from services.orchestrator.core.adaptation.trial import LIKE_LOAD, Change, Outcome, Trial, begin, judge
 from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.catalog import EMPTY_CATALOG, Catalog, Quarantine
 from services.orchestrator.core.facts.explanation import Explanation
@@ -44,6 +45,15 @@ class Sense:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What a plan said that a deployment draws (modelled), at which mean load."""
+
+    deployment_id: str
+    requests_per_s: float
+    power_mw: float
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What was learnt.
 
@@ -52,7 +62,8 @@ class Memory:
         power: mean power by (node id, device id).
         metered_s: when power and speed were last taken in.
         source, catalog: the catalog as read, and as corrected by drift; kept so that equal ones stay one object.
-        rolled_back: swaps that were taken back.
+        rolled_back, holds: what changes that were taken back are not tried again by.
+        told: what the plan in force promised of each deployment.
         notes: what was learnt at the last look, in words for log and journal.
     """
 
@@ -66,6 +77,8 @@ class Memory:
     source: Catalog = EMPTY_CATALOG
     catalog: Catalog = EMPTY_CATALOG
     rolled_back: tuple[Quarantine, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    told: tuple[Told, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -81,8 +94,8 @@ class Memory:
 
     @property
     def on_trial(self) -> frozenset[str]:
-        """Deployments whose last swap is being watched."""
-        return frozenset(t.deployment_id for t in self.trials)
+        """Deployments whose last swap is being watched: what it replaced stands by."""
+        return frozenset(t.deployment_id for t in self.trials if t.change is Change.SWAP)
 
     @property
     def asleep(self) -> tuple[str, ...]:
@@ -114,7 +127,13 @@ def learn(
     now_s: float,
 ) -> Memory:
     """The memory after one look. A deployment of which no gateway tells keeps what it has."""
-    memory = replace(memory, notes=(), rolled_back=tuple(q for q in memory.rolled_back if q.until_s > now_s))
+    fleet = sum(node.takes_work for node in nodes)
+    memory = replace(
+        memory,
+        notes=(),
+        rolled_back=tuple(q for q in memory.rolled_back if q.until_s > now_s),
+        holds=tuple(h for h in memory.holds if h.until_s > now_s and fleet >= h.fleet),
+    )
     memory = _metered(memory, sense, blueprint, catalog, now_s)
     histories, traffic = dict(memory.histories), {t.deployment_id: t for t in sense.traffic}
     kept = {w.deployment_id: histories.get(w.deployment_id) for w in wishes}
@@ -132,43 +151,63 @@ def learn(
     return _provisioned(memory, _awake_if_slow(wishes, blueprint, catalog), traffic, now_s)
 
 
-def watch_swaps(
+def watch_changes(
     memory: Memory,
-    wishes: Iterable[Deployment],
+    wishes: tuple[Deployment, ...],
     before: Blueprint,
     after: Blueprint,
+    savings: frozenset[tuple[str, str]],
     explanations: tuple[Explanation, ...],
+    nodes: tuple[Node, ...],
     traffic: Iterable[DeploymentTraffic],
     now_s: float,
 ) -> Memory:
-    """A new blueprint is in force: every swap in it is on trial, if its traffic can be seen."""
+    """A new blueprint is in force: its changes are on trial, if their traffic can be seen.
+
+    Args:
+        savings: devices that it changes for savings.
+    """
     by_id = {t.deployment_id: t for t in traffic}
     trials = {t.deployment_id: t for t in memory.trials}
     power = {place: mean.mean for place, mean in memory.power}
+    told = {one.deployment_id: one for one in memory.told}
+    newly = _told(memory, wishes, explanations)
     for wish in wishes:
         seen = by_id.get(wish.deployment_id)
         if seen is None:
             continue
-        promised = _promised(wish.deployment_id, before, explanations)
-        trial = begin(wish, before, after, seen.windows, power, promised, now_s)
+        name = wish.deployment_id
+        promised = _promised(name, before, explanations, told.get(name), newly.get(name))
+        promised = promised if promised is None else promised - _slept_mw(before, after, nodes)
+        saving = _is_saving(wish.deployment_id, before, after, savings)
+        trial = begin(wish, before, after, seen.windows, power, promised, now_s, saving=saving)
         if trial is not None:
             trials[wish.deployment_id] = trial
-    return replace(memory, trials=tuple(trials[name] for name in sorted(trials)))
+    return replace(
+        memory,
+        trials=tuple(trials[name] for name in sorted(trials)),
+        told=tuple(newly[name] for name in sorted(newly)),
+    )
 
 
 def planned_wishes(
     memory: Memory, wishes: tuple[Deployment, ...], policy: Policy, foreseen: tuple[tuple[str, Demand], ...]
 ) -> tuple[Deployment, ...]:
-    """Wishes as they are planned for: sleeping ones left out, demand as provisioned or foreseen."""
+    """Wishes as they are planned for: sleeping ones left out, demand as provisioned or foreseen, under their holds."""
     demands = {p.deployment_id: p.demand for p in memory.provisions} if policy.adaptive else {}
     if policy.foresees:
         demands |= dict(foreseen)
     asleep = memory.asleep if policy.adaptive else ()
+    holds = {hold.deployment_id: hold for hold in memory.holds} if policy.adaptive else {}
     return tuple(
-        replace(
-            wish,
-            demand=demands.get(wish.deployment_id, wish.demand),
-            objective=policy.objective or wish.objective,
+        held_to(
+            replace(
+                wish,
+                demand=demands.get(wish.deployment_id, wish.demand),
+                objective=policy.objective or wish.objective,
+            ),
+            holds.get(wish.deployment_id),
+            alarmed=wish.deployment_id in memory.alarmed,
         )
         for wish in wishes
         if wish.deployment_id not in asleep
@@ -217,10 +256,16 @@ def _judged(
         wish, seen = by_id.get(trial.deployment_id), traffic.get(trial.deployment_id)
         if wish is None:
             continue
-        result = judge(trial, wish, blueprint, nodes, seen.windows if seen else (), power, now_s)
+        alarmed = trial.deployment_id in memory.alarmed
+        windows = seen.windows if seen else ()
+        result = judge(trial, wish, blueprint, nodes, windows, power, now_s, alarmed=alarmed)
         if isinstance(result, Outcome):
             notes = (*memory.notes, f"{wish.name}: {result.words}")
-            memory = replace(memory, rolled_back=(*memory.rolled_back, *result.quarantine), notes=notes)
+            holds = memory.holds
+            if result.hold is not None:
+                holds = (*(h for h in holds if h.deployment_id != trial.deployment_id), result.hold)
+            rolled_back = (*memory.rolled_back, *result.quarantine)
+            memory = replace(memory, rolled_back=rolled_back, holds=holds, notes=notes)
         else:
             going.append(result)
     return replace(memory, trials=tuple(going))
@@ -255,14 +300,55 @@ def _awake_if_slow(wishes: tuple[Deployment, ...], blueprint: Blueprint, catalog
     return tuple(replace(w, scale_to_zero=False) if w.deployment_id in slow else w for w in wishes) if slow else wishes
 
 
-def _promised(deployment_id: str, before: Blueprint, explanations: tuple[Explanation, ...]) -> float | None:
-    """Change of power that the plan promised: the chosen option against the old one, both at the planned load."""
+def _is_saving(deployment_id: str, before: Blueprint, after: Blueprint, savings: frozenset[tuple[str, str]]) -> bool:
+    """Whether a deployment was changed on devices only where nobody waited for it."""
+    old, new = (
+        {(r.node_id, r.partition.device_id, r.replica_id) for r in b.of(deployment_id)} for b in (before, after)
+    )
+    changed = {place[:2] for place in old ^ new} or {place[:2] for place in new} & savings
+    return bool(changed) and changed <= savings
+
+
+def _told(memory: Memory, wishes: tuple[Deployment, ...], explanations: tuple[Explanation, ...]) -> dict[str, Told]:
+    demands = {w.deployment_id: w.demand for w in wishes}
+    demands |= {p.deployment_id: p.demand for p in memory.provisions if p.deployment_id in demands}
+    drawn = {e.deployment_id: sum(c.power_mw for c in e.candidates if c.chosen) for e in explanations}
+    return {
+        name: Told(name, demand.compared_requests_per_s, drawn[name])
+        for name, demand in demands.items()
+        if drawn.get(name)
+    }
+
+
+def _promised(
+    deployment_id: str,
+    before: Blueprint,
+    explanations: tuple[Explanation, ...],
+    told: Told | None,
+    now: Told | None,
+) -> float | None:
+    """Change of power that the plan promised, modelled: the chosen option against the old, both at the planned load.
+
+    Where the old option is not weighed any more, what the plan before it said, if that was of a like load.
+    """
     explanation = next((e for e in explanations if e.deployment_id == deployment_id), None)
     old = before.of(deployment_id)
     if explanation is None or explanation.chosen is None or not old:
         return None
+    power = before.power_of(old[0].node_id, old[0].partition.device_id)
+    mine = (old[0].variant_id, old[0].device_class, old[0].partition.kind, power)
     for c in explanation.candidates:
-        mine = (old[0].variant_id, old[0].device_class, old[0].partition.kind)
-        if (c.variant_id, c.device_class, c.partition_kind) == mine and not c.refusal and c.power_mw > 0.0:
+        is_mine = (c.variant_id, c.device_class, c.partition_kind, c.power) == mine
+        if is_mine and not c.refusal and c.power_mw > 0.0:
             return explanation.chosen.power_mw - c.power_mw
-    return None
+    if told is None or now is None or not 1.0 - LIKE_LOAD < now.requests_per_s / told.requests_per_s < 1.0 + LIKE_LOAD:
+        return None
+    return now.power_mw - told.power_mw
+
+
+def _slept_mw(before: Blueprint, after: Blueprint, nodes: tuple[Node, ...]) -> float:
+    """Idle power that devices save which sleep now and had work before, less that of those that wake."""
+    devices = {(n.node_id, d.device_id): d for n in nodes for d in n.devices}
+    was, now = ({(layout.node_id, name) for layout in b.layouts for name in layout.asleep} for b in (before, after))
+    saved = sum(d.idle_power_mw - d.least_power_mw for place, d in devices.items() if place in now - was)
+    return saved - sum(d.idle_power_mw - d.least_power_mw for place, d in devices.items() if place in was - now)

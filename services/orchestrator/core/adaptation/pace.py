@@ -1,4 +1,7 @@
-"""How often devices may be changed: a change that nobody waits for comes once in a cool-down for each device. Pure."""
+"""How often devices may be changed: what nobody waits for comes once in a cool-down for each device. Pure.
+
+How many may change for savings in a while is another bound, `portion.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Final
 from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.fleet import Device
 from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.facts.wish import Deployment
 
 # Dwell of a device between two changes for savings, as in arXiv 2508.20274: the order of time that a load holds, and
 # far above the minute that a change itself takes.
@@ -31,11 +35,18 @@ def changed_places(before: Blueprint, after: Blueprint) -> tuple[Place, ...]:
     return tuple(sorted(place for place in {*old, *new} if old.get(place) != new.get(place)))
 
 
-def touched(before: Iterable[Touch], places: Iterable[Place], now_s: float) -> tuple[Touch, ...]:
-    """The newest touches, those that do not matter any more left out."""
-    known = {t.place: t.at_s for t in before if now_s - t.at_s < DEVICE_COOL_DOWN_S}
+def touched(
+    before: Iterable[Touch], places: Iterable[Place], now_s: float, within_s: float = DEVICE_COOL_DOWN_S
+) -> tuple[Touch, ...]:
+    """The newest touches, those that are longer ago left out."""
+    known = {t.place: t.at_s for t in before if now_s - t.at_s < within_s}
     known.update(dict.fromkeys(places, now_s))
     return tuple(Touch(place, known[place]) for place in sorted(known))
+
+
+def recent(touches: Iterable[Touch], within_s: float, now_s: float) -> tuple[Touch, ...]:
+    """Touches within a rolling window."""
+    return tuple(t for t in touches if now_s - t.at_s < within_s)
 
 
 def cool_at_s(touches: Iterable[Touch], places: Iterable[Place], now_s: float) -> float | None:
@@ -47,17 +58,19 @@ def cool_at_s(touches: Iterable[Touch], places: Iterable[Place], now_s: float) -
 
 
 def is_asked(before: Situation | None, after: Situation) -> bool:
-    """Whether people, nodes or faults ask for a plan: a wish, a node, a budget, a failure."""
+    """Whether people, nodes or faults ask for a plan: a wish, a node, a budget, a failure, a trial that failed."""
     if before is None:
         return True
     was = {d.deployment_id: d.generation for d in before.deployments}
     now = {d.deployment_id: d.generation for d in after.deployments}
-    if was != now or before.budgets != after.budgets or before.gone != after.gone:
+    if was != now or before.budgets != after.budgets:
         return True
     if _nodes(before) != _nodes(after):
         return True
-    known = {(q.deployment_id, q.variant_id, q.device_class) for q in before.quarantined}
-    return any((q.deployment_id, q.variant_id, q.device_class) not in known for q in after.quarantined)
+    known, old = {q.key for q in before.quarantined}, {d.deployment_id: d for d in before.deployments}
+    return any(q.key not in known for q in after.quarantined) or any(
+        is_narrower(old[d.deployment_id], d) for d in after.deployments
+    )
 
 
 def is_urgent(before: Situation | None, after: Situation) -> bool:
@@ -68,9 +81,45 @@ def is_urgent(before: Situation | None, after: Situation) -> bool:
     return any(d.demand.requests_per_s > was[d.deployment_id] for d in after.deployments)
 
 
-def _nodes(situation: Situation) -> object:
+def is_narrower(before: Deployment, after: Deployment) -> bool:
+    """Whether the same wish is held to more, or to other, numbers of replicas than before: a trial failed."""
+    if before.generation != after.generation:
+        return False
+    fewer = after.max_replicas != 0 and (before.max_replicas == 0 or after.max_replicas < before.max_replicas)
+    return after.min_replicas > before.min_replicas or fewer or (after.spread is not None and before.spread is None)
+
+
+def pressing(before: Situation | None, after: Situation, unmet: Iterable[str] = ()) -> frozenset[str] | None:
+    """Deployments that somebody waits for, so that what a plan changes of them is no mere saving; None for all.
+
+    Args:
+        before: None after a start; what runs then is not waited for.
+        unmet: deployments whose wish the last plan did not meet.
+    """
+    if before is None:
+        placed = {r.deployment_id for r in after.parent.replicas}
+        return frozenset(d.deployment_id for d in after.deployments if d.deployment_id not in placed)
+    if before.budgets != after.budgets:
+        return None
+    was, now = ({d.deployment_id: d for d in s.deployments} for s in (before, after))
+    found = {*unmet, *(was.keys() ^ now.keys())}
+    found.update(n for n, d in now.items() if n in was and _presses(was[n], d))
+    known = {q.key for q in before.quarantined}
+    found.update(q.deployment_id for q in after.quarantined if q.key not in known)
+    outlines = dict(_nodes(before))
+    stable = {name for name, outline in _nodes(after) if outlines.get(name) == outline}
+    found.update(r.deployment_id for r in after.parent.replicas if r.node_id not in stable)
+    return frozenset(found)
+
+
+def _presses(before: Deployment, after: Deployment) -> bool:
+    rises = before.demand.requests_per_s < after.demand.requests_per_s
+    return before.generation != after.generation or rises or is_narrower(before, after)
+
+
+def _nodes(situation: Situation) -> list[tuple[str, object]]:
     """What is asked of nodes; layouts and settings that they follow us in are left out."""
-    return [(n.node_id, n.state, n.labels, [_device(d) for d in n.devices]) for n in situation.nodes]
+    return [(n.node_id, (n.state, n.labels, [_device(d) for d in n.devices])) for n in situation.nodes]
 
 
 def _device(device: Device) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from services.orchestrator.core.facts.change_bound import DEFAULT_BOUND, ChangeBound
 from services.orchestrator.core.facts.levers import ALL_LEVERS, Levers
 from services.orchestrator.core.facts.wish import Objective
 
@@ -17,6 +18,7 @@ class Policy:
         adaptive: demand follows the traffic; without it, the wish's own demand is what is provisioned for, for ever.
         objective: replaces the objective of every wish; None leaves it.
         foresees: demand is what `Observation.foreseen` says, not a forecast: the oracle of an evaluation.
+        bound: how much of the fleet may change for savings in a while, if it adapts.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Policy:
     levers: Levers = ALL_LEVERS
     objective: Objective | None = None
     foresees: bool = False
+    bound: ChangeBound = DEFAULT_BOUND
 
 
 # Nodes as people run them: clocks do not ease, and prompts come first come, first served.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from services.orchestrator.core.facts.catalog import Quarantine
 from services.orchestrator.core.facts.explanation import Candidate, Refusal
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Device, PowerSetting
 from services.orchestrator.core.facts.levers import Levers
@@ -87,7 +88,7 @@ def points_of(deployment: Deployment, offer: Offer) -> tuple[tuple[Point, ...], 
             profile = setting.profile
             if not _may_be_set(profile.power, offer.levers):
                 continue
-            if reason := failed.get(profile.device_class, ""):
+            if reason := _why_failed(failed, variant, profile):
                 refused.append(setting.refused(variant, Refusal.QUARANTINED, reason))
             elif prompt > setting.reach:
                 reason = f"measured prompts reach to {int(setting.reach)} tokens, {prompt} are asked for"
@@ -120,13 +121,17 @@ class Setting(NamedTuple):
         return _candidate(variant, self.profile, self.batch_limit, refusal, reason, memory)
 
 
-def _failed(deployment: Deployment, variant: Variant, offer: Offer) -> dict[str, str]:
-    """Why a variant is not started again for a deployment, by device class."""
-    return {
-        entry.device_class: f"failed to start here lately: {entry.reason}"
-        for entry in offer.quarantined
-        if (entry.deployment_id, entry.variant_id) == (deployment.deployment_id, variant.variant_id)
-    }
+def _failed(deployment: Deployment, variant: Variant, offer: Offer) -> list[Quarantine]:
+    """What keeps a variant from being started again for a deployment."""
+    mine = (deployment.deployment_id, variant.variant_id)
+    return [entry for entry in offer.quarantined if (entry.deployment_id, entry.variant_id) == mine]
+
+
+def _why_failed(failed: list[Quarantine], variant: Variant, profile: Profile) -> str:
+    """Why it is not started again at this point; "" when it may be."""
+    point = (variant.variant_id, profile.device_class, profile.partition_kind, profile.power)
+    reasons = (entry.reason for entry in failed if entry.covers(*point))
+    return next((f"given up here lately: {reason}" for reason in reasons), "")
 
 
 def _settings_at(variant: Variant, selector: tuple[tuple[str, str], ...], offer: Offer) -> tuple[Setting, ...]:

@@ -59,6 +59,7 @@ def explain_chosen(
     apart = f" The plan is within {verdict.gap:.2%} of the least cost." if verdict.gap > _SHOWN_GAP else ""
     if verdict.timed_out:
         apart += " The search was ended by the clock: made again, the plan may be another one."
+    asleep = _cold_start(deployment, first) if deployment.scale_to_zero else ""
     placed = _placed(verdict.chosen)
     lines = grouped([*dearer, *short, *(_refusal(r) for r in refused)])
     refusals = [*(line.refusal for line in short), *(r.refusal for r in refused)]
@@ -67,11 +68,24 @@ def explain_chosen(
     def write(shown: tuple[Candidate, ...], candidates: tuple[Candidate, ...]) -> Explanation:
         best = tuple(replace(one, chosen=True, reason=_why_chosen(deployment, one)) for one in shown)
         places = " and ".join(_place(one) for one in best)
-        summary = f"{deployment.name}: {places}. {_sentence(best[0].reason)}. {count}{held}{apart}"
+        summary = f"{deployment.name}: {places}. {_sentence(best[0].reason)}. {count}{held}{apart}{asleep}"
         found = (*best, *candidates)
         return Explanation(deployment.deployment_id, summary, blueprint.blueprint_id, found, gap=verdict.gap)
 
     return Draft(deployment, placed, lines, _points(options), _slow(refused), sheaves, write)
+
+
+def _cold_start(deployment: Deployment, option: Option) -> str:
+    """What waking it costs, before anybody lets it sleep."""
+    profile, device = option.point.profile, option.point.device
+    wake_s = device.wake_s if device.can_sleep else 0.0
+    least_s, most_s = profile.load_s, profile.load_s + wake_s
+    joules = (profile.load_s * option.point.at_work_mw + wake_s * device.idle_power_mw) / 1000.0
+    waking = f", {most_s:.3g} s where the device sleeps, too" if wake_s else ""
+    price = f"a cold start takes {least_s:.3g} s (as profiled){waking} and up to {joules:.3g} J (modelled)"
+    if 0.0 < deployment.cold_start_s < least_s:
+        return f" It never goes to zero: {price}, {deployment.cold_start_s:g} s are accepted."
+    return f" It goes to zero when nothing is asked for: {price}; the next request waits for that."
 
 
 def _placed(chosen: tuple[tuple[Item, int], ...]) -> tuple[Placed, ...]:

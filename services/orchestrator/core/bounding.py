@@ -1,0 +1,59 @@
+"""How much of a plan is done now, by the policy's bound on changes for savings, and the words for what waits. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from services.orchestrator.core.adaptation.pace import pressing, recent
+from services.orchestrator.core.adaptation.portion import Figures, Portion, portion_of
+from services.orchestrator.core.checking.check import check
+from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.planning.plan import Plan
+from services.orchestrator.core.state import State
+
+
+def portion_now(state: State, situation: Situation, planned: Situation, plan: Plan, now_s: float) -> Portion:
+    """What of a plan is done now; all of it when everybody waits for it, or nothing adapts."""
+    unmet = (e.deployment_id for e in state.explanations if not e.feasible)
+    waited = pressing(state.acted, situation, unmet)
+    if not state.policy.adaptive or waited is None:
+        return Portion(plan.blueprint)
+    bound = state.policy.bound
+    room = bound.admits(_devices(situation)) - len(recent(state.savings, bound.window_s, now_s))
+    return portion_of(
+        situation.parent,
+        plan.blueprint,
+        Figures(plan.explanations),
+        waited,
+        max(room, 0),
+        lambda blueprint: not check(planned, blueprint, plan.explanations),
+    )
+
+
+def bounded(
+    state: State, situation: Situation, plan: Plan, portion: Portion, now_s: float
+) -> tuple[Plan, float | None, str]:
+    """The plan as far as the bound admits it, when there is room for more, and why it is not all of it."""
+    bound, devices = state.policy.bound, _devices(situation)
+    ends_s = [t.at_s + bound.window_s for t in recent(state.savings, bound.window_s, now_s)]
+    due_s = min([*ends_s, *([now_s + bound.window_s] if portion.savings else [])], default=None)
+    admitted, watts = bound.admits(devices), portion.waiting_mw / 1000.0
+    words = (
+        f"changes of {len(portion.places)} devices wait that would save {watts:.3g} W (modelled): at most {admitted} "
+        f"of {devices} change for savings in {bound.window_s:.0f} s, {len(ends_s)} did, {len(portion.savings)} do now"
+    )
+    words += "; these change together or not at all" if due_s is None else f"; more may in {due_s - now_s:.0f} s"
+    names = {name for name, _ in portion.waiting}
+    explanations = tuple(
+        replace(
+            e,
+            blueprint_id=portion.blueprint.blueprint_id,
+            summary=f"{e.summary} Not all of it is in force: {words}." if e.deployment_id in names else e.summary,
+        )
+        for e in plan.explanations
+    )
+    return replace(plan, blueprint=portion.blueprint, explanations=explanations), due_s, f"a saving waits: {words}"
+
+
+def _devices(situation: Situation) -> int:
+    return sum(len(node.devices) for node in situation.nodes)

@@ -1,0 +1,209 @@
+"""Bounded change: in any ten minutes savings touch few devices of a fleet, dangers as many as they need."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from services.orchestrator.core.adaptation.pace import changed_places
+from services.orchestrator.core.adaptation.portion import Change, Figures, changes_of, portion_of
+from services.orchestrator.core.checking.check import check
+from services.orchestrator.core.effects import Broken, Commit, Note, Push
+from services.orchestrator.core.facts.blueprint import Blueprint, Replica
+from services.orchestrator.core.facts.catalog import Catalog
+from services.orchestrator.core.facts.change_bound import ChangeBound
+from services.orchestrator.core.facts.fleet import ReplicaReport, ReplicaState
+from services.orchestrator.core.facts.policy import POLICIES
+from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.facts.wish import Demand
+from services.orchestrator.core.looked import Looks
+from services.orchestrator.core.planning.plan import make_plan
+from services.orchestrator.core.replay import Look, answer_of, decide_again, read, written
+from services.orchestrator.core.rollout.rollout import Intent
+from services.orchestrator.core.state import NodeSight, Observation, State
+from services.orchestrator.core.step import step
+from tests.adaptation.house import one_point_each
+from tests.orchestrator.worlds import node, ready, slo, wish, world
+
+LIMITS = slo(ttft=400)
+BOUND = ChangeBound(share=0.2, least=2, window_s=600.0)
+
+
+class Fleet:
+    """Many deployments on many nodes, with demands that the test sets; replicas are ready as soon as they are told."""
+
+    def __init__(self, deployments: int, nodes: int, rate: float, catalog: Catalog | None = None) -> None:
+        self.now_s = 0.0
+        wishes = tuple(wish(f"w{n}", rate=rate, slo=LIMITS) for n in range(deployments))
+        self.rates = {w.deployment_id: rate for w in wishes}
+        self.nodes = [node(f"n{n:02}") for n in range(nodes)]
+        self.seen = Observation(deployments=wishes, catalog=catalog or one_point_each("fast"))
+        self.state = State(started_s=0.0, policy=replace(POLICIES["oracle"], bound=BOUND))
+        self.looks = Looks()
+        self.changes: list[tuple[float, tuple[Change, ...]]] = []
+        self.kept: list[tuple[Look, Commit]] = []
+        self.notes: list[str] = []
+
+    @property
+    def blueprint(self) -> Blueprint:
+        return self.seen.blueprint
+
+    def look(self, passed_s: float) -> None:
+        """Time passes; looks until nothing is committed any more."""
+        self.now_s += passed_s
+        for _ in range(6):
+            if not self._look():
+                return
+
+    def run(self, seconds: float, every_s: float = 10.0) -> None:
+        for _ in range(int(seconds / every_s)):
+            self.look(every_s)
+
+    def _look(self) -> bool:
+        seen = replace(
+            self.seen,
+            nodes=tuple(NodeSight(n, self.now_s, True) for n in self.nodes),
+            foreseen=tuple((name, Demand(rate, 128, 32)) for name, rate in self.rates.items()),
+        )
+        before = self.state
+        self.state, effects = step(before, seen, self.now_s, looks=self.looks)
+        committed = False
+        for effect in effects:
+            if isinstance(effect, Broken):
+                raise AssertionError(effect.findings)
+            if isinstance(effect, Note):
+                self.notes.append(effect.words)
+            if isinstance(effect, Commit):
+                self.kept.append((Look(before, seen, self.now_s), effect))
+                after = effect.plan.blueprint
+                if self.blueprint.generation:
+                    self.changes.append((self.now_s, changes_of(self.blueprint, after)))
+                committed = after != self.blueprint
+                self.seen = replace(self.seen, blueprint=after)
+            if isinstance(effect, Push):
+                told = {t.node_id: t.replicas for t in effect.targets}
+                self.nodes = [
+                    replace(n, replicas=tuple(_report(r, intent) for r, intent in told.get(n.node_id, ())))
+                    for n in self.nodes
+                ]
+        return committed
+
+    def most_in_a_window(self, names: frozenset[str] | None = None) -> int:
+        """Devices changed in the busiest window; only those where nobody but `names` changed."""
+        counted = [
+            (at_s, {place for _, place in changes} - {p for name, p in changes if names and name not in names})
+            for at_s, changes in self.changes
+        ]
+        windows = (
+            set().union(*(places for at_s, places in counted if start_s <= at_s < start_s + BOUND.window_s))
+            for start_s, _ in counted
+        )
+        return max(map(len, windows), default=0)
+
+
+def _report(replica: Replica, intent: Intent) -> ReplicaReport:
+    if intent is Intent.DRAIN:
+        return ReplicaReport(replica.replica_id, ReplicaState.DRAINED, starts=1)
+    return ready(replica.replica_id)
+
+
+def test_a_share_of_the_fleet_with_a_floor() -> None:
+    assert [BOUND.admits(devices) for devices in (1, 10, 14, 15, 100)] == [2, 2, 2, 3, 20]
+
+
+def two_plans() -> tuple[Situation, Blueprint, Figures, tuple[object, ...]]:
+    """Six deployments on "fast", and a plan that moves them all to "lean"."""
+    wishes = tuple(wish(f"w{n}", rate=0.5, slo=LIMITS) for n in range(6))
+    nodes = tuple(node(f"n{n}", cores=1) for n in range(6))
+    start = world(*wishes, nodes=nodes, catalog=one_point_each("fast"))
+    parent = make_plan(start).blueprint
+    running = tuple(
+        replace(n, replicas=tuple(ready(r.replica_id) for r in parent.replicas if r.node_id == n.node_id))
+        for n in nodes
+    )
+    situation = replace(start, parent=parent, nodes=running, catalog=one_point_each("fast", "lean"))
+    plan = make_plan(situation)
+    return situation, plan.blueprint, Figures(plan.explanations), plan.explanations
+
+
+def test_a_plan_is_cut_to_what_there_is_room_for_and_stays_sound() -> None:
+    situation, wanted, figures, explanations = two_plans()
+
+    def is_sound(blueprint: Blueprint) -> bool:
+        return not check(situation, blueprint, explanations)  # type: ignore[arg-type]
+
+    assert len(changed_places(situation.parent, wanted)) == 6
+    for room in range(7):
+        portion = portion_of(situation.parent, wanted, figures, frozenset(), room, is_sound)
+        changed = changed_places(situation.parent, portion.blueprint)
+        assert changed == portion.savings and len(changed) == room
+        assert len(portion.waiting) == 6 - room and is_sound(portion.blueprint)
+        assert (portion.blueprint is situation.parent) == (room == 0)
+        assert (portion.waiting_mw > 0.0) == (room < 6)
+
+
+def test_what_somebody_waits_for_is_done_and_what_is_there_does_not_do_is_left() -> None:
+    situation, wanted, figures, _ = two_plans()
+    pressed = portion_of(situation.parent, wanted, figures, frozenset({"d-w1", "d-w4"}), 0, lambda _: True)
+    changed = changes_of(situation.parent, pressed.blueprint)
+    assert {name for name, _ in changed} == {"d-w1", "d-w4"} and pressed.savings == ()
+    whole = portion_of(situation.parent, wanted, figures, frozenset(), 0, lambda b: b is wanted)
+    assert (whole.blueprint, whole.savings, whole.waiting) == (wanted, (), ())
+
+
+def test_a_saving_of_a_whole_fleet_comes_in_portions_with_a_reason_and_replays() -> None:
+    fleet = Fleet(20, 20, 0.5)
+    fleet.run(60)
+    fleet.seen = replace(fleet.seen, catalog=one_point_each("fast", "lean"))
+    fleet.run(50)
+    lean = [r for r in fleet.blueprint.replicas if r.variant_id == "sha256:lean"]
+    assert 0 < len(lean) < 20
+    assert fleet.most_in_a_window() <= BOUND.admits(20)
+    waiting = fleet.state.explanations
+    told = [e.summary for e in waiting if "Not all of it is in force" in e.summary]
+    assert told and "at most 4 of 20 change for savings in 600 s" in told[0]
+    assert any(words.startswith("a saving waits: ") for words in fleet.notes)
+    fleet.run(10 * BOUND.window_s, every_s=60.0)
+    assert {r.variant_id for r in fleet.blueprint.replicas} == {"sha256:lean"}, "none waits for ever"
+    assert fleet.most_in_a_window() <= BOUND.admits(20)
+    assert any(commit.trigger.endswith("a saving that waited") for _, commit in fleet.kept)
+    for look, commit in fleet.kept:
+        kind, text = written(look)
+        again = decide_again(read(kind, text))
+        assert again.plan is not None and again.trigger == commit.trigger
+        assert answer_of(again.plan) == answer_of(commit.plan)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_loads_that_only_fall_never_touch_more(seed: int) -> None:
+    dice = random.Random(seed)
+    fleet = Fleet(8, 16, 3.0)
+    fleet.run(30)
+    for _ in range(25):
+        for name in fleet.rates:
+            if dice.random() < 0.3:
+                fleet.rates[name] *= dice.uniform(0.5, 1.0)
+        fleet.look(dice.uniform(20.0, 300.0))
+    assert fleet.most_in_a_window() <= BOUND.admits(16)
+    assert fleet.changes
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_noise_touches_no_more_of_those_that_do_not_rise_and_serves_the_others_at_once(seed: int) -> None:
+    dice = random.Random(seed)
+    fleet = Fleet(8, 24, 1.5)
+    fleet.run(30)
+    calm = frozenset(list(fleet.rates)[:5])
+    for _ in range(25):
+        for name in fleet.rates:
+            if name in calm:
+                fleet.rates[name] *= dice.uniform(0.85, 1.0)
+            else:
+                fleet.rates[name] = dice.uniform(0.5, 4.0)
+        fleet.look(dice.uniform(20.0, 300.0))
+        for name in fleet.rates.keys() - calm:
+            served = len(fleet.blueprint.of(name))
+            assert served * 2.0 > fleet.rates[name], "a rise is not held up"
+    assert fleet.most_in_a_window(calm) <= BOUND.admits(24)

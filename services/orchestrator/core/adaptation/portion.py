@@ -68,7 +68,8 @@ def portion_of(
     """
     changes = changes_of(parent, wanted)
     needed = {place for name, place in changes if name in pressing}
-    savings = [change for change in changes if change[0] not in pressing and change[1] not in needed]
+    # What no replica follows, such as the sleep of an empty device, puts nobody's requests at risk.
+    savings = [change for change in changes if change[0] not in {"", *pressing} and change[1] not in needed]
     if len({place for _, place in savings}) <= room:
         return Portion(wanted, tuple(sorted({place for _, place in savings})))
     saved = {change: figures.saved_mw(parent, wanted, change) for change in savings}

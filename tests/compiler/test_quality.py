@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from services.compiler.quality.comparison import Comparison, Figures, common_pre
 from services.compiler.quality.evaluation import Evaluator
 from services.compiler.quality.reference import Reference
 from services.compiler.quality.session import Logits
-from services.compiler.quality.text import Part, cut_pieces, read_story, read_text, windows_of
+from services.compiler.quality.text import Part, cut_pieces, pieces_of, read_text, windows_of
 from services.compiler.quality.thresholds import TABLE, judge, precise_enough
 from services.compiler.quality.windows import Windows
 from tradewind.domain.manifest import Function
@@ -208,32 +209,37 @@ def test_near_the_limit_a_variant_has_to_prove_that_it_is_below() -> None:
     assert precise_enough("w4", replace(vague, kl_divergence_nats=0.5)), "no text makes up for that"
 
 
-def test_the_two_parts_of_the_text_share_nothing() -> None:
-    choosing, reporting = read_text(Part.CHOOSING), read_text(Part.REPORTING)
-    assert min(len(choosing), len(reporting)) > 100_000
-    stories = [set(read_story(part).split("\n\n")) for part in Part]
-    assert min(map(len, stories)) > 100 and not {part for part in stories[0] & stories[1] if len(part) > 40}
-    from pydoc_data.topics import topics
-
-    for number, name in enumerate(sorted(topics)):
-        assert (topics[name] in choosing) == (number % 2 == 0 or _inside_another(topics, name, 0))
-
-
-def _inside_another(topics: dict[str, str], name: str, parity: int) -> bool:
-    """Whether a topic's text is part of another topic's, as the grammar's small ones are."""
-    return any(topics[name] in topics[o] for n, o in enumerate(sorted(topics)) if n % 2 == parity and o != name)
+def test_the_two_parts_of_the_text_share_nothing_and_are_the_same_everywhere() -> None:
+    stories = {part: read_text(part) for part in Part}
+    assert {part: sha256(text.encode()).hexdigest()[:12] for part, text in stories.items()} == {
+        Part.CHOOSING: "dcbb947d5253",
+        Part.REPORTING: "36ae209504db",
+    }
+    choosing, reporting = ({line for line in text.split("\n\n") if len(line) > 40} for text in stories.values())
+    assert min(len(choosing), len(reporting)) > 100 and not choosing & reporting
 
 
-def test_windows_come_from_topics_and_story_in_turns_and_fit_the_context() -> None:
-    def tokenizer(text: str, **_: object) -> dict[str, list[int]]:
-        return {"input_ids": [ord(character) for character in text]}
+def by_character(text: str, **_: object) -> dict[str, list[int]]:
+    return {"input_ids": [ord(character) for character in text]}
 
-    windows = windows_of(tokenizer, Part.REPORTING, 64)
+
+def test_windows_fit_the_context_and_hold_nothing_of_the_pieces() -> None:
+    windows = windows_of(by_character, Part.REPORTING, 64)
     texts = ["".join(map(chr, window)) for window in windows]
     assert {len(window) for window in windows} == {64}
-    assert all(text in read_text(Part.REPORTING) for text in texts[::2])
-    assert all(text in read_story(Part.REPORTING) for text in texts[1::2])
-    assert len(set(texts)) == 48 == 2 * len(windows_of(tokenizer, Part.CHOOSING, 64))
+    assert all(text in read_text(Part.REPORTING) for text in texts)
+    assert len(set(texts)) == 48 == 2 * len(windows_of(by_character, Part.CHOOSING, 64))
+    pieces = ["".join(map(chr, piece)) for piece in pieces_of(by_character, Part.REPORTING, 64)]
+    story = read_text(Part.REPORTING)
+    assert max(map(story.index, pieces)) + 64 <= min(map(story.index, texts))
+
+
+def test_tokens_of_whole_lines_give_fewer_windows() -> None:
+    def by_line(text: str, **_: object) -> dict[str, list[int]]:
+        return {"input_ids": list(range(text.count("\n")))}
+
+    windows = windows_of(by_line, Part.REPORTING, 64)
+    assert 0 < len(windows) < 48 and {len(window) for window in windows} == {64}
 
 
 def test_pieces_are_cut_from_all_over_the_text() -> None:

@@ -371,7 +371,7 @@ class Quality(_message.Message):
     positions: _builtins.int
     """Number of positions compared."""
     text: _builtins.str
-    """Which text was used, for instance "python-topics@1"."""
+    """Which text was used, for instance "holmes@3"."""
     greedy_prefix_tokens: _builtins.int
     """Same greedy tokens before the first difference, at most the length tried."""
     relative_error: _builtins.float

@@ -16,7 +16,7 @@ from services.compiler.quality.evaluation import Evaluator
 from services.compiler.quality.reference import Reference
 from services.compiler.quality.session import Logits
 from services.compiler.quality.text import Part, cut_pieces, pieces_of, read_text, windows_of
-from services.compiler.quality.thresholds import TABLE, judge, precise_enough
+from services.compiler.quality.thresholds import TABLE, Check, judge, precise_enough
 from services.compiler.quality.windows import Windows
 from tradewind.domain.manifest import Function
 
@@ -99,16 +99,49 @@ def test_every_function_is_compared_and_the_exact_model_is_exact() -> None:
 def test_one_wrong_function_of_five_is_enough_to_be_rejected(wrong: str) -> None:
     found = Evaluator(SlotModel(wrong=wrong), reference(), 4).run()  # type: ignore[arg-type]
     for precision in TABLE:
-        admitted, why = judge(precision, found.figures, found.kl_by_function)
+        admitted, why, failed = judge(precision, found.figures, found.kl_by_function)
         assert not admitted
         assert "rejected on" in why
-        assert f"worst function {wrong} KL" in why
+        assert f"worst function {wrong} KL" in why and Check.FUNCTION in failed
 
 
 def rounded(row: Logits, seed: int) -> Logits:
     """A row with the error of a coarse precision."""
     noisy: Logits = row + np.random.default_rng(seed).normal(0, 0.1, VOCABULARY).astype(np.float32)
     return noisy
+
+
+class Swaps(SlotModel):
+    """Puts another token before the likeliest, at one length, by that much; nowhere but in a greedy answer."""
+
+    def __init__(self, length: int, gap_nats: float) -> None:
+        super().__init__()
+        self._length, self._gap_nats = length, gap_nats
+        self._source = reference()
+
+    def _answer(self, function: Function, slot: int, length: int) -> Logits:
+        row = super()._answer(function, slot, length)
+        if length == self._length and self._of_the_source(slot, length):
+            row[(int(row.argmax()) + 1) % VOCABULARY] = row.max() + self._gap_nats
+        return row
+
+    def _of_the_source(self, slot: int, length: int) -> bool:
+        whole = (*self._source.prompt, *self._source.continuation)
+        return all(self._slots[slot].get(at) == token for at, token in enumerate(whole[:length]))
+
+
+@pytest.mark.parametrize(("gap_nats", "agreed"), [(0.02, 24), (0.1, 4)])
+def test_a_greedy_answer_goes_on_behind_a_tie_and_ends_at_a_difference(gap_nats: float, agreed: int) -> None:
+    model = Swaps(16 + 4, gap_nats)
+    found = Evaluator(model, reference(), 4, slack_nats=0.025).run()  # type: ignore[arg-type]
+    figures = found.figures
+    assert (figures.greedy_prefix_tokens, figures.greedy_agreed_tokens, figures.greedy_tokens) == (4, agreed, 24)
+    assert found.canary.continuation[:4] == reference().continuation[:4] != found.canary.continuation[1:5]
+    for precision, limits in TABLE.items():
+        admitted, why, failed = judge(precision, figures, found.kl_by_function)
+        assert admitted == (agreed / 24 >= limits.greedy_least) and failed == (() if admitted else (Check.GREEDY,))
+        assert f"greedy tokens {agreed} of 24 but for ties" in why
+    assert TABLE["f32"].greedy_least == 1
 
 
 class Coarse(SlotModel):
@@ -140,7 +173,7 @@ def test_the_error_of_paired_differences_is_what_other_texts_show() -> None:
         for at in range(400):
             row = random.normal(0, 3, VOCABULARY).astype(np.float32)
             comparison.add(row, rounded(row, 10_000 * text + at), int(random.integers(VOCABULARY)), at // 40)
-        figures = comparison.figures("t", 0)
+        figures = comparison.figures("t")
         increases.append(figures.perplexity_increase)
         errors.append(figures.perplexity_increase_error)
         losses.append(math.log(figures.reference_perplexity))
@@ -156,7 +189,7 @@ def test_stretches_that_go_together_make_the_error_larger() -> None:
         other[0] = 0.1 * (-1) ** (at // 20)
         alone.add_known(0, -math.log(VOCABULARY), other, 0, at)
         together.add_known(0, -math.log(VOCABULARY), other, 0, at // 20)
-    ratio = together.figures("t", 0).perplexity_increase_error / alone.figures("t", 0).perplexity_increase_error
+    ratio = together.figures("t").perplexity_increase_error / alone.figures("t").perplexity_increase_error
     assert ratio == pytest.approx(math.sqrt(20), rel=0.1)
 
 
@@ -170,7 +203,7 @@ def test_values_that_are_no_numbers_are_rejected() -> None:
     row = logits_of([1])
     comparison.add(row, row, 3)
     comparison.add(row, np.full_like(row, np.nan), 3)
-    figures = comparison.figures("text", 0)
+    figures = comparison.figures("text")
     assert math.isinf(figures.kl_divergence_nats)
     assert not judge("bf16", figures, {"f": comparison.kl_divergence_nats})[0]
 
@@ -179,7 +212,7 @@ def test_figures_of_a_known_pair() -> None:
     comparison = Comparison()
     two, one = np.log(np.array([0.8, 0.1, 0.04, 0.03, 0.02, 0.01], np.float32)), np.zeros(6, np.float32)
     comparison.add(two, one, 0)
-    figures = comparison.figures("text", 0)
+    figures = comparison.figures("text")
     expected = sum(p * math.log(p * 6) for p in (0.8, 0.1, 0.04, 0.03, 0.02, 0.01))
     assert figures.kl_divergence_nats == pytest.approx(expected, rel=1e-5)
     assert figures.perplexity == pytest.approx(6)
@@ -191,18 +224,19 @@ def test_bf16_rounding_is_within_its_thresholds_and_more_is_not() -> None:
     assert judge("bf16", fine, {"f": 0.01})[0]
     assert not judge("f32", fine, {"f": 0.0})[0]
     coarse = Figures(0.96, 1.0, 0.5, 30.1, 30.0, 0.4, 200, "t", 20)
-    admitted, why = judge("bf16", coarse, {"f": 0.01})
+    admitted, why, failed = judge("bf16", coarse, {"f": 0.01})
     assert not admitted
-    assert "KL 0.5 nats where bf16 needs ≤ 0.03" in why
+    assert "KL 0.5 nats where bf16 needs ≤ 0.03" in why and failed == (Check.KL_DIVERGENCE,)
 
 
 def test_near_the_limit_a_variant_has_to_prove_that_it_is_below() -> None:
     sure = Figures(0.97, 1.0, 0.003, 30.24, 30.0, 0.4, 5000, "t", 20, perplexity_increase_error=0.001)
     assert judge("w4", sure, {"f": 0.01})[0]
     vague = Figures(0.97, 1.0, 0.003, 30.24, 30.0, 0.4, 200, "t", 20, perplexity_increase_error=0.005)
-    admitted, why = judge("w4", vague, {"f": 0.01})
+    admitted, why, failed = judge("w4", vague, {"f": 0.01})
     assert not admitted
     assert "perplexity increase +0.80% ± 0.50% where w4 needs ≤ 1.0% with 95 % confidence" in why
+    assert failed == (Check.PERPLEXITY,)
     assert precise_enough("w4", sure) and not precise_enough("w4", vague)
     assert precise_enough("bf16", replace(vague, perplexity_increase_error=0.002, positions=2000))
     assert not precise_enough("w8", replace(sure, positions=500)), "its agreement is vague"

@@ -137,8 +137,8 @@ def _fate_of_figures(order: Order, found: Mapping[str, Any], floor: QualityFloor
     if found["figures"] is None:
         return None, ""
     figures = Figures(**found["figures"])
-    admitted, words = judge(order.recipe.precision, figures, found["kl_by_function"])
-    if not admitted:
-        return Fate.WRONG_ANSWERS, f"on the text for choosing: {words}"
+    verdict = judge(order.recipe.precision, figures, found["kl_by_function"])
+    if not verdict.admitted:
+        return Fate.WRONG_ANSWERS, f"on the text for choosing: {verdict.why}"
     missed = floor.missed(figures.top1_agreement, figures.kl_divergence_nats, figures.perplexity_increase)
     return (Fate.BELOW_FLOOR, f"on the text for choosing: {missed}") if missed else (None, "")

@@ -160,7 +160,7 @@ def show_variant(
             ["perplexity", f"{quality.perplexity:.3f}, reference {quality.reference_perplexity:.3f}"],
             ["perplexity increase", _increase(quality)],
             ["largest logit error", f"{quality.max_logit_error:.3g}"],
-            ["same greedy tokens", str(quality.greedy_prefix_tokens)],
+            ["same greedy tokens", _greedy(quality)],
             ["text", quality.text],
         ]
     session.out.table(["", "…"], [[Text(a, style="dim"), words.plain(b)] for a, b in rows], "")
@@ -197,6 +197,15 @@ def _increase(quality: compiler_pb2.Quality) -> str:
     increase = quality.perplexity / quality.reference_perplexity - 1
     error = quality.perplexity_increase_error
     return f"{increase:+.2%}" + (f" ± {error:.2%} (standard error)" if error else "")
+
+
+def _greedy(quality: compiler_pb2.Quality) -> str:
+    """How many, of how many; those of an earlier version do not tell."""
+    if not quality.greedy_tokens:
+        return str(quality.greedy_prefix_tokens)
+    agreed = quality.greedy_agreed_tokens
+    ties = f", {agreed} but for ties" if agreed > quality.greedy_prefix_tokens else ""
+    return f"{quality.greedy_prefix_tokens} of {quality.greedy_tokens}{ties}"
 
 
 def _numbers(values: Sequence[int]) -> str:

@@ -529,6 +529,7 @@ class Variant(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     BUILD_PEAK_BYTES_FIELD_NUMBER: _builtins.int
     FAILED_CHECKS_FIELD_NUMBER: _builtins.int
+    RAN_ON_FIELD_NUMBER: _builtins.int
     variant_id: _builtins.str
     """Identity: "sha256:" and the digest of its manifest."""
     name: _builtins.str
@@ -573,6 +574,10 @@ class Variant(_message.Message):
     def failed_checks(self) -> _containers.RepeatedScalarFieldContainer[Global___QualityCheck.ValueType]:
         """Which limits it is outside of; empty when it is within all, or was not compared."""
 
+    @_builtins.property
+    def ran_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where the compiler had it run, for the gate or to time it: the kind of its own machine, or a node's device."""
+
     def __init__(
         self,
         *,
@@ -592,10 +597,11 @@ class Variant(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         build_peak_bytes: _builtins.int = ...,
         failed_checks: _abc.Iterable[Global___QualityCheck.ValueType] | None = ...,
+        ran_on: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest", "quality", b"quality", "recipe", b"recipe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_peak_bytes", b"build_peak_bytes", "compile_s", b"compile_s", "compiled_target", b"compiled_target", "create_time", b"create_time", "failed_checks", b"failed_checks", "files", b"files", "manifest", b"manifest", "memory_bytes", b"memory_bytes", "model_id", b"model_id", "name", b"name", "quality", b"quality", "recipe", b"recipe", "state", b"state", "state_reason", b"state_reason", "target", b"target", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_peak_bytes", b"build_peak_bytes", "compile_s", b"compile_s", "compiled_target", b"compiled_target", "create_time", b"create_time", "failed_checks", b"failed_checks", "files", b"files", "manifest", b"manifest", "memory_bytes", b"memory_bytes", "model_id", b"model_id", "name", b"name", "quality", b"quality", "ran_on", b"ran_on", "recipe", b"recipe", "state", b"state", "state_reason", b"state_reason", "target", b"target", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1083,6 +1089,9 @@ class BuildVariantsRequest(_message.Message):
     MIN_QUALITY_FIELD_NUMBER: _builtins.int
     SEARCH_FIELD_NUMBER: _builtins.int
     CHAIN_FIELD_NUMBER: _builtins.int
+    PREFILL_CHUNKS_FIELD_NUMBER: _builtins.int
+    DECODE_BATCHES_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a repeat harmless."""
     model: _builtins.str
@@ -1095,6 +1104,8 @@ class BuildVariantsRequest(_message.Message):
     """Whether recipes are searched for; else those named, or the book's choice, are built."""
     chain: _builtins.bool
     """Whether the targets are a fallback chain: one variant set, of which a device takes the first it can load."""
+    slots: _builtins.int
+    """Sequences that the cache holds; 0 means as many as the widest batch."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Targets; "auto" (or none) means those that can run here."""
@@ -1106,6 +1117,14 @@ class BuildVariantsRequest(_message.Message):
     @_builtins.property
     def min_quality(self) -> Global___MinQuality:
         """Least quality; a variant below it is rejected."""
+
+    @_builtins.property
+    def prefill_chunks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Prompt tokens that prefill calls take; none means the recipe's choice. For generators, as the two below."""
+
+    @_builtins.property
+    def decode_batches(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Sequences that decode calls take, the widest all slots; none means the recipe's choice."""
 
     def __init__(
         self,
@@ -1119,10 +1138,13 @@ class BuildVariantsRequest(_message.Message):
         min_quality: Global___MinQuality | None = ...,
         search: _builtins.bool = ...,
         chain: _builtins.bool = ...,
+        prefill_chunks: _abc.Iterable[_builtins.int] | None = ...,
+        decode_batches: _abc.Iterable[_builtins.int] | None = ...,
+        slots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["min_quality", b"min_quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_s", b"budget_s", "chain", b"chain", "context_tokens", b"context_tokens", "min_quality", b"min_quality", "model", b"model", "recipes", b"recipes", "request_id", b"request_id", "search", b"search", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_s", b"budget_s", "chain", b"chain", "context_tokens", b"context_tokens", "decode_batches", b"decode_batches", "min_quality", b"min_quality", "model", b"model", "prefill_chunks", b"prefill_chunks", "recipes", b"recipes", "request_id", b"request_id", "search", b"search", "slots", b"slots", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

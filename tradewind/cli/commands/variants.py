@@ -56,6 +56,13 @@ def build(
     context: Annotated[
         int, typer.Option("--context", min=0, help="Longest context in tokens; 0: recipe's choice.")
     ] = 0,
+    prefill: Annotated[
+        str, typer.Option("--prefill", help="Prompt tokens that prefill calls take, such as 128,512.")
+    ] = "",
+    batch: Annotated[str, typer.Option("--batch", help="Sequences that decode calls take, such as 1,4,8.")] = "",
+    slots: Annotated[
+        int, typer.Option("--slots", min=0, help="Sequences that the cache holds; 0: as many as the widest batch.")
+    ] = 0,
     budget: Annotated[str, typer.Option("--budget", help="Time for the whole search, such as 5m.")] = "",
     min_quality: Annotated[
         str, typer.Option("--min-quality", help="Beyond the thresholds, such as top1=0.97,kl=0.01,ppl=0.5%.")
@@ -81,6 +88,9 @@ def build(
         search=search,
         chain=chain,
         floor=parsed("--min-quality", min_quality, quality_floor) if min_quality else None,
+        prefill_chunks=parsed("--prefill", prefill, units.sizes),
+        decode_batches=parsed("--batch", batch, units.sizes),
+        slots=slots,
     )
     if no_wait:
         return show_started(session, operation.operation_id, {"operation": to_json(operation)})

@@ -97,6 +97,7 @@ class Trier:
         if timer is not None:
             try:
                 measured = await self._bench.on_device(timer, variant, order, wish, measured)
+                variant.ran_on.append(measured.where)
             except (CompileFailed, WrongAnswer) as error:
                 trial = failed_trial(order, WHOLE, time.monotonic() - began, error)
                 return replace(trial, variant_id=variant.variant_id), rejected_where_it_ran(variant, error)

@@ -19,7 +19,7 @@ from tradewind.cli.progress import follow
 from tradewind.cli.session import Session, command
 from tradewind.cli.wish import parsed
 from tradewind.domain import units
-from tradewind.domain.errors import RemoteError
+from tradewind.domain.errors import RemoteError, ServiceUnavailable
 from tradewind.domain.passes import PASSES
 from tradewind.domain.quality_floor import quality_floor
 from tradewind.v1 import compiler_pb2
@@ -137,9 +137,10 @@ def show_variant(
     variant: Annotated[str, typer.Argument(metavar="VARIANT", help="Id, the beginning of its digest, or name.")],
     model: Annotated[str, typer.Option("--model", help="Look for the name in this model only.")] = "",
 ) -> None:
-    """Show a variant: recipe, quality, files."""
+    """Show a variant: what was asked, what it was compiled for and where it has run, recipe, quality, files."""
     found = find_variant(session.client.compiler, variant, model)
-    session.out.document({"variant": to_json(found)})
+    ran_on = _ran_on(session, found)
+    session.out.document({"variant": to_json(found), "ran_on": ran_on})
     recipe, quality = found.recipe, found.quality
     session.out.show(
         Text.assemble(
@@ -149,7 +150,9 @@ def show_variant(
         Text(found.variant_id, style="dim"),
     )
     rows = [
-        ["target", f"{found.target}, compiled for {found.compiled_target or found.target}"],
+        ["asked for", found.target],
+        ["compiled for", found.compiled_target or found.target],
+        ["ran on", ", ".join(ran_on) or "nothing yet"],
         ["precision", recipe.precision],
         ["compiler flags", " ".join(recipe.compiler_flags) or "those of the target"],
         ["prefill chunks", _numbers(recipe.prefill_chunks)],
@@ -178,6 +181,17 @@ def show_variant(
     session.out.table(["pass", "what it does…"], passes, "no passes")
     files = [[f.name, units.show_bytes(f.size_bytes), words.short(f.digest)] for f in found.files]
     session.out.table(["file", "^size", "digest"], files, "no files")
+
+
+def _ran_on(session: Session, variant: compiler_pb2.Variant) -> list[str]:
+    """Kinds of devices that the compiler had it run on, and classes of those that it was measured on."""
+    try:
+        profiles = session.client.profiler.profiles(variant_id=variant.variant_id)
+    except ServiceUnavailable as error:
+        session.out.note(f"where it was measured is not known: {error.message}")
+        profiles = []
+    measured = sorted({profile.point.device_class for profile in profiles})
+    return list(dict.fromkeys((*variant.ran_on, *measured)))
 
 
 def show_table(out: Output, variants: Sequence[compiler_pb2.Variant]) -> None:

@@ -13,10 +13,10 @@ import pytest
 
 from services.compiler.quality.comparison import Comparison, Figures, common_prefix
 from services.compiler.quality.evaluation import Evaluator
-from services.compiler.quality.reference import Reference
+from services.compiler.quality.reference import GREEDY_TOKENS, Reference
 from services.compiler.quality.session import Logits
 from services.compiler.quality.text import Part, cut_pieces, pieces_of, read_text, windows_of
-from services.compiler.quality.thresholds import TABLE, Check, judge, precise_enough
+from services.compiler.quality.thresholds import TABLE, Check, judge, precise_enough, token_slack_nats
 from services.compiler.quality.windows import Windows
 from tradewind.domain.manifest import Function
 
@@ -228,6 +228,22 @@ def test_bf16_rounding_is_within_its_thresholds_and_more_is_not() -> None:
     admitted, why, failed = judge("bf16", coarse, {"f": 0.01})
     assert not admitted
     assert "KL 0.5 nats where bf16 needs ≤ 0.03" in why and failed == (Check.KL_DIVERGENCE,)
+
+
+def test_the_documented_table_is_the_one_that_judges() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "compiler.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.split(" | ")[0].strip("| ") in TABLE]
+    documented = {row[0]: [float(cell.strip("≥≤ %")) for cell in (*row[1:4], *row[5:7])] for row in rows}
+    assert documented == {
+        name: [
+            limits.top1_least,
+            limits.kl_most_nats,
+            limits.perplexity_increase_most * 100,
+            limits.greedy_least * GREEDY_TOKENS,
+            float(f"{token_slack_nats(name):.2g}"),
+        ]
+        for name, limits in TABLE.items()
+    }
 
 
 def test_near_the_limit_a_variant_has_to_prove_that_it_is_below() -> None:

@@ -123,6 +123,7 @@ async def test_a_recipe_that_is_fast_and_wrong_is_rejected_with_its_figures(tmp_
     assert "decode_b1_c64" in variant.state_reason
     assert "where f32 needs" in variant.state_reason
     assert variant.quality.max_logit_error > 1
+    assert compiler_pb2.QUALITY_CHECK_GREEDY in variant.failed_checks, variant.state_reason
     assert variant.files, "kept and listed, never served"
     workshop.close()
 

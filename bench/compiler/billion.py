@@ -14,13 +14,13 @@ import argparse
 import asyncio
 import json
 import shutil
-import threading
 import time
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
+from bench.compiler.peak_watch import PeakWatch
 from services.compiler.jobs.limits import JobLimits
 from services.compiler.order import Order
 from services.compiler.recipes import find_recipe, fit
@@ -47,7 +47,6 @@ SHAPE: Final[dict[str, Any]] = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
-_POLL_S: Final = 0.25
 _JOB_TIME_S: Final = 1800
 
 
@@ -108,33 +107,6 @@ def _draw(name: str, shape: tuple[int, ...]) -> Any:
         return torch.ones(shape, dtype=torch.bfloat16)
     gain = 6.0 if name in ("lm_head.weight", "model.embed_tokens.weight") else 1.0
     return (torch.randn(shape) * gain * shape[-1] ** -0.5).to(torch.bfloat16)
-
-
-class PeakWatch:
-    """Most memory of any one child process of this one and its descendants, since it was asked last."""
-
-    def __init__(self) -> None:
-        self._peak_bytes = 0
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def take_bytes(self) -> int:
-        """The peak so far; the next one begins at nothing."""
-        peak_bytes, self._peak_bytes = self._peak_bytes, 0
-        return peak_bytes
-
-    def _run(self) -> None:
-        while True:
-            for child in psutil.Process().children():
-                self._peak_bytes = max(self._peak_bytes, _tree_bytes(child))
-            time.sleep(_POLL_S)  # noqa: TID251  a sampler's period
-
-
-def _tree_bytes(process: psutil.Process) -> int:
-    try:
-        family = [process, *process.children(recursive=True)]
-        return sum(one.memory_info().rss - one.memory_info().shared for one in family)
-    except psutil.Error:
-        return 0
 
 
 async def _run(arguments: argparse.Namespace, source: Path, state: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +13,7 @@ from services.compiler.jobs.limits import JobLimits
 from services.compiler.order import Order
 from services.compiler.quality.session import Session
 from services.compiler.recipes import find_recipe, fit
+from services.compiler.sizes import Sizes, with_sizes
 from services.compiler.targets import find_target
 from services.compiler.workshop import Workshop
 from tradewind.domain.manifest import Function
@@ -39,8 +39,8 @@ async def _build(workshop: Workshop, source: Path, recipes: list[str]) -> list[d
     target, made = find_target("cpu:host", workshop.targets), []
     for name in recipes:
         facts = fit(find_recipe(name), target.features, _CONTEXT_TOKENS, _CONTEXT_TOKENS)
-        facts = replace(facts, prefill_chunks=_CHUNKS, decode_batches=_BATCHES, slots=max(_BATCHES))
-        variant = await workshop.builder.build(Order(model, facts, target), lambda _stage, _share: None)
+        order = Order(model, with_sizes(facts, Sizes(_CHUNKS, _BATCHES)), target)
+        variant = await workshop.builder.build(order, lambda _stage, _share: None)
         quality = variant.quality
         made.append(
             {

@@ -1,10 +1,11 @@
 """What each pass buys: one model built with all passes of a recipe, and again with one of them off or changed.
 
-    python -m bench.compiler.passes build WORK_DIR        # minutes: exports and compiles everything
-    python -m bench.compiler.passes time WORK_DIR         # times it, prints a table, writes WORK_DIR/passes.json
+    python -m bench.compiler.passes build WORK_DIR [CASE…]    # minutes: exports and compiles everything, or these
+    python -m bench.compiler.passes time WORK_DIR [CASE…]     # times it, prints a table, writes WORK_DIR/passes.json
+    python -m bench.compiler.passes text WORK_DIR CASE        # prints the MLIR of a build, as the compiler gets it
 
 The model is a Llama of SmolLM2-135M's widths and vocabulary with 2 layers and random weights. A round calls each
-function of each build once; figures are medians. Prompts start at row 0, decode steps write row 100.
+function of each build once; figures are medians and fastest calls. Prompts start at row 0, decode steps write row 100.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,21 +24,30 @@ from bench.compiler.side_by_side import machine
 from services.compiler.quality.session import Session
 from tradewind.domain.manifest import Function
 
-ROUNDS: Final = 30
+ROUNDS: Final = 100
 _ROW: Final = 100
 
 
-def build(folder: Path) -> None:
-    """Builds every case, each in a process of its own: a model is changed by what is made of it."""
+def build(folder: Path, cases: Sequence[Case]) -> None:
+    """Builds cases, each in a process of its own: a model is changed by what is made of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for case in CASES:
+    for case in cases:
         if not (folder / f"{case.name}.vmfb").exists():
             subprocess.run([sys.executable, "-m", "bench.compiler.passes", "one", str(folder), case.name], check=True)
 
 
-def time_all(folder: Path) -> None:
-    """Times every case in turns."""
-    calls = {(case.name, f.name): call for case in CASES for f, call in _calls(folder, case)}
+def mlir_text(path: Path) -> str:
+    """What a file of MLIR bytecode says, without long constants."""
+    from iree.compiler import ir
+
+    with ir.Context():
+        module = ir.Module.parse(path.read_bytes())
+        return str(module.operation.get_asm(large_elements_limit=8, use_local_scope=True))
+
+
+def time_all(folder: Path, cases: Sequence[Case]) -> None:
+    """Times cases in turns."""
+    calls = {(case.name, f.name): call for case in cases for f, call in _calls(folder, case)}
     samples: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
     for turn in range(ROUNDS + 2):
         for key, call in calls.items():
@@ -45,21 +55,31 @@ def time_all(folder: Path) -> None:
             call()
             if turn > 1:
                 samples[key].append(time.perf_counter() - began)
-    medians = {case.name: {f: _median_ms(samples, case.name, f) for f in FUNCTIONS} for case in CASES}
-    exports = {case.name: json.loads((folder / f"{case.name}.json").read_text()) for case in CASES}
-    result = {"machine": machine(), "layers": LAYERS, "rounds": ROUNDS, "median_ms": medians, "builds": exports}
+    spent = {case.name: {f: _samples_ms(samples, case.name, f) for f in FUNCTIONS} for case in cases}
+    medians = {name: {f: statistics.median(times) for f, times in of.items()} for name, of in spent.items()}
+    fastest = {name: {f: min(times) for f, times in of.items()} for name, of in spent.items()}
+    exports = {case.name: json.loads((folder / f"{case.name}.json").read_text()) for case in cases}
+    result = {
+        "machine": machine(),
+        "layers": LAYERS,
+        "rounds": ROUNDS,
+        "median_ms": medians,
+        "fastest_ms": fastest,
+        "builds": exports,
+    }
     (folder / "passes.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    print("| build | " + " | ".join(f"{name}, ms" for name in FUNCTIONS) + " | export, s |")
+    print("| build: median (fastest), ms | " + " | ".join(FUNCTIONS) + " | export, s |")
     print("|---|" + "--:|" * (len(FUNCTIONS) + 1))
-    for case in CASES:
-        cells = [f"{medians[case.name][f]:.1f}" for f in FUNCTIONS] + [f"{exports[case.name]['export_s']:.0f}"]
+    for case in cases:
+        cells = [f"{medians[case.name][f]:.1f} ({fastest[case.name][f]:.1f})" for f in FUNCTIONS]
+        cells.append(f"{exports[case.name]['export_s']:.0f}")
         print(f"| {case.name} | " + " | ".join(cells) + " |")
 
 
-def _median_ms(samples: dict[tuple[str, str], list[float]], case: str, function: str) -> float:
+def _samples_ms(samples: dict[tuple[str, str], list[float]], case: str, function: str) -> list[float]:
     """Of the function of a case that does this work."""
     (found,) = (spent for (name, of), spent in samples.items() if name == case and of.startswith(function + "_"))
-    return 1e3 * statistics.median(found)
+    return [1e3 * one for one in found]
 
 
 def _calls(folder: Path, case: Case) -> list[tuple[Function, Callable[[], Any]]]:
@@ -104,15 +124,19 @@ def _calls_with_caches(
 
 
 def main() -> None:
-    """Builds or times."""
+    """Builds, times or shows."""
     what, folder, *names = sys.argv[1:]
+    cases = [case for case in CASES if case.name in names or not names]
+    if unknown := set(names) - {case.name for case in cases}:
+        sys.exit(f"no case named {', '.join(sorted(unknown))}; there are {', '.join(case.name for case in CASES)}")
     if what == "build":
-        build(Path(folder))
+        build(Path(folder), cases)
     elif what == "one":
-        (case,) = (c for c in CASES if c.name == names[0])
-        build_case(case, Path(folder))
+        build_case(cases[0], Path(folder))
+    elif what == "text":
+        print(mlir_text(Path(folder) / f"{cases[0].name}.mlir"))
     else:
-        time_all(Path(folder))
+        time_all(Path(folder), cases)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from services.compiler.export.shapes import Shapes
 from services.compiler.passes.form import PLAIN, Form
 from services.compiler.toolchain import find_iree_compile
 from tradewind.domain.manifest import Function
-from tradewind.domain.passes import FUSED_ATTENTION
+from tradewind.domain.passes import FUSED_ATTENTION, SLOT_ATTENTION
 
 LAYERS: Final = 2
 # What is timed of each build, by the beginnings of the functions' names.
@@ -60,6 +60,13 @@ class Case:
     caches_as_arguments: bool = False
 
 
+# Each adds a pass to the one before: kernels' passes need those that come before them.
+_PACKED: Final = replace(PLAIN, packed="w4")
+_SLOTS: Final = replace(_PACKED, attention=SLOT_ATTENTION)
+_SIBLINGS: Final = replace(_SLOTS, siblings=True)
+_EDGES: Final = replace(_SIBLINGS, edges=True)
+_ROTARY: Final = replace(_EDGES, rotary_cache=True)
+
 CASES: Final = (
     Case("all"),
     Case("without cache-in-place", replace(PLAIN, repeated=False), caches_as_arguments=True),
@@ -70,6 +77,11 @@ CASES: Final = (
     Case("without repeat-layer", replace(PLAIN, repeated=False)),
     Case("with narrow-weights bf16", narrow="bf16"),
     Case("with device-sampling", replace(PLAIN, sampling=True)),
+    Case("packed-linears w4", _PACKED),
+    Case("and slot-attention", _SLOTS),
+    Case("and sibling-linears", _SIBLINGS),
+    Case("and product-edges", _EDGES),
+    Case("and rotary-cache", _ROTARY),
 )
 
 

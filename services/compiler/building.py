@@ -10,6 +10,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.json_format import MessageToDict, ParseDict
 
+from services.compiler.host_cpu import read_host_device
 from services.compiler.infer.variant import CANARY, infer_check
 from services.compiler.jobs.keyed import KeyedLocks
 from services.compiler.jobs.places import Places
@@ -140,6 +141,8 @@ class Builder:
         variant.memory_bytes = memory_bytes
         variant.compile_s = made.spent_s
         variant.build_peak_bytes = max(made.peak_bytes, int(checked[PEAK]) if checked else 0)
+        if checked is not None:
+            variant.ran_on.append(read_host_device())
         say_quality(variant, checked)
         return variant
 

@@ -22,6 +22,11 @@ def read_host_cpu() -> str:
     return f"{platform.machine()}-{_cpu_model()}-{vector}"
 
 
+def read_host_device() -> str:
+    """This machine's CPU as a kind of device, for instance "cpu:x86_64-f25m1-avx2"."""
+    return f"cpu:{read_host_cpu()}"
+
+
 def read_boot_id() -> str:
     """The kernel's name for this boot, the same in every container on it; "" where it does not tell."""
     return _BOOT_ID.read_text(encoding="ascii").strip() if _BOOT_ID.exists() else ""

@@ -20,6 +20,7 @@ from services.compiler.recipes import (
     offered_recipes,
 )
 from services.compiler.search.verdict_words import floor_of
+from services.compiler.sizes import sizes_of, with_sizes
 from services.compiler.sources.detection import Form
 from services.compiler.sources.normal_form import GRAPH
 from services.compiler.targets import Target, choose_targets
@@ -86,7 +87,7 @@ def orders(
     found: dict[str, Order] = {}
     for target in choose_targets(tuple(request.targets), targets):
         for recipe in _fitting(_recipes(request.recipes, target), model, by_name=bool(request.recipes)):
-            order = Order(model, _fitted(recipe, target, model, request.context_tokens), target)
+            order = Order(model, _fitted(recipe, target, model, request), target)
             found[order.key] = order
     return tuple(found.values())
 
@@ -103,17 +104,21 @@ def search_orders(
     found: dict[str, tuple[Order, ...]] = {}
     for target in choose_targets(tuple(request.targets), targets):
         recipes = _fitting(offered_recipes(target.name, target.features), model, by_name=False)
-        found[target.name] = tuple(
-            Order(model, _fitted(recipe, target, model, request.context_tokens), target) for recipe in recipes
-        )
+        found[target.name] = tuple(Order(model, _fitted(recipe, target, model, request), target) for recipe in recipes)
     return found
 
 
-def _fitted(recipe: Recipe, target: Target, model: StoredModel, context_tokens: int) -> RecipeFacts:
-    facts = model.model
+def _fitted(
+    recipe: Recipe, target: Target, model: StoredModel, request: compiler_pb2.BuildVariantsRequest
+) -> RecipeFacts:
+    facts, context_tokens, sizes = model.model, request.context_tokens, sizes_of(request)
     if facts.task != compiler_pb2.MODEL_TASK_INFER:
-        fitted = fit(recipe, target.features, facts.context_tokens, context_tokens)
+        fitted = with_sizes(fit(recipe, target.features, facts.context_tokens, context_tokens), sizes)
         return cut_to_graph(fitted) if GRAPH in model.build_files else fitted
+    if sizes.asked:
+        raise InvalidField(
+            "prefill_chunks", "this model maps tensors to tensors: it has no prompts, batches or slots to choose"
+        )
     if model.program is not None and recipe.facts.precision != _PROGRAM_PRECISION:
         raise InvalidField(
             "recipes", f"{recipe.name!r} changes the precision, which a model of this form keeps; use f32"
@@ -143,6 +148,7 @@ def check_build(request: compiler_pb2.BuildVariantsRequest) -> None:
     if request.chain and (len(request.targets) < 2 or not request.search):
         raise InvalidField("chain", "a fallback chain is a search over two or more targets, first choice first")
     _floor(request)
+    sizes_of(request)
 
 
 def floor_of_request(request: compiler_pb2.BuildVariantsRequest, model: StoredModel) -> QualityFloor:

@@ -79,8 +79,12 @@ def say_quality(variant: compiler_pb2.Variant, checked: dict[str, Any] | None) -
         say_infer_quality(variant, checked)
         return
     figures = Figures(**checked["figures"])
-    admitted, variant.state_reason = judge(variant.recipe.precision, figures, checked["kl_by_function"])
-    variant.state = compiler_pb2.VARIANT_STATE_ADMITTED if admitted else compiler_pb2.VARIANT_STATE_REJECTED
+    verdict = judge(variant.recipe.precision, figures, checked["kl_by_function"])
+    variant.state = compiler_pb2.VARIANT_STATE_ADMITTED if verdict.admitted else compiler_pb2.VARIANT_STATE_REJECTED
+    variant.state_reason = verdict.why
+    variant.failed_checks.extend(
+        compiler_pb2.QualityCheck.Value(f"QUALITY_CHECK_{check.name}") for check in verdict.failed
+    )
     variant.quality.CopyFrom(compiler_pb2.Quality(**asdict(figures)))
 
 

@@ -31,6 +31,7 @@ def variant_of(model: compiler_pb2.Model, name: str, top1: float) -> compiler_pb
         ),
         memory_bytes=600 << 20,
         compile_s=21.5,
+        ran_on=["cpu:x86_64-f25m1-avx2"],
     )
     variant.create_time.GetCurrentTime()
     return variant
@@ -50,6 +51,7 @@ def unchecked_of(model: compiler_pb2.Model, name: str, target: str) -> compiler_
     variant.name, variant.target, variant.compiled_target = f"{name}/{target.replace(':', '-')}", target, target
     variant.state, variant.state_reason = compiler_pb2.VARIANT_STATE_UNCHECKED, f"no device for {target} here"
     variant.ClearField("quality")
+    variant.ClearField("ran_on")
     return variant
 
 

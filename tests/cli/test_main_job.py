@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import LIMIT_S, Stage
+from tradewind.v1 import compiler_pb2
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "examples" / "chat.yaml"
 
@@ -106,6 +107,35 @@ async def test_json_is_pure_and_has_the_contracts_names(stage: Stage, gguf: str)
         ran = await stage.cli.inside(*arguments, "--json")
         assert ran.code == 0, (arguments, ran.err)
         assert key in ran.document, arguments
+
+
+async def test_a_variant_says_what_was_asked_what_was_compiled_and_where_it_ran(stage: Stage, gguf: str) -> None:
+    await prepare(stage, gguf)
+    show = ("variant", "show", "bf16-grouped/cpu-host")
+    for arguments, ran_on in {
+        show: ["cpu:x86_64-f25m1-avx2", "cpu:amd-epyc-milan"],
+        ("variant", "show", "f32-fast-and-wrong/cpu-host"): ["cpu:x86_64-f25m1-avx2"],
+    }.items():
+        ran = await stage.cli.inside(*arguments, "--json")
+        assert ran.document["ran_on"] == ran_on
+        assert (ran.document["variant"]["target"], ran.document["variant"]["compiled_target"]) == (
+            "cpu:host",
+            "cpu:znver3",
+        )
+    shown = " ".join((await stage.cli.inside(*show)).out.split())
+    assert "asked for cpu:host compiled for cpu:znver3 ran on cpu:x86_64-f25m1-avx2, cpu:amd-epyc-milan" in shown
+    await stage.servers["profiler"].stop(0)
+    ran = await stage.cli.inside(*show)
+    assert ran.code == 0 and "where it was measured is not known" in ran.err
+
+
+async def test_sizes_of_functions_are_sent_as_asked(stage: Stage, gguf: str) -> None:
+    await stage.cli.inside("model", "import", gguf, "--name", "m")
+    arguments = ("--prefill", "128,512", "--batch", "1, 4,8", "--slots", "8")
+    ran = await stage.cli.inside("variant", "build", "m", *arguments)
+    assert ran.code == 0, ran.err
+    (wanted,) = [one for one in stage.world.requests if isinstance(one, compiler_pb2.BuildVariantsRequest)]
+    assert (list(wanted.prefill_chunks), list(wanted.decode_batches), wanted.slots) == ([128, 512], [1, 4, 8], 8)
 
 
 async def test_lists_are_readable(stage: Stage, gguf: str) -> None:

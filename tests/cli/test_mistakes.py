@@ -62,6 +62,8 @@ async def test_status_says_what_is_away(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (("variant", "build", "m", "--prefill", "128,much"), "'much' is no size; write whole numbers"),
+        (("variant", "build", "m", "--batch", "0"), "'0' is no size"),
         (("deploy", "m", "--ttft-p95", "300"), "has no unit; write a duration such as 300ms"),
         (("deploy", "m", "--ttft-p95", "-300ms"), "must be above 0"),
         (("deploy", "m", "--ttft-p95", "soon"), "is no duration"),

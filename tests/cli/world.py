@@ -219,7 +219,8 @@ class Profiler(profiler_pb2_grpc.ProfilerServiceServicer):
         return profiler_pb2.RunProfileResponse(operation=self.jobs.add("RunProfile", ids))
 
     async def ListProfiles(self, request: Any, context: Any) -> profiler_pb2.ListProfilesResponse:
-        return profiler_pb2.ListProfilesResponse(profiles=self.world.profiles)
+        wanted = [p for p in self.world.profiles if request.variant_id in ("", p.point.variant_id)]
+        return profiler_pb2.ListProfilesResponse(profiles=wanted)
 
     async def GetParetoFront(self, request: Any, context: Any) -> profiler_pb2.GetParetoFrontResponse:
         self.world.model(request.model)

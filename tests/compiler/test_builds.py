@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from services.compiler.built_module import read_built_for
+from services.compiler.host_cpu import read_host_device
 from services.compiler.importing import StoredModel
 from services.compiler.jobs.limits import JobLimits
 from services.compiler.order import Order
 from services.compiler.recipes import find_recipe
+from services.compiler.targets import find_target
 from services.compiler.workshop import Workshop
 from tests.compiler.conftest import LIMITS, silent
 from tests.real_model import smollm2
@@ -49,6 +52,7 @@ async def test_a_recipe_that_crashes_fails_alone_and_is_tried_again(state: Path,
     assert "no-such-flag" in failed.state_reason
     assert not failed.files
     assert built.state == compiler_pb2.VARIANT_STATE_ADMITTED, built.state_reason
+    assert list(built.ran_on) == [read_host_device()] and not built.failed_checks
     assert twice.variant_id == built.variant_id, "two wishes for one variant build it once"
     assert workshop.builder.find(bad) is None
     assert workshop.builder.find(good) is not None
@@ -72,11 +76,15 @@ async def test_limits_become_reasons(state: Path, tiny_folder: Path, limits: Job
 
 async def test_a_target_that_cannot_run_here_is_stored_unchecked(state: Path, tiny_folder: Path) -> None:
     workshop, model = await opened(state, tiny_folder)
-    elsewhere = replace(workshop.targets[0], name="cpu:elsewhere", runnable_here=False)
+    elsewhere = find_target("cuda:sm_90", workshop.targets)
     variant = await workshop.builder.build(Order(model, SMALL, elsewhere), silent)
-    assert variant.state == compiler_pb2.VARIANT_STATE_UNCHECKED
+    assert variant.state == compiler_pb2.VARIANT_STATE_UNCHECKED, variant.state_reason
     assert not variant.HasField("quality")
     assert variant.memory_bytes > 0
+    (module,) = (workshop.blobs.existing(file.digest) for file in variant.files if file.name.endswith(".vmfb"))
+    asked, compiled, ran = variant.target, variant.compiled_target, list(variant.ran_on)
+    assert (asked, compiled, ran) == ("cuda:sm_90", "cuda:sm_89", []), "asked, compiled for and ran are told apart"
+    assert read_built_for(module).processors == {"sm_89"}
     workshop.close()
 
 
@@ -115,6 +123,7 @@ async def test_a_recipe_that_is_fast_and_wrong_is_rejected_with_its_figures(tmp_
     assert "decode_b1_c64" in variant.state_reason
     assert "where f32 needs" in variant.state_reason
     assert variant.quality.max_logit_error > 1
+    assert compiler_pb2.QUALITY_CHECK_GREEDY in variant.failed_checks, variant.state_reason
     assert variant.files, "kept and listed, never served"
     workshop.close()
 

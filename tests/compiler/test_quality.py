@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ import pytest
 
 from services.compiler.quality.comparison import Comparison, Figures, common_prefix
 from services.compiler.quality.evaluation import Evaluator
-from services.compiler.quality.reference import Reference
+from services.compiler.quality.reference import GREEDY_TOKENS, Reference
 from services.compiler.quality.session import Logits
-from services.compiler.quality.text import Part, cut_pieces, read_story, read_text, windows_of
-from services.compiler.quality.thresholds import TABLE, judge, precise_enough
+from services.compiler.quality.text import Part, cut_pieces, pieces_of, read_text, windows_of
+from services.compiler.quality.thresholds import TABLE, Check, judge, precise_enough, token_slack_nats
 from services.compiler.quality.windows import Windows
 from tradewind.domain.manifest import Function
 
@@ -98,16 +99,50 @@ def test_every_function_is_compared_and_the_exact_model_is_exact() -> None:
 def test_one_wrong_function_of_five_is_enough_to_be_rejected(wrong: str) -> None:
     found = Evaluator(SlotModel(wrong=wrong), reference(), 4).run()  # type: ignore[arg-type]
     for precision in TABLE:
-        admitted, why = judge(precision, found.figures, found.kl_by_function)
+        admitted, why, failed = judge(precision, found.figures, found.kl_by_function)
         assert not admitted
         assert "rejected on" in why
-        assert f"worst function {wrong} KL" in why
+        assert f"worst function {wrong} KL" in why and Check.FUNCTION in failed
 
 
 def rounded(row: Logits, seed: int) -> Logits:
     """A row with the error of a coarse precision."""
     noisy: Logits = row + np.random.default_rng(seed).normal(0, 0.1, VOCABULARY).astype(np.float32)
     return noisy
+
+
+class Swaps(SlotModel):
+    """Puts another token before the likeliest, at one length, by that much; nowhere but in a greedy answer."""
+
+    def __init__(self, length: int, gap_nats: float) -> None:
+        super().__init__()
+        self._length, self._gap_nats = length, gap_nats
+        self._source = reference()
+
+    def _answer(self, function: Function, slot: int, length: int) -> Logits:
+        row = super()._answer(function, slot, length)
+        if length == self._length and self._of_the_source(slot, length):
+            row[(int(row.argmax()) + 1) % VOCABULARY] = row.max() + self._gap_nats
+        return row
+
+    def _of_the_source(self, slot: int, length: int) -> bool:
+        whole = (*self._source.prompt, *self._source.continuation)
+        return all(self._slots[slot].get(at) == token for at, token in enumerate(whole[:length]))
+
+
+@pytest.mark.parametrize(("gap_nats", "agreed"), [(0.02, 24), (0.1, 4)])
+def test_a_greedy_answer_goes_on_behind_a_tie_and_ends_at_a_difference(gap_nats: float, agreed: int) -> None:
+    model = Swaps(16 + 4, gap_nats)
+    found = Evaluator(model, reference(), 4, slack_nats=0.025).run()  # type: ignore[arg-type]
+    figures = found.figures
+    assert (figures.greedy_prefix_tokens, figures.greedy_agreed_tokens, figures.greedy_tokens) == (4, agreed, 24)
+    own, source = found.canary.continuation, reference().continuation
+    assert own[:4] == source[:4] and own[4] != source[4], "the canary is the variant's own answer"
+    for precision, limits in TABLE.items():
+        admitted, why, failed = judge(precision, figures, found.kl_by_function)
+        assert admitted == (agreed / 24 >= limits.greedy_least) and failed == (() if admitted else (Check.GREEDY,))
+        assert f"greedy tokens {agreed} of 24 but for ties" in why
+    assert TABLE["f32"].greedy_least == 1
 
 
 class Coarse(SlotModel):
@@ -139,7 +174,7 @@ def test_the_error_of_paired_differences_is_what_other_texts_show() -> None:
         for at in range(400):
             row = random.normal(0, 3, VOCABULARY).astype(np.float32)
             comparison.add(row, rounded(row, 10_000 * text + at), int(random.integers(VOCABULARY)), at // 40)
-        figures = comparison.figures("t", 0)
+        figures = comparison.figures("t")
         increases.append(figures.perplexity_increase)
         errors.append(figures.perplexity_increase_error)
         losses.append(math.log(figures.reference_perplexity))
@@ -155,7 +190,7 @@ def test_stretches_that_go_together_make_the_error_larger() -> None:
         other[0] = 0.1 * (-1) ** (at // 20)
         alone.add_known(0, -math.log(VOCABULARY), other, 0, at)
         together.add_known(0, -math.log(VOCABULARY), other, 0, at // 20)
-    ratio = together.figures("t", 0).perplexity_increase_error / alone.figures("t", 0).perplexity_increase_error
+    ratio = together.figures("t").perplexity_increase_error / alone.figures("t").perplexity_increase_error
     assert ratio == pytest.approx(math.sqrt(20), rel=0.1)
 
 
@@ -169,7 +204,7 @@ def test_values_that_are_no_numbers_are_rejected() -> None:
     row = logits_of([1])
     comparison.add(row, row, 3)
     comparison.add(row, np.full_like(row, np.nan), 3)
-    figures = comparison.figures("text", 0)
+    figures = comparison.figures("text")
     assert math.isinf(figures.kl_divergence_nats)
     assert not judge("bf16", figures, {"f": comparison.kl_divergence_nats})[0]
 
@@ -178,7 +213,7 @@ def test_figures_of_a_known_pair() -> None:
     comparison = Comparison()
     two, one = np.log(np.array([0.8, 0.1, 0.04, 0.03, 0.02, 0.01], np.float32)), np.zeros(6, np.float32)
     comparison.add(two, one, 0)
-    figures = comparison.figures("text", 0)
+    figures = comparison.figures("text")
     expected = sum(p * math.log(p * 6) for p in (0.8, 0.1, 0.04, 0.03, 0.02, 0.01))
     assert figures.kl_divergence_nats == pytest.approx(expected, rel=1e-5)
     assert figures.perplexity == pytest.approx(6)
@@ -190,50 +225,72 @@ def test_bf16_rounding_is_within_its_thresholds_and_more_is_not() -> None:
     assert judge("bf16", fine, {"f": 0.01})[0]
     assert not judge("f32", fine, {"f": 0.0})[0]
     coarse = Figures(0.96, 1.0, 0.5, 30.1, 30.0, 0.4, 200, "t", 20)
-    admitted, why = judge("bf16", coarse, {"f": 0.01})
+    admitted, why, failed = judge("bf16", coarse, {"f": 0.01})
     assert not admitted
-    assert "KL 0.5 nats where bf16 needs ≤ 0.03" in why
+    assert "KL 0.5 nats where bf16 needs ≤ 0.03" in why and failed == (Check.KL_DIVERGENCE,)
+
+
+def test_the_documented_table_is_the_one_that_judges() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "compiler.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.split(" | ")[0].strip("| ") in TABLE]
+    documented = {row[0]: [float(cell.strip("≥≤ %")) for cell in (*row[1:4], *row[5:7])] for row in rows}
+    assert documented == {
+        name: [
+            limits.top1_least,
+            limits.kl_most_nats,
+            limits.perplexity_increase_most * 100,
+            limits.greedy_least * GREEDY_TOKENS,
+            float(f"{token_slack_nats(name):.2g}"),
+        ]
+        for name, limits in TABLE.items()
+    }
 
 
 def test_near_the_limit_a_variant_has_to_prove_that_it_is_below() -> None:
     sure = Figures(0.97, 1.0, 0.003, 30.24, 30.0, 0.4, 5000, "t", 20, perplexity_increase_error=0.001)
     assert judge("w4", sure, {"f": 0.01})[0]
     vague = Figures(0.97, 1.0, 0.003, 30.24, 30.0, 0.4, 200, "t", 20, perplexity_increase_error=0.005)
-    admitted, why = judge("w4", vague, {"f": 0.01})
+    admitted, why, failed = judge("w4", vague, {"f": 0.01})
     assert not admitted
     assert "perplexity increase +0.80% ± 0.50% where w4 needs ≤ 1.0% with 95 % confidence" in why
+    assert failed == (Check.PERPLEXITY,)
     assert precise_enough("w4", sure) and not precise_enough("w4", vague)
     assert precise_enough("bf16", replace(vague, perplexity_increase_error=0.002, positions=2000))
     assert not precise_enough("w8", replace(sure, positions=500)), "its agreement is vague"
     assert precise_enough("w4", replace(vague, kl_divergence_nats=0.5)), "no text makes up for that"
 
 
-def test_the_two_parts_of_the_text_share_nothing() -> None:
-    choosing, reporting = read_text(Part.CHOOSING), read_text(Part.REPORTING)
-    assert min(len(choosing), len(reporting)) > 100_000
-    stories = [set(read_story(part).split("\n\n")) for part in Part]
-    assert min(map(len, stories)) > 100 and not {part for part in stories[0] & stories[1] if len(part) > 40}
-    from pydoc_data.topics import topics
-
-    for number, name in enumerate(sorted(topics)):
-        assert (topics[name] in choosing) == (number % 2 == 0 or _inside_another(topics, name, 0))
-
-
-def _inside_another(topics: dict[str, str], name: str, parity: int) -> bool:
-    """Whether a topic's text is part of another topic's, as the grammar's small ones are."""
-    return any(topics[name] in topics[o] for n, o in enumerate(sorted(topics)) if n % 2 == parity and o != name)
+def test_the_two_parts_of_the_text_share_nothing_and_are_the_same_everywhere() -> None:
+    stories = {part: read_text(part) for part in Part}
+    assert {part: sha256(text.encode()).hexdigest()[:12] for part, text in stories.items()} == {
+        Part.CHOOSING: "dcbb947d5253",
+        Part.REPORTING: "36ae209504db",
+    }
+    choosing, reporting = ({line for line in text.split("\n\n") if len(line) > 40} for text in stories.values())
+    assert min(len(choosing), len(reporting)) > 100 and not choosing & reporting
 
 
-def test_windows_come_from_topics_and_story_in_turns_and_fit_the_context() -> None:
-    def tokenizer(text: str, **_: object) -> dict[str, list[int]]:
-        return {"input_ids": [ord(character) for character in text]}
+def by_character(text: str, **_: object) -> dict[str, list[int]]:
+    return {"input_ids": [ord(character) for character in text]}
 
-    windows = windows_of(tokenizer, Part.REPORTING, 64)
+
+def test_windows_fit_the_context_and_hold_nothing_of_the_pieces() -> None:
+    windows = windows_of(by_character, Part.REPORTING, 64)
     texts = ["".join(map(chr, window)) for window in windows]
     assert {len(window) for window in windows} == {64}
-    assert all(text in read_text(Part.REPORTING) for text in texts[::2])
-    assert all(text in read_story(Part.REPORTING) for text in texts[1::2])
-    assert len(set(texts)) == 48 == 2 * len(windows_of(tokenizer, Part.CHOOSING, 64))
+    assert all(text in read_text(Part.REPORTING) for text in texts)
+    assert len(set(texts)) == 48 == 2 * len(windows_of(by_character, Part.CHOOSING, 64))
+    pieces = ["".join(map(chr, piece)) for piece in pieces_of(by_character, Part.REPORTING, 64)]
+    story = read_text(Part.REPORTING)
+    assert max(map(story.index, pieces)) + 64 <= min(map(story.index, texts))
+
+
+def test_tokens_of_whole_lines_give_fewer_windows() -> None:
+    def by_line(text: str, **_: object) -> dict[str, list[int]]:
+        return {"input_ids": list(range(text.count("\n")))}
+
+    windows = windows_of(by_line, Part.REPORTING, 64)
+    assert 0 < len(windows) < 48 and {len(window) for window in windows} == {64}
 
 
 def test_pieces_are_cut_from_all_over_the_text() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from services.compiler.jobs.runner import JobRunner
 from services.compiler.order import Order
-from services.compiler.quality.text import WINDOW_TOKENS, WINDOWS_OF_EACH, Part
+from services.compiler.quality.text import WINDOW_TOKENS, WINDOWS_OF, Part
 from services.compiler.quality.thresholds import TABLE, reads_windows
 from services.compiler.quality.windows import Windows
 from services.compiler.sources.normal_form import GRAPH
@@ -61,7 +61,7 @@ async def test_two_builds_share_one_asking_and_one_that_is_cut_short_leaves_noth
     heard = len(stages)
     assert await files.of(w4, Part.CHOOSING, hear) == path and len(stages) == heard, "made before"
     windows = Windows.load(path)
-    assert windows.tokens.shape == windows.best.shape == (2 * WINDOWS_OF_EACH[Part.CHOOSING], WINDOW_TOKENS)
+    assert windows.tokens.shape == windows.best.shape == (WINDOWS_OF[Part.CHOOSING], WINDOW_TOKENS)
     assert np.isfinite(windows.log_likelihoods).all() and (windows.log_likelihoods < 0).all()
     assert await files.of(replace(w4, recipe=TINY_RECIPE), Part.CHOOSING, hear) is None
     assert not wants_windows(replace(w4, target=replace(w4.target, runnable_here=False)))

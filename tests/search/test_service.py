@@ -115,6 +115,8 @@ async def test_nonsense_is_refused_before_anything_is_done(
         ({"min_quality": compiler_pb2.MinQuality(top1_agreement=1.5)}, "no share between 0 and 1"),
         ({"min_quality": compiler_pb2.MinQuality(kl_divergence_nats=-1)}, "0 or more"),
         ({"recipes": ["w4-kernels"], "targets": ["cpu:x86-64-v2"]}, "needs avx2"),
+        ({"search": True, "decode_batches": [1, 4], "slots": 8}, "8 slots where the widest batch is 4"),
+        ({"prefill_chunks": [1024]}, "more than the context of 512"),
     ]
     for wanted, words in refused:
         with pytest.raises(RemoteError, match=words) as caught:

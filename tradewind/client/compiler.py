@@ -58,6 +58,9 @@ class CompilerClient:
         search: bool = False,
         chain: bool = False,
         floor: QualityFloor | None = None,
+        prefill_chunks: Sequence[int] = (),
+        decode_batches: Sequence[int] = (),
+        slots: int = 0,
         request_id: str = "",
     ) -> operation_pb2.Operation:
         """Starts the build of variants; its results are variant ids, rejected ones too.
@@ -71,6 +74,9 @@ class CompilerClient:
             search: whether recipes are searched for, in place of building the book's choice.
             chain: whether the targets are a fallback chain.
             floor: least quality.
+            prefill_chunks: prompt tokens that prefill calls take; none means the recipe's choice.
+            decode_batches: sequences that decode calls take; none means the recipe's choice.
+            slots: sequences that the cache holds, as many as the widest batch; 0 for that.
             request_id: makes a repeat harmless.
         """
         request = compiler_pb2.BuildVariantsRequest(
@@ -83,6 +89,9 @@ class CompilerClient:
             search=search,
             chain=chain,
             min_quality=_message_of(floor) if floor is not None and floor.asks else None,
+            prefill_chunks=prefill_chunks,
+            decode_batches=decode_batches,
+            slots=slots,
         )
         operation: operation_pb2.Operation = self._wire.call(self._stub.BuildVariants, request).operation
         return operation

@@ -61,6 +61,14 @@ def share(text: str) -> float:
     return value
 
 
+def sizes(text: str) -> tuple[int, ...]:
+    """Whole numbers such as "128,512"; none of an empty text."""
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    if wrong := [part for part in parts if not (part.isascii() and part.isdigit() and 0 < int(part) < 1 << 32)]:
+        raise ValueError(f"{wrong[0]!r} is no size; write whole numbers above 0 such as 128,512")
+    return tuple(map(int, parts))
+
+
 def percentile(text: str) -> float:
     """A percentile of "p95", "95" or "p99.9": above 0, below 100."""
     number = text.strip().lower().removeprefix("p")

@@ -93,6 +93,42 @@ MODEL_TASK_INFER: ModelTask.ValueType  # 2
 """Maps tensors to tensors in one call."""
 Global___ModelTask: _TypeAlias = ModelTask  # noqa: Y015
 
+class _QualityCheck:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _QualityCheckEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QualityCheck.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    QUALITY_CHECK_UNSPECIFIED: _QualityCheck.ValueType  # 0
+    """Not set; never sent."""
+    QUALITY_CHECK_TOP1: _QualityCheck.ValueType  # 1
+    """Share of positions with the source's most likely token."""
+    QUALITY_CHECK_KL_DIVERGENCE: _QualityCheck.ValueType  # 2
+    """Kullback-Leibler divergence over all rows."""
+    QUALITY_CHECK_PERPLEXITY: _QualityCheck.ValueType  # 3
+    """Increase of perplexity, with 95 % confidence."""
+    QUALITY_CHECK_FUNCTION: _QualityCheck.ValueType  # 4
+    """Divergence of one function's rows."""
+    QUALITY_CHECK_GREEDY: _QualityCheck.ValueType  # 5
+    """Length of the greedy answer before it leaves the source's."""
+
+class QualityCheck(_QualityCheck, metaclass=_QualityCheckEnumTypeWrapper):
+    """What a generator's quality is held to; limits are those of its precision."""
+
+QUALITY_CHECK_UNSPECIFIED: QualityCheck.ValueType  # 0
+"""Not set; never sent."""
+QUALITY_CHECK_TOP1: QualityCheck.ValueType  # 1
+"""Share of positions with the source's most likely token."""
+QUALITY_CHECK_KL_DIVERGENCE: QualityCheck.ValueType  # 2
+"""Kullback-Leibler divergence over all rows."""
+QUALITY_CHECK_PERPLEXITY: QualityCheck.ValueType  # 3
+"""Increase of perplexity, with 95 % confidence."""
+QUALITY_CHECK_FUNCTION: QualityCheck.ValueType  # 4
+"""Divergence of one function's rows."""
+QUALITY_CHECK_GREEDY: QualityCheck.ValueType  # 5
+"""Length of the greedy answer before it leaves the source's."""
+Global___QualityCheck: _TypeAlias = QualityCheck  # noqa: Y015
+
 class _VariantState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -356,6 +392,8 @@ class Quality(_message.Message):
     GREEDY_PREFIX_TOKENS_FIELD_NUMBER: _builtins.int
     RELATIVE_ERROR_FIELD_NUMBER: _builtins.int
     PERPLEXITY_INCREASE_ERROR_FIELD_NUMBER: _builtins.int
+    GREEDY_TOKENS_FIELD_NUMBER: _builtins.int
+    GREEDY_AGREED_TOKENS_FIELD_NUMBER: _builtins.int
     top1_agreement: _builtins.float
     """Share of positions where the most likely token is the same, in [0, 1]."""
     top5_agreement: _builtins.float
@@ -371,7 +409,7 @@ class Quality(_message.Message):
     positions: _builtins.int
     """Number of positions compared."""
     text: _builtins.str
-    """Which text was used, for instance "python-topics@1"."""
+    """Which text was used, for instance "holmes@3"."""
     greedy_prefix_tokens: _builtins.int
     """Same greedy tokens before the first difference, at most the length tried."""
     relative_error: _builtins.float
@@ -380,6 +418,10 @@ class Quality(_message.Message):
     """Standard error of the relative increase of perplexity (perplexity / reference_perplexity - 1): far smaller than that
     of either, for both read the same text.
     """
+    greedy_tokens: _builtins.int
+    """Tokens of the source's greedy answer that the variant's was compared with; 0 when not known."""
+    greedy_agreed_tokens: _builtins.int
+    """Tokens of it before the first where the variant finds another likelier by more than rounding explains."""
     def __init__(
         self,
         *,
@@ -394,10 +436,12 @@ class Quality(_message.Message):
         greedy_prefix_tokens: _builtins.int = ...,
         relative_error: _builtins.float = ...,
         perplexity_increase_error: _builtins.float = ...,
+        greedy_tokens: _builtins.int = ...,
+        greedy_agreed_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["greedy_prefix_tokens", b"greedy_prefix_tokens", "kl_divergence_nats", b"kl_divergence_nats", "max_logit_error", b"max_logit_error", "perplexity", b"perplexity", "perplexity_increase_error", b"perplexity_increase_error", "positions", b"positions", "reference_perplexity", b"reference_perplexity", "relative_error", b"relative_error", "text", b"text", "top1_agreement", b"top1_agreement", "top5_agreement", b"top5_agreement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["greedy_agreed_tokens", b"greedy_agreed_tokens", "greedy_prefix_tokens", b"greedy_prefix_tokens", "greedy_tokens", b"greedy_tokens", "kl_divergence_nats", b"kl_divergence_nats", "max_logit_error", b"max_logit_error", "perplexity", b"perplexity", "perplexity_increase_error", b"perplexity_increase_error", "positions", b"positions", "reference_perplexity", b"reference_perplexity", "relative_error", b"relative_error", "text", b"text", "top1_agreement", b"top1_agreement", "top5_agreement", b"top5_agreement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -484,6 +528,8 @@ class Variant(_message.Message):
     COMPILE_S_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     BUILD_PEAK_BYTES_FIELD_NUMBER: _builtins.int
+    FAILED_CHECKS_FIELD_NUMBER: _builtins.int
+    RAN_ON_FIELD_NUMBER: _builtins.int
     variant_id: _builtins.str
     """Identity: "sha256:" and the digest of its manifest."""
     name: _builtins.str
@@ -524,6 +570,14 @@ class Variant(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was built."""
 
+    @_builtins.property
+    def failed_checks(self) -> _containers.RepeatedScalarFieldContainer[Global___QualityCheck.ValueType]:
+        """Which limits it is outside of; empty when it is within all, or was not compared."""
+
+    @_builtins.property
+    def ran_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where the compiler had it run, for the gate or to time it: the kind of its own machine, or a node's device."""
+
     def __init__(
         self,
         *,
@@ -542,10 +596,12 @@ class Variant(_message.Message):
         compile_s: _builtins.float = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         build_peak_bytes: _builtins.int = ...,
+        failed_checks: _abc.Iterable[Global___QualityCheck.ValueType] | None = ...,
+        ran_on: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manifest", b"manifest", "quality", b"quality", "recipe", b"recipe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_peak_bytes", b"build_peak_bytes", "compile_s", b"compile_s", "compiled_target", b"compiled_target", "create_time", b"create_time", "files", b"files", "manifest", b"manifest", "memory_bytes", b"memory_bytes", "model_id", b"model_id", "name", b"name", "quality", b"quality", "recipe", b"recipe", "state", b"state", "state_reason", b"state_reason", "target", b"target", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build_peak_bytes", b"build_peak_bytes", "compile_s", b"compile_s", "compiled_target", b"compiled_target", "create_time", b"create_time", "failed_checks", b"failed_checks", "files", b"files", "manifest", b"manifest", "memory_bytes", b"memory_bytes", "model_id", b"model_id", "name", b"name", "quality", b"quality", "ran_on", b"ran_on", "recipe", b"recipe", "state", b"state", "state_reason", b"state_reason", "target", b"target", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1033,6 +1089,9 @@ class BuildVariantsRequest(_message.Message):
     MIN_QUALITY_FIELD_NUMBER: _builtins.int
     SEARCH_FIELD_NUMBER: _builtins.int
     CHAIN_FIELD_NUMBER: _builtins.int
+    PREFILL_CHUNKS_FIELD_NUMBER: _builtins.int
+    DECODE_BATCHES_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes a repeat harmless."""
     model: _builtins.str
@@ -1045,6 +1104,8 @@ class BuildVariantsRequest(_message.Message):
     """Whether recipes are searched for; else those named, or the book's choice, are built."""
     chain: _builtins.bool
     """Whether the targets are a fallback chain: one variant set, of which a device takes the first it can load."""
+    slots: _builtins.int
+    """Sequences that the cache holds; 0 means as many as the widest batch."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Targets; "auto" (or none) means those that can run here."""
@@ -1056,6 +1117,14 @@ class BuildVariantsRequest(_message.Message):
     @_builtins.property
     def min_quality(self) -> Global___MinQuality:
         """Least quality; a variant below it is rejected."""
+
+    @_builtins.property
+    def prefill_chunks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Prompt tokens that prefill calls take; none means the recipe's choice. For generators, as the two below."""
+
+    @_builtins.property
+    def decode_batches(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Sequences that decode calls take, the widest all slots; none means the recipe's choice."""
 
     def __init__(
         self,
@@ -1069,10 +1138,13 @@ class BuildVariantsRequest(_message.Message):
         min_quality: Global___MinQuality | None = ...,
         search: _builtins.bool = ...,
         chain: _builtins.bool = ...,
+        prefill_chunks: _abc.Iterable[_builtins.int] | None = ...,
+        decode_batches: _abc.Iterable[_builtins.int] | None = ...,
+        slots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["min_quality", b"min_quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_s", b"budget_s", "chain", b"chain", "context_tokens", b"context_tokens", "min_quality", b"min_quality", "model", b"model", "recipes", b"recipes", "request_id", b"request_id", "search", b"search", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_s", b"budget_s", "chain", b"chain", "context_tokens", b"context_tokens", "decode_batches", b"decode_batches", "min_quality", b"min_quality", "model", b"model", "prefill_chunks", b"prefill_chunks", "recipes", b"recipes", "request_id", b"request_id", "search", b"search", "slots", b"slots", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

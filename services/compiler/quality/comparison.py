@@ -29,6 +29,8 @@ class Figures:
     text: str
     greedy_prefix_tokens: int
     perplexity_increase_error: float = 0.0
+    greedy_tokens: int = 0
+    greedy_agreed_tokens: int = 0
 
     @property
     def top1_error(self) -> float:
@@ -36,9 +38,29 @@ class Figures:
         return math.sqrt(self.top1_agreement * (1 - self.top1_agreement) / self.positions)
 
     @property
+    def greedy_agreement(self) -> float:
+        """Share of the source's greedy answer before the first token that differs by more than a tie."""
+        return self.greedy_agreed_tokens / self.greedy_tokens if self.greedy_tokens else 1.0
+
+    @property
     def perplexity_increase(self) -> float:
         """Relative increase of perplexity against the reference."""
         return self.perplexity / self.reference_perplexity - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Greedy:
+    """A greedy answer beside the source's.
+
+    Attributes:
+        tokens: of the source's answer.
+        prefix_tokens: the same in both before the first difference.
+        agreed_tokens: before the first difference that is no tie; see `Evaluator`.
+    """
+
+    tokens: int = 0
+    prefix_tokens: int = 0
+    agreed_tokens: int = 0
 
 
 class Comparison:
@@ -86,7 +108,7 @@ class Comparison:
         """Mean over whole rows so far; infinite when a row was no number, and when there was none."""
         return self._kl / self._rows if self._rows and self._numbers else math.inf
 
-    def figures(self, text: str, greedy_prefix_tokens: int) -> Figures:
+    def figures(self, text: str, greedy: Greedy = Greedy()) -> Figures:
         """Means over all positions; infinite where the variant gave something that is no number.
 
         Raises:
@@ -106,8 +128,10 @@ class Comparison:
             max_logit_error=self._max_error if self._numbers else math.inf,
             positions=self._positions,
             text=text,
-            greedy_prefix_tokens=greedy_prefix_tokens,
+            greedy_prefix_tokens=greedy.prefix_tokens,
             perplexity_increase_error=_exp(mean) * self._error(mean) if self._numbers else math.inf,
+            greedy_tokens=greedy.tokens,
+            greedy_agreed_tokens=greedy.agreed_tokens,
         )
 
     def _count(self, best: int, row: Row) -> bool:

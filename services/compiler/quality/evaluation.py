@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Final
 
-from services.compiler.quality.comparison import Comparison, Figures, common_prefix
+from services.compiler.quality.comparison import Comparison, Figures, Greedy, common_prefix
 from services.compiler.quality.reference import Reference
 from services.compiler.quality.session import Logits, Session
 from services.compiler.quality.text import NAME
@@ -60,6 +60,7 @@ class Evaluator:
         slots: int,
         windows: Windows | None = None,
         enough: Enough = lambda _figures: False,
+        slack_nats: float = 0.0,
     ) -> None:
         """Takes at most as many pieces of text as the cache has slots.
 
@@ -69,9 +70,10 @@ class Evaluator:
             slots: of the cache.
             windows: more text to read on in; None when the pieces tell enough.
             enough: whether figures are precise enough, so that no more windows are needed.
+            slack_nats: by how much another token than the source's may be likelier in a greedy answer and be a tie.
         """
         self._session, self._reference = session, reference
-        self._windows, self._enough = windows, enough
+        self._windows, self._enough, self._slack_nats = windows, enough, slack_nats
         # One row stays free: a slot whose piece has ended writes there.
         longest = max(function.context for function in session.functions) - 1
         self._pieces = [piece[:longest] for piece in reference.pieces[:slots]]
@@ -87,9 +89,9 @@ class Evaluator:
         self._decode(positions, report)
         if self._windows is not None:
             self._widen(self._windows, report)
-        taken = self._greedy(len(self._reference.continuation))
+        taken, greedy = self._answer()
         report(1.0)
-        figures = self._comparison.figures(NAME, common_prefix(taken, self._reference.continuation))
+        figures = self._comparison.figures(NAME, greedy)
         kl = {name: comparison.kl_divergence_nats for name, comparison in self._by_function.items()}
         return Evaluation(figures, Canary(self._reference.prompt, taken[:CANARY_TOKENS]), kl)
 
@@ -152,7 +154,7 @@ class Evaluator:
         length = min(windows.tokens.shape[1], max(function.context for function in self._session.functions))
         decode = self._widest_decode(length)
         for first in range(0, len(windows.tokens), decode.batch):
-            if self._enough(self._comparison.figures(NAME, 0)):
+            if self._enough(self._comparison.figures(NAME)):
                 return
             self._window_round(windows, decode, range(first, min(first + decode.batch, len(windows.tokens))), length)
             report(0.5 + 0.4 * first / len(windows.tokens))
@@ -176,22 +178,37 @@ class Evaluator:
         best, likelihood = int(known.best[window, at]), float(known.log_likelihoods[window, at])
         self._comparison.add_known(best, likelihood, row, int(known.tokens[window, at + 1]), stretch)
 
-    def _greedy(self, count: int) -> tuple[int, ...]:
-        """The variant's own greedy run after the reference's prompt, in the last slot that the smallest batch has."""
-        prompt, start = self._reference.prompt, 0
-        taken: list[int] = []
+    def _answer(self) -> tuple[tuple[int, ...], Greedy]:
+        """The variant's own greedy answer, and how long it is the source's.
+
+        A tie does not end the agreement: behind it the variant is asked along the source's answer.
+        """
+        wanted = self._reference.continuation
+        taken, gaps_nats = self._greedy(along=False)
+        prefix = common_prefix(taken, wanted)
+        if prefix < len(wanted):
+            _, gaps_nats = self._greedy(along=True)
+        agreed = next((at for at, gap in enumerate(gaps_nats) if not gap <= self._slack_nats), len(wanted))
+        return taken, Greedy(len(wanted), prefix, agreed)
+
+    def _greedy(self, *, along: bool) -> tuple[tuple[int, ...], list[float]]:
+        """The likeliest tokens after the reference's prompt, and by how much each is likelier than the source's.
+
+        Args:
+            along: whether the source's tokens are gone on with, in place of the variant's own.
+        """
         prefill, decode = self._functions("prefill")[0], self._functions("decode")[0]
-        row: Logits | None = None
-        while start < len(prompt):
-            chunk = prompt[start : start + prefill.tokens]
-            row = self._session.prefill(prefill, chunk, 0, start)
-            start += len(chunk)
-        while row is not None and len(taken) < count:
+        prompt, taken, gaps_nats = self._reference.prompt, list[int](), list[float]()
+        for start in range(0, len(prompt), prefill.tokens):
+            row = self._session.prefill(prefill, prompt[start : start + prefill.tokens], 0, start)
+        free = [0] * (decode.batch - 1)
+        for at, wanted in enumerate(self._reference.continuation):
+            if at:
+                token = self._reference.continuation[at - 1] if along else taken[-1]
+                row = self._session.decode(decode, [token, *free], [len(prompt) + at - 1, *free])[0]
             taken.append(int(row.argmax()))
-            tokens, positions = [taken[-1]] + [0] * (decode.batch - 1), [start] + [0] * (decode.batch - 1)
-            row = self._session.decode(decode, tokens, positions)[0]
-            start += 1
-        return tuple(taken)
+            gaps_nats.append(float(row[taken[-1]] - row[wanted]))
+        return tuple(taken), gaps_nats
 
     def _token(self, piece: int, positions: dict[int, int]) -> int:
         tokens = self._pieces[piece] if piece < len(self._pieces) else ()

@@ -15,7 +15,7 @@ from services.compiler.quality.evaluation import Evaluation, Evaluator
 from services.compiler.quality.reference import Reference, make_windows
 from services.compiler.quality.session import Session
 from services.compiler.quality.text import Part
-from services.compiler.quality.thresholds import precise_enough
+from services.compiler.quality.thresholds import precise_enough, token_slack_nats
 from services.compiler.quality.windows import Windows
 
 Job = dict[str, Any]
@@ -44,7 +44,8 @@ def evaluate(job: Job, session: Session, slots: int, report: Callable[[float], N
     session.check_picks()
     windows = Windows.load(Path(job["windows"])) if job["windows"] else None
     enough = partial(precise_enough, job["precision"])
-    return Evaluator(session, Reference.load(Path(job["reference"])), slots, windows, enough).run(report)
+    reference, slack_nats = Reference.load(Path(job["reference"])), token_slack_nats(job["precision"])
+    return Evaluator(session, reference, slots, windows, enough, slack_nats).run(report)
 
 
 def ask_about_windows(job: Job, say: Say) -> Job:

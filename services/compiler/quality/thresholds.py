@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from enum import StrEnum
+from typing import Final, NamedTuple
 
 from services.compiler.quality.comparison import Figures
 
@@ -18,12 +19,15 @@ class Thresholds:
         top1_least: least share of positions with the reference's most likely token.
         kl_most_nats: most mean Kullback-Leibler divergence.
         perplexity_increase_most: most relative increase of perplexity; it must be below with 95 % confidence.
+        greedy_least: least share of the source's greedy answer before the first token that is neither the source's
+            nor, within `token_slack_nats`, a tie with it.
         rounded_weights: whether weights have fewer bits than any arithmetic.
     """
 
     top1_least: float
     kl_most_nats: float
     perplexity_increase_most: float
+    greedy_least: float
     rounded_weights: bool = False
 
 
@@ -36,12 +40,12 @@ _FUNCTION_SLACK: Final = 5
 # Rounding explains the differences between precisions; nothing explains more. f32 differs by the order of additions
 # only; f16 has 11 bits and bf16 8 bits of mantissa.
 TABLE: Final[dict[str, Thresholds]] = {
-    "f32": Thresholds(top1_least=0.99, kl_most_nats=1e-5, perplexity_increase_most=0.001),
-    "f16": Thresholds(top1_least=0.97, kl_most_nats=0.002, perplexity_increase_most=0.01),
-    "bf16": Thresholds(top1_least=0.93, kl_most_nats=0.03, perplexity_increase_most=0.03),
+    "f32": Thresholds(0.99, kl_most_nats=1e-5, perplexity_increase_most=0.001, greedy_least=1.0),
+    "f16": Thresholds(0.97, kl_most_nats=0.002, perplexity_increase_most=0.01, greedy_least=0.75),
+    "bf16": Thresholds(0.93, kl_most_nats=0.03, perplexity_increase_most=0.03, greedy_least=0.5),
     # Rounded weights: a loss of 1 % of perplexity is what a variant of fewer bits may cost, however few they are.
-    "w8": Thresholds(top1_least=0.96, kl_most_nats=0.005, perplexity_increase_most=0.01, rounded_weights=True),
-    "w4": Thresholds(top1_least=0.90, kl_most_nats=0.03, perplexity_increase_most=0.01, rounded_weights=True),
+    "w8": Thresholds(0.96, 0.005, perplexity_increase_most=0.01, greedy_least=0.75, rounded_weights=True),
+    "w4": Thresholds(0.90, 0.03, perplexity_increase_most=0.01, greedy_least=0.5, rounded_weights=True),
 }
 
 
@@ -97,8 +101,41 @@ def precise_enough(precision: str, figures: Figures) -> bool:
     )
 
 
-def judge(precision: str, figures: Figures, kl_by_function: Mapping[str, float]) -> tuple[bool, str]:
-    """Whether a variant may serve, and why, with figures, in a person's words.
+class Check(StrEnum):
+    """What a variant is held to; the same names as `tradewind.v1.QualityCheck`."""
+
+    TOP1 = "top-1"
+    KL_DIVERGENCE = "KL"
+    PERPLEXITY = "perplexity increase"
+    FUNCTION = "worst function"
+    GREEDY = "greedy tokens"
+
+
+class Verdict(NamedTuple):
+    """Whether a variant may serve.
+
+    Attributes:
+        admitted: it may.
+        why: with figures, in a person's words.
+        failed: what it is outside of; nothing when admitted.
+    """
+
+    admitted: bool
+    why: str
+    failed: tuple[Check, ...]
+
+
+class _Looked(NamedTuple):
+    """One check: whether it holds, the figure in words, and what is needed."""
+
+    check: Check
+    holds: bool
+    said: str
+    needed: str
+
+
+def judge(precision: str, figures: Figures, kl_by_function: Mapping[str, float]) -> Verdict:
+    """Whether a variant may serve, and why.
 
     Args:
         precision: of the recipe.
@@ -108,38 +145,46 @@ def judge(precision: str, figures: Figures, kl_by_function: Mapping[str, float])
     Raises:
         KeyError: no thresholds for the precision.
     """
-    limits = TABLE[precision]
+    looked = _looks(TABLE[precision], figures, kl_by_function)
+    failed = tuple(one.check for one in looked if not one.holds)
+    said = ", ".join(one.said if one.holds else f"{one.said} where {precision} needs {one.needed}" for one in looked)
+    where = f"on {figures.positions} positions of {figures.text}"
+    return Verdict(not failed, f"{'rejected' if failed else 'admitted'} {where}: {said}", failed)
+
+
+def _looks(limits: Thresholds, figures: Figures, kl_by_function: Mapping[str, float]) -> tuple[_Looked, ...]:
     worst, worst_kl = max(kl_by_function.items(), key=lambda item: item[1])
     function_limit = limits.kl_most_nats * _FUNCTION_SLACK
-    checks = (
-        (figures.top1_agreement >= limits.top1_least, "top-1", f"{figures.top1_agreement:.3f}", "≥", limits.top1_least),
-        (
+    increase, error = figures.perplexity_increase, figures.perplexity_increase_error
+    return (
+        _Looked(
+            Check.TOP1,
+            figures.top1_agreement >= limits.top1_least,
+            f"{Check.TOP1} {figures.top1_agreement:.3f}",
+            f"≥ {limits.top1_least}",
+        ),
+        _Looked(
+            Check.KL_DIVERGENCE,
             figures.kl_divergence_nats <= limits.kl_most_nats,
-            "KL",
-            f"{figures.kl_divergence_nats:.2g} nats",
-            "≤",
-            limits.kl_most_nats,
+            f"{Check.KL_DIVERGENCE} {figures.kl_divergence_nats:.2g} nats",
+            f"≤ {limits.kl_most_nats}",
         ),
-        (
-            figures.perplexity_increase + _CONFIDENCE * figures.perplexity_increase_error
-            <= limits.perplexity_increase_most,
-            "perplexity increase",
-            f"{figures.perplexity_increase:+.2%} ± {figures.perplexity_increase_error:.2%}",
-            "≤",
-            f"{limits.perplexity_increase_most:.1%} with 95 % confidence",
+        _Looked(
+            Check.PERPLEXITY,
+            increase + _CONFIDENCE * error <= limits.perplexity_increase_most,
+            f"{Check.PERPLEXITY} {increase:+.2%} ± {error:.2%}",
+            f"≤ {limits.perplexity_increase_most:.1%} with 95 % confidence",
         ),
-        (
+        _Looked(
+            Check.FUNCTION,
             worst_kl <= function_limit,
-            f"worst function {worst} KL",
-            f"{worst_kl:.2g} nats",
-            "≤",
-            f"{function_limit:.2g}",
+            f"{Check.FUNCTION} {worst} KL {worst_kl:.2g} nats",
+            f"≤ {function_limit:.2g}",
+        ),
+        _Looked(
+            Check.GREEDY,
+            figures.greedy_agreement >= limits.greedy_least,
+            f"{Check.GREEDY} {figures.greedy_agreed_tokens} of {figures.greedy_tokens} but for ties",
+            f"≥ {limits.greedy_least:.0%}",
         ),
     )
-    admitted = all(ok for ok, *_ in checks)
-    said = ", ".join(
-        f"{name} {value}" if ok else f"{name} {value} where {precision} needs {sign} {limit}"
-        for ok, name, value, sign, limit in checks
-    )
-    where = f"on {figures.positions} positions of {figures.text}"
-    return admitted, f"{'admitted' if admitted else 'rejected'} {where}: {said}"

@@ -97,6 +97,7 @@ class Trier:
         if timer is not None:
             try:
                 measured = await self._bench.on_device(timer, variant, order, wish, measured)
+                variant.ran_on.append(measured.where)
             except (CompileFailed, WrongAnswer) as error:
                 trial = failed_trial(order, WHOLE, time.monotonic() - began, error)
                 return replace(trial, variant_id=variant.variant_id), rejected_where_it_ran(variant, error)
@@ -137,8 +138,8 @@ def _fate_of_figures(order: Order, found: Mapping[str, Any], floor: QualityFloor
     if found["figures"] is None:
         return None, ""
     figures = Figures(**found["figures"])
-    admitted, words = judge(order.recipe.precision, figures, found["kl_by_function"])
-    if not admitted:
-        return Fate.WRONG_ANSWERS, f"on the text for choosing: {words}"
+    verdict = judge(order.recipe.precision, figures, found["kl_by_function"])
+    if not verdict.admitted:
+        return Fate.WRONG_ANSWERS, f"on the text for choosing: {verdict.why}"
     missed = floor.missed(figures.top1_agreement, figures.kl_divergence_nats, figures.perplexity_increase)
     return (Fate.BELOW_FLOOR, f"on the text for choosing: {missed}") if missed else (None, "")

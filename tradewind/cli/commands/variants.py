@@ -19,7 +19,7 @@ from tradewind.cli.progress import follow
 from tradewind.cli.session import Session, command
 from tradewind.cli.wish import parsed
 from tradewind.domain import units
-from tradewind.domain.errors import RemoteError
+from tradewind.domain.errors import RemoteError, ServiceUnavailable
 from tradewind.domain.passes import PASSES
 from tradewind.domain.quality_floor import quality_floor
 from tradewind.v1 import compiler_pb2
@@ -56,6 +56,13 @@ def build(
     context: Annotated[
         int, typer.Option("--context", min=0, help="Longest context in tokens; 0: recipe's choice.")
     ] = 0,
+    prefill: Annotated[
+        str, typer.Option("--prefill", help="Prompt tokens that prefill calls take, such as 128,512.")
+    ] = "",
+    batch: Annotated[str, typer.Option("--batch", help="Sequences that decode calls take, such as 1,4,8.")] = "",
+    slots: Annotated[
+        int, typer.Option("--slots", min=0, help="Sequences that the cache holds; 0: as many as the widest batch.")
+    ] = 0,
     budget: Annotated[str, typer.Option("--budget", help="Time for the whole search, such as 5m.")] = "",
     min_quality: Annotated[
         str, typer.Option("--min-quality", help="Beyond the thresholds, such as top1=0.97,kl=0.01,ppl=0.5%.")
@@ -81,6 +88,9 @@ def build(
         search=search,
         chain=chain,
         floor=parsed("--min-quality", min_quality, quality_floor) if min_quality else None,
+        prefill_chunks=parsed("--prefill", prefill, units.sizes),
+        decode_batches=parsed("--batch", batch, units.sizes),
+        slots=slots,
     )
     if no_wait:
         return show_started(session, operation.operation_id, {"operation": to_json(operation)})
@@ -127,9 +137,10 @@ def show_variant(
     variant: Annotated[str, typer.Argument(metavar="VARIANT", help="Id, the beginning of its digest, or name.")],
     model: Annotated[str, typer.Option("--model", help="Look for the name in this model only.")] = "",
 ) -> None:
-    """Show a variant: recipe, quality, files."""
+    """Show a variant: what was asked, what it was compiled for and where it has run, recipe, quality, files."""
     found = find_variant(session.client.compiler, variant, model)
-    session.out.document({"variant": to_json(found)})
+    ran_on = _ran_on(session, found)
+    session.out.document({"variant": to_json(found), "ran_on": ran_on})
     recipe, quality = found.recipe, found.quality
     session.out.show(
         Text.assemble(
@@ -139,7 +150,9 @@ def show_variant(
         Text(found.variant_id, style="dim"),
     )
     rows = [
-        ["target", f"{found.target}, compiled for {found.compiled_target or found.target}"],
+        ["asked for", found.target],
+        ["compiled for", found.compiled_target or found.target],
+        ["ran on", ", ".join(ran_on) or "nothing yet"],
         ["precision", recipe.precision],
         ["compiler flags", " ".join(recipe.compiler_flags) or "those of the target"],
         ["prefill chunks", _numbers(recipe.prefill_chunks)],
@@ -160,7 +173,7 @@ def show_variant(
             ["perplexity", f"{quality.perplexity:.3f}, reference {quality.reference_perplexity:.3f}"],
             ["perplexity increase", _increase(quality)],
             ["largest logit error", f"{quality.max_logit_error:.3g}"],
-            ["same greedy tokens", str(quality.greedy_prefix_tokens)],
+            ["same greedy tokens", _greedy(quality)],
             ["text", quality.text],
         ]
     session.out.table(["", "…"], [[Text(a, style="dim"), words.plain(b)] for a, b in rows], "")
@@ -168,6 +181,17 @@ def show_variant(
     session.out.table(["pass", "what it does…"], passes, "no passes")
     files = [[f.name, units.show_bytes(f.size_bytes), words.short(f.digest)] for f in found.files]
     session.out.table(["file", "^size", "digest"], files, "no files")
+
+
+def _ran_on(session: Session, variant: compiler_pb2.Variant) -> list[str]:
+    """Kinds of devices that the compiler had it run on, and classes of those that it was measured on."""
+    try:
+        profiles = session.client.profiler.profiles(variant_id=variant.variant_id)
+    except ServiceUnavailable as error:
+        session.out.note(f"where it was measured is not known: {error.message}")
+        profiles = []
+    measured = sorted({profile.point.device_class for profile in profiles})
+    return list(dict.fromkeys((*variant.ran_on, *measured)))
 
 
 def show_table(out: Output, variants: Sequence[compiler_pb2.Variant]) -> None:
@@ -197,6 +221,15 @@ def _increase(quality: compiler_pb2.Quality) -> str:
     increase = quality.perplexity / quality.reference_perplexity - 1
     error = quality.perplexity_increase_error
     return f"{increase:+.2%}" + (f" ± {error:.2%} (standard error)" if error else "")
+
+
+def _greedy(quality: compiler_pb2.Quality) -> str:
+    """How many, of how many; those of an earlier version do not tell."""
+    if not quality.greedy_tokens:
+        return str(quality.greedy_prefix_tokens)
+    agreed = quality.greedy_agreed_tokens
+    ties = f", {agreed} but for ties" if agreed > quality.greedy_prefix_tokens else ""
+    return f"{quality.greedy_prefix_tokens} of {quality.greedy_tokens}{ties}"
 
 
 def _numbers(values: Sequence[int]) -> str:

@@ -91,6 +91,10 @@ def choosing(job: Job) -> Job:
 
 def trial(job: Job) -> Job:
     """Module and weights → what it costs, and figures on the text for choosing."""
+    if job["task"] == "infer":
+        from services.compiler.infer.jobs import try_infer
+
+        return try_infer(job, say)
     from services.compiler.search.jobs import try_candidate
 
     return try_candidate(job, say)

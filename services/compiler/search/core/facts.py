@@ -59,12 +59,14 @@ class Measured:
         costs: of each function; empty when it was compiled only.
         memory_bytes: resident in the process that ran it; 0 when not known.
         kl_nats: mean divergence from the source framework on the text for choosing; None when not compared.
+        relative_error: largest of a tensor model's answers; None of a model that generates, or when not compared.
         where: what it was measured on, in a person's words.
     """
 
     costs: tuple[Cost, ...] = ()
     memory_bytes: int = 0
     kl_nats: float | None = None
+    relative_error: float | None = None
     where: str = ""
 
     def time_ms(self, function: str) -> float:

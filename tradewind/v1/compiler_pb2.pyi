@@ -417,6 +417,7 @@ class Recipe(_message.Message):
     DECODE_BATCHES_FIELD_NUMBER: _builtins.int
     CONTEXT_BUCKETS_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
+    TUNING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name in the recipe book, for instance "bf16-grouped-gdt"."""
     precision: _builtins.str
@@ -443,6 +444,10 @@ class Recipe(_message.Message):
     def context_buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Cache capacities in tokens that functions are specialised for, ascending; the last is the context limit."""
 
+    @_builtins.property
+    def tuning(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tiles of matrix products by their rows, such as "64:12x8x8"; what has none the compiler tiles as it chooses."""
+
     def __init__(
         self,
         *,
@@ -454,10 +459,11 @@ class Recipe(_message.Message):
         decode_batches: _abc.Iterable[_builtins.int] | None = ...,
         context_buckets: _abc.Iterable[_builtins.int] | None = ...,
         slots: _builtins.int = ...,
+        tuning: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compiler_flags", b"compiler_flags", "context_buckets", b"context_buckets", "decode_batches", b"decode_batches", "name", b"name", "passes", b"passes", "precision", b"precision", "prefill_chunks", b"prefill_chunks", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compiler_flags", b"compiler_flags", "context_buckets", b"context_buckets", "decode_batches", b"decode_batches", "name", b"name", "passes", b"passes", "precision", b"precision", "prefill_chunks", b"prefill_chunks", "slots", b"slots", "tuning", b"tuning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -145,6 +145,7 @@ def show_variant(
         ["target", f"{found.target}, compiled for {found.compiled_target or found.target}"],
         ["precision", recipe.precision],
         ["compiler flags", " ".join(recipe.compiler_flags) or "those of the target"],
+        ["tuning", ", ".join(recipe.tuning) or "the compiler's"],
         ["prefill chunks", _numbers(recipe.prefill_chunks)],
         ["decode batches", _numbers(recipe.decode_batches)],
         ["context buckets", _numbers(recipe.context_buckets)],

@@ -41,6 +41,7 @@ TABLE: Final[dict[str, Thresholds]] = {
     "bf16": Thresholds(top1_least=0.93, kl_most_nats=0.03, perplexity_increase_most=0.03),
     # Rounded weights: a loss of 1 % of perplexity is what a variant of fewer bits may cost, however few they are.
     "w8": Thresholds(top1_least=0.96, kl_most_nats=0.005, perplexity_increase_most=0.01, rounded_weights=True),
+    "w8a8": Thresholds(top1_least=0.90, kl_most_nats=0.03, perplexity_increase_most=0.01, rounded_weights=True),
     "w4": Thresholds(top1_least=0.90, kl_most_nats=0.03, perplexity_increase_most=0.01, rounded_weights=True),
 }
 

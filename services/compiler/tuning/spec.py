@@ -93,17 +93,17 @@ def _matcher(tile: Tile) -> str:
 
     Weights [outputs, inputs] are left alone: of fifteen tiles none was better there than what IREE takes itself.
     """
-    one = tile.product_rows == 1
-    maps = "" if one else f", indexing_maps = {_MAPS}"
-    # Sizes of the loops over rows, where there are several, outputs and inputs; 0 leaves a loop as it is.
-    of_rows = [] if one else [min(_SHARE, tile.product_rows)], [] if one else [min(tile.rows, tile.product_rows)]
-    share, vectors = [*of_rows[0], _SHARE, 0], [*of_rows[1], tile.outputs, 0]
-    inputs = [*([] if one else [0]), 0, tile.inputs]
+    rows = [tile.product_rows] if tile.product_rows > 1 else []
+    maps = f", indexing_maps = {_MAPS}" if rows else ""
+    # Sizes for the loops over rows, where there are several, over outputs and over inputs; 0 leaves a loop as it is.
+    share = [*(min(_SHARE, count) for count in rows), _SHARE, 0]
+    vectors = [*(min(tile.rows, count) for count in rows), tile.outputs, 0]
+    inputs = [*(0 for _ in rows), 0, tile.inputs]
     return f"""transform.named_sequence @rows_{tile.product_rows}(%op: {_OPERATION}) -> {_ANSWER} {{
   %batch, %m, %n, %k = transform.iree.match.contraction %op, lhs_type = f32, rhs_type = f32, output_type = f32{maps}
       : !transform.any_op -> !transform.param<i64>
   transform.iree.match.dims_equal %batch, [] : !transform.param<i64>
-  transform.iree.match.dims_equal %m, {[] if one else [tile.product_rows]} : !transform.param<i64>
+  transform.iree.match.dims_equal %m, {rows} : !transform.param<i64>
   %tiles = transform.param.constant #iree_codegen.compilation_info<
       lowering_config = #iree_cpu.lowering_config<cache_parallel = {share}, distribution = {share},
           vector_common_parallel = {vectors}, vector_reduction = {inputs}>,

@@ -28,7 +28,7 @@ from tradewind.domain.errors import CompileFailed, JobOutOfMemory, JobTimeout, U
 from tradewind.domain.manifest import Canary, FileRef
 from tradewind.v1 import compiler_pb2
 
-_BYTES_OF: Final = {"f32": 4, "bf16": 2, "f16": 2, "w8": 2, "w4": 1}
+_BYTES_OF: Final = {"f32": 4, "bf16": 2, "f16": 2, "w8": 2, "w8a8": 2, "w4": 1}
 # Code and MLIR of the largest modules seen stay far below this; it only guards the disk.
 _MODULE_BYTES: Final = 256 << 20
 # Memory figures are rounded up to this, so that a page more or less does not make another variant.

@@ -19,6 +19,7 @@ from services.compiler.passes.form import CHANGE_WEIGHTS
 from services.compiler.store.blobs import BlobStore
 from services.compiler.store.index import Index, key_of
 from services.compiler.toolchain import find_iree_compile, toolchain_versions
+from services.compiler.tuning.spec import spec_text
 from tradewind.domain.manifest import FileRef
 
 # Fused 8-bit graphs keep more than the default 32 KiB of a tile on the stack; worker threads have megabytes of it.
@@ -135,7 +136,7 @@ class Maker:
         """Compiles; the most memory it was seen with."""
         target = order.target
         own = _INFER_FLAGS if order.infers else ()
-        flags = (*target.flags, *target.optimisation, *own, *order.recipe.compiler_flags)
+        flags = (*target.flags, *target.optimisation, *own, *order.recipe.compiler_flags, *_tuning(order, output))
         functions = len(order.shapes.functions)
         expected_s = _LAYER_S * functions * (layers or order.model.model.layer_count) + 1
         compiling = asyncio.ensure_future(self._runner.compile(find_iree_compile(), flags, source, output))
@@ -149,6 +150,15 @@ class Maker:
             compiling.cancel()
             await asyncio.gather(compiling, return_exceptions=True)
         return compiling.result().peak_bytes
+
+
+def _tuning(order: Order, output: Path) -> tuple[str, ...]:
+    """The flag for the spec of a recipe's tiles, which is written beside the module; none without tiles."""
+    if not order.recipe.tuning:
+        return ()
+    spec = output.with_name("tuning.mlir")
+    spec.write_text(spec_text(order.recipe.tuning), encoding="utf-8")
+    return (f"--iree-codegen-tuning-spec-path={spec}",)
 
 
 def _job_of(order: Order, folder: Path, layers: int, *, with_weights: bool) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from services.compiler.export.shapes import Shapes
 from services.compiler.importing import StoredModel
@@ -45,4 +45,4 @@ class Order:
     def key(self) -> str:
         """Digest of everything that goes into the variant."""
         target = (self.target.name, self.target.resolved, (*self.target.flags, *self.target.optimisation))
-        return key_of("variant", self.model.model.model_id, asdict(self.recipe), target, toolchain_versions())
+        return key_of("variant", self.model.model.model_id, self.recipe.as_dict(), target, toolchain_versions())

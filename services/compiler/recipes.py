@@ -10,15 +10,18 @@ from typing import Final
 
 from services.compiler.passes.context_buckets import buckets_of
 from services.compiler.passes.form import NOT_OF_GRAPHS
-from services.compiler.targets import GPU_BF16, GPU_F16
+from services.compiler.targets import GPU_BF16, GPU_F16, GPU_INT8
 from tradewind.domain.errors import InvalidField
 from tradewind.domain.manifest import RecipeFacts
 from tradewind.domain.passes import (
     CACHE_IN_PLACE,
     CONTEXT_BUCKETS,
     DEVICE_SAMPLING,
+    F16_ARITHMETIC,
     FLAT_LINEAR,
     GROUPED_ATTENTION,
+    INT8_ACTIVATIONS,
+    INT8_WEIGHTS,
     LAST_TOKEN_LOGITS,
     NARROW_WEIGHTS,
     PACKED_LINEARS,
@@ -27,6 +30,7 @@ from tradewind.domain.passes import (
     ROTARY_CACHE,
     SIBLING_LINEARS,
     SLOT_ATTENTION,
+    TURNED_WEIGHTS,
 )
 
 # Passes of recipes without kernels, in order; see services/compiler/passes.
@@ -51,6 +55,12 @@ KERNEL_PASSES: Final = (
     LAST_TOKEN_LOGITS,
     REPEAT_LAYER,
 )
+# Tiles for 16 registers of 8 numbers, by rows: of those tried on Zen 3 the fastest over weights [inputs, outputs] that
+# lie in caches. Streamed from memory, one row's product is slower than over [outputs, inputs]; see docs/passes.md.
+AVX2_TILES: Final = ("1:1x16x2", "4:4x16x4", "8:4x16x4", "64:4x16x4", "128:4x16x4")
+# Linears over 8-bit weights in operators that every target has; see services/compiler/passes/int8_weights.py.
+W8_PASSES: Final = (*PASSES, INT8_WEIGHTS)
+W8A8_PASSES: Final = (*W8_PASSES, INT8_ACTIVATIONS)
 # Without these the kernels' instructions are illegal.
 KERNEL_FEATURES: Final = frozenset({"avx2", "fma", "f16c"})
 # What a target must have one of to compute in a precision; without it bf16 took seconds for each token on Zen 3.
@@ -125,8 +135,25 @@ def _anywhere_else(name: str, precision: str, targets: tuple[str, ...], note: st
     return Recipe(_facts(name, precision, (), PASSES), targets, (), (), note)
 
 
+def _int8(name: str, targets: tuple[str, ...], passes: tuple[str, ...], note: str, *flags: str) -> Recipe:
+    """Found by searches on GPUs, which nothing here could time; on CPUs kernels of few bits decode twice as fast."""
+    precision = "w8a8" if INT8_ACTIVATIONS in passes else "w8"
+    on_gpus = "cpu:" not in targets
+    requires = frozenset({GPU_INT8}) if on_gpus else frozenset[str]()
+    return Recipe(_facts(name, precision, flags, passes), targets, None, (), note, requires, searched=on_gpus)
+
+
 BOOK: Final[tuple[Recipe, ...]] = (
     _cpu("f32-grouped", "f32", (), "as exact as the source", needs=(), unless=("avx512f",)),
+    Recipe(
+        replace(_facts("f32-tuned", "f32", (), (*PASSES, TURNED_WEIGHTS)), tuning=AVX2_TILES),
+        ("cpu:",),
+        None,
+        (),
+        "weights as products read them, tiled for AVX2: prompts a little faster, single sequences slower",
+        requires=frozenset({"avx2", "fma"}),
+        searched=False,
+    ),
     _cpu("f32-grouped-gdt", "f32", (DATA_TILING,), "as exact as the source", needs=("avx512f",)),
     _cpu("bf16-grouped", "bf16", (), "half the memory of f32", needs=(), unless=("avx512_bf16",)),
     _cpu("bf16-grouped-gdt", "bf16", (DATA_TILING,), "half the memory of f32", needs=("avx512_bf16",)),
@@ -158,6 +185,12 @@ BOOK: Final[tuple[Recipe, ...]] = (
     ),
     _anywhere_else("bf16-gpu", "bf16", ("cuda:", "rocm:"), "as f16, for models whose values f16 cannot hold"),
     _anywhere_else("f32-gpu", "f32", ("cuda:", "rocm:", "vulkan:", "metal:"), "as exact as the source"),
+    _int8("w8-grouped", ("cpu:", "vmvx:"), W8_PASSES, "a quarter of the memory of f32, arithmetic in f32"),
+    _int8("w8a8-grouped-gdt", ("cpu:",), W8A8_PASSES, "8-bit weights and activations, whole numbers", DATA_TILING),
+    _int8("w8-gpu", ("cuda:", "rocm:"), (*W8_PASSES, F16_ARITHMETIC), "half the memory of f16, arithmetic in f16"),
+    _int8("w8a8-gpu", ("cuda:", "rocm:"), (*W8A8_PASSES, F16_ARITHMETIC), "8-bit weights and activations, rest in f16"),
+    _int8("w8-f32-gpu", ("vulkan:", "metal:"), W8_PASSES, "a quarter of the memory of f32, arithmetic in f32"),
+    _int8("w8a8-f32-gpu", ("vulkan:", "metal:"), W8A8_PASSES, "8-bit weights and activations, rest in f32"),
     _anywhere_else("f32-portable", "f32", ("vmvx:",), "runs anywhere, slowly: a fallback, and a second opinion"),
 )
 
@@ -233,5 +266,8 @@ def fit(recipe: Recipe, features: frozenset[str], model_context_tokens: int, wan
 
 
 def cut_to_graph(facts: RecipeFacts) -> RecipeFacts:
-    """A fitted recipe for a graph that takes its past: without the passes that would find nothing to change."""
-    return replace(facts, passes=tuple(name for name in facts.passes if name not in NOT_OF_GRAPHS))
+    """A fitted recipe for a graph that takes its past: without the passes that would find nothing to change.
+
+    Nor is there tuning, which is for weights that are turned.
+    """
+    return replace(facts, passes=tuple(name for name in facts.passes if name not in NOT_OF_GRAPHS), tuning=())

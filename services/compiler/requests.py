@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from services.compiler.importing import StoredModel
+from services.compiler.infer.thresholds import MOST_ERROR
 from services.compiler.infer.variant import infer_facts_of
 from services.compiler.order import Order
 from services.compiler.recipes import (
@@ -26,7 +28,7 @@ from services.compiler.sources.normal_form import GRAPH
 from services.compiler.targets import Target, choose_targets
 from tradewind.domain.errors import InvalidField, UnsupportedModel
 from tradewind.domain.manifest import RecipeFacts
-from tradewind.domain.quality_floor import QualityFloor
+from tradewind.domain.quality_floor import EXAMPLE, QualityFloor
 from tradewind.v1 import compiler_pb2
 
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -104,7 +106,10 @@ def search_orders(
     found: dict[str, tuple[Order, ...]] = {}
     for target in choose_targets(tuple(request.targets), targets):
         recipes = _fitting(offered_recipes(target.name, target.features), model, by_name=False)
-        found[target.name] = tuple(Order(model, _fitted(recipe, target, model, request), target) for recipe in recipes)
+        fitted = (_fitted(recipe, target, model, request) for recipe in recipes)
+        # What a model's kind leaves out of recipes may leave two of them alike; the first stands for both.
+        alike = {replace(facts, name=""): facts for facts in reversed(tuple(fitted))}
+        found[target.name] = tuple(Order(model, facts, target) for facts in reversed(alike.values()))
     return found
 
 
@@ -122,6 +127,12 @@ def _fitted(
     if model.program is not None and recipe.facts.precision != _PROGRAM_PRECISION:
         raise InvalidField(
             "recipes", f"{recipe.name!r} changes the precision, which a model of this form keeps; use f32"
+        )
+    if recipe.facts.precision not in MOST_ERROR:
+        raise InvalidField(
+            "recipes",
+            f"{recipe.name!r} is for models that generate; one that maps tensors to tensors takes recipes in "
+            f"{', '.join(MOST_ERROR)}",
         )
     longest = facts.context_tokens or recipe.facts.context_buckets[-1]
     # Sizes are not the recipe's own here; only its precision, passes and flags are.
@@ -155,13 +166,17 @@ def floor_of_request(request: compiler_pb2.BuildVariantsRequest, model: StoredMo
     """The least quality that a request asks for.
 
     Raises:
-        InvalidField: nonsense, or for a model that has no figures of text.
+        InvalidField: nonsense, or a figure that models of this kind do not have.
     """
     floor = _floor(request)
-    if floor.asks and model.model.task == compiler_pb2.MODEL_TASK_INFER:
+    infers = model.model.task == compiler_pb2.MODEL_TASK_INFER
+    if infers and floor.asks_of_text:
         raise InvalidField(
-            "min_quality", "this model maps tensors to tensors; its answers have no top-1, KL or perplexity"
+            "min_quality",
+            "this model maps tensors to tensors; its answers have no top-1, KL or perplexity: ask for error=0.1%",
         )
+    if floor.error_most is not None and not infers:
+        raise InvalidField("min_quality", f"error= is of models that map tensors to tensors; ask for {EXAMPLE}")
     return floor
 
 
@@ -174,9 +189,10 @@ def _floor(request: compiler_pb2.BuildVariantsRequest) -> QualityFloor:
 
 def _fitting(recipes: tuple[Recipe, ...], model: StoredModel, *, by_name: bool) -> tuple[Recipe, ...]:
     """The recipes that fit a model, unless they were named: a wish that cannot be met is refused, not dropped."""
-    if by_name or model.program is None:
+    if by_name or model.model.task != compiler_pb2.MODEL_TASK_INFER:
         return recipes
-    return tuple(recipe for recipe in recipes if recipe.facts.precision == _PROGRAM_PRECISION)
+    precisions = (_PROGRAM_PRECISION,) if model.program is not None else MOST_ERROR
+    return tuple(recipe for recipe in recipes if recipe.facts.precision in precisions)
 
 
 def _recipes(names: Sequence[str], target: Target) -> tuple[Recipe, ...]:

@@ -79,10 +79,7 @@ class CompilerServicer(compiler_pb2_grpc.CompilerServiceServicer):
         check_build(request)
         choose_targets(tuple(request.targets), self._workshop.targets)
         stored = await self._stored(request.model)
-        if request.search and stored.model.task != compiler_pb2.MODEL_TASK_INFER:
-            work = self._search_of(request, stored)
-        else:
-            work = self._builds_of(request, stored)
+        work = self._search_of(request, stored) if request.search else self._builds_of(request, stored)
         operation = await self._operations.start("BuildVariants", request.request_id, content_digest(request), work)
         return compiler_pb2.BuildVariantsResponse(operation=operation)
 

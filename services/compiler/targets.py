@@ -26,6 +26,8 @@ _LEVELS: Final = {"x86-64-v2": _V2, "x86-64-v3": _V3, "x86-64-v4": _V4}
 # What GPUs compute in, by the names that recipes ask for; see `services.compiler.recipes`.
 GPU_F16: Final = "gpu-f16"
 GPU_BF16: Final = "gpu-bf16"
+# And what they can load: SPIR-V without 8-bit storage has no code for numbers of 8 bits (IREE 3.13).
+GPU_INT8: Final = "gpu-int8"
 
 
 class Format(StrEnum):
@@ -122,7 +124,7 @@ def _cuda() -> tuple[Target, ...]:
             f"cuda:{made}",
             ("--iree-hal-target-device=cuda", f"--iree-cuda-target={made}"),
             "cuda",
-            frozenset({GPU_F16, GPU_BF16}),
+            frozenset({GPU_F16, GPU_BF16, GPU_INT8}),
             False,
             False,
             f"NVIDIA {asked}" + ("" if asked == made else f"; compiled for {made}, the driver translates its PTX"),
@@ -139,7 +141,7 @@ def _rocm() -> tuple[Target, ...]:
             f"rocm:{chip}",
             ("--iree-hal-target-device=hip", f"--iree-rocm-target={chip}"),
             "hip",
-            frozenset({GPU_F16, GPU_BF16}),
+            frozenset({GPU_F16, GPU_BF16, GPU_INT8}),
             False,
             False,
             f"AMD {chip}; compiled only",
@@ -162,7 +164,7 @@ def _vulkan() -> tuple[Target, ...]:
             f"vulkan:{profile}",
             ("--iree-hal-target-device=vulkan", f"--iree-vulkan-target={profile}"),
             "vulkan",
-            frozenset(),
+            frozenset() if name == "baseline" else frozenset({GPU_INT8}),
             False,
             False,
             note,
@@ -178,7 +180,7 @@ _METAL: Final = Target(
     "metal:default",
     ("--iree-hal-target-device=metal",),
     "metal",
-    frozenset(),
+    frozenset({GPU_INT8}),
     False,
     False,
     "Apple GPUs; compiled only",

@@ -14,9 +14,12 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tradewind.domain.errors import TradewindError, UnsupportedModel
+
+if TYPE_CHECKING:
+    from services.compiler.passes.form import Form
 
 Job = dict[str, Any]
 
@@ -47,7 +50,7 @@ def export(job: Job) -> Job:
     say("loading weights", 0.05)
     narrow = NARROW_WEIGHTS in job["passes"]
     form = form_of(job["passes"], job["precision"])
-    model = load_generator(Path(job["model"]), "f32" if form.packed else job["precision"], narrow)
+    model = load_generator(Path(job["model"]), "f32" if form.rounds else job["precision"], narrow)
     if job["layers"] and not cut_layers(model, job["layers"]):
         raise UnsupportedModel(f"the model cannot be cut to its first {job['layers']} layers")
     cache_bytes = export_mlir(
@@ -55,13 +58,20 @@ def export(job: Job) -> Job:
         Shapes.from_sizes(job["shapes"]),
         Path(job["mlir"]),
         lambda name, share: say(f"tracing {name}", share),
-        torch_type("f32" if narrow or form.packed else job["precision"]),
+        torch_type(_computed_in(job["precision"], form, narrow)),
         form,
     )
     if job["weights"]:
         say("writing weights", 0.95)
         save_weights(model, Path(job["weights"]))
     return {"cache_bytes": cache_bytes}
+
+
+def _computed_in(precision: str, form: Form, narrow: bool) -> str:
+    """The precision of arithmetic, and of the cache where the form does not say."""
+    if form.f16:
+        return "f16"
+    return "f32" if narrow or form.rounds else precision
 
 
 def quality(job: Job) -> Job:
@@ -91,6 +101,10 @@ def choosing(job: Job) -> Job:
 
 def trial(job: Job) -> Job:
     """Module and weights → what it costs, and figures on the text for choosing."""
+    if job["task"] == "infer":
+        from services.compiler.infer.jobs import try_infer
+
+        return try_infer(job, say)
     from services.compiler.search.jobs import try_candidate
 
     return try_candidate(job, say)

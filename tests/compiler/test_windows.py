@@ -70,4 +70,4 @@ async def test_two_builds_share_one_asking_and_one_that_is_cut_short_leaves_noth
 
 
 def test_only_rounded_weights_read_windows() -> None:
-    assert {precision for precision in TABLE if reads_windows(precision)} == {"w8", "w4"}
+    assert {precision for precision in TABLE if reads_windows(precision)} == {"w8", "w8a8", "w4"}

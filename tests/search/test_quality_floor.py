@@ -16,6 +16,20 @@ def test_it_is_read_with_per_cent_and_crosses_the_wire() -> None:
     assert floor_of(message_of(QualityFloor(kl_most_nats=0.0))) == QualityFloor(kl_most_nats=0.0)
 
 
+def test_tensors_have_a_figure_of_their_own() -> None:
+    floor = quality_floor("error=0.1%")
+    assert floor == QualityFloor(error_most=0.001) and floor_of(message_of(floor)) == floor
+    assert floor.asks and not floor.asks_of_text and quality_floor("error=1e-3,kl=0.1").asks_of_text
+    quality = compiler_pb2.Quality(relative_error=0.004, positions=12)
+    variant = compiler_pb2.Variant(state=compiler_pb2.VARIANT_STATE_ADMITTED, quality=quality)
+    assert with_floor(variant, quality_floor("error=0.5%")) is variant
+    below = with_floor(variant, floor)
+    assert below.state == compiler_pb2.VARIANT_STATE_REJECTED
+    assert below.state_reason == (
+        "rejected on 12 answers: below --min-quality: relative error 0.004 where ≤ 0.001 is asked for"
+    )
+
+
 @pytest.mark.parametrize(
     "text", ["", "top1", "top1=", "top1=1.2", "top5=0.9", "kl=nan", "kl=-1", "kl=1%", "ppl=inf", "top1=0.9,top1=0.8"]
 )

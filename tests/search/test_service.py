@@ -51,7 +51,10 @@ async def test_a_search_measures_what_runs_here_and_compiles_the_rest(
     assert set(await stages) <= {"", "waiting for the same search to end", "searched before", "done"}
     assert (await service.end_of(twin)).result_ids == built.result_ids
     search = await found_of(service)
-    metal, portable = search.candidates
+    metal, *others, portable = search.candidates
+    assert {(c.target, c.precision, c.fate) for c in others} == {
+        ("metal:default", precision, compiler_pb2.CANDIDATE_FATE_UNMEASURED) for precision in ("w8", "w8a8")
+    }
     assert (metal.target, metal.fate, portable.target, portable.fate) == ("metal:default", KEPT, "vmvx:portable", KEPT)
     assert "compiled only" in metal.reason
     (trial,) = portable.trials

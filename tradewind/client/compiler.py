@@ -124,4 +124,5 @@ def _message_of(floor: QualityFloor) -> compiler_pb2.MinQuality:
         top1_agreement=floor.top1_least,
         kl_divergence_nats=floor.kl_most_nats,
         perplexity_increase=floor.perplexity_increase_most,
+        relative_error=floor.error_most,
     )

@@ -71,7 +71,8 @@ class InferManifest:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        fields = asdict(self) | {"recipe": self.recipe.as_dict()}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
     @property
     def variant_id(self) -> str:

@@ -63,7 +63,11 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class RecipeFacts:
-    """What the variant was made with; the same fields as `tradewind.v1.Recipe`."""
+    """What the variant was made with; the same fields as `tradewind.v1.Recipe`.
+
+    Attributes:
+        tuning: tiles of matrix products by their rows, such as "64:12x8x8"; what has none the compiler tiles itself.
+    """
 
     name: str
     precision: str
@@ -73,6 +77,14 @@ class RecipeFacts:
     decode_batches: tuple[int, ...]
     context_buckets: tuple[int, ...]
     slots: int
+    tuning: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields; without tuning those that engines know which know no tuning."""
+        fields = asdict(self)
+        if not self.tuning:
+            del fields["tuning"]
+        return fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +137,7 @@ class VariantManifest:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON. Without picks and tolerance it is that of engines which do not know them."""
-        fields = asdict(self)
+        fields = asdict(self) | {"recipe": self.recipe.as_dict()}
         if not self.picks:
             del fields["picks"]
         if not self.canary.tolerance_nats:

@@ -15,6 +15,10 @@ FUSED_ATTENTION: Final = "fused-attention"
 GROUPED_ATTENTION: Final = "grouped-attention"
 SLOT_ATTENTION: Final = "slot-attention"
 FLAT_LINEAR: Final = "flat-linear"
+TURNED_WEIGHTS: Final = "turned-weights"
+INT8_WEIGHTS: Final = "int8-weights"
+INT8_ACTIVATIONS: Final = "int8-activations"
+F16_ARITHMETIC: Final = "f16-arithmetic"
 PACKED_LINEARS: Final = "packed-linears"
 SIBLING_LINEARS: Final = "sibling-linears"
 PRODUCT_EDGES: Final = "product-edges"
@@ -31,6 +35,10 @@ PASSES: Final[dict[str, str]] = {
     GROUPED_ATTENTION: "attention as two matmuls and a softmax, query heads grouped on their KV head",
     SLOT_ATTENTION: "attention straight over a cache in f16, up to the rows that are written",
     FLAT_LINEAR: "[B, T, D] as [B·T, D] before each linear layer",
+    TURNED_WEIGHTS: "linear weights kept [inputs, outputs], so that products read them as they lie",
+    INT8_WEIGHTS: "linear weights in 8 bits, a scale for each output, widened inside the product",
+    INT8_ACTIVATIONS: "rows in 8 bits, a scale for each, multiplied by 8-bit weights as whole numbers",
+    F16_ARITHMETIC: "whatever is not kept in fewer bits is kept and computed in f16",
     PACKED_LINEARS: "linear weights in 4 or 8 bits, read packed by kernels",
     SIBLING_LINEARS: "packed layers that read the same rows (Q, K, V; gate, up) as one product",
     PRODUCT_EDGES: "norms, gates and residual sums inside the packed products",

@@ -1,8 +1,8 @@
-"""The least quality a user accepts, such as "top1=0.97,kl=0.01,ppl=0.5%": read, and held against figures. Pure."""
+"""The least quality a user accepts, such as "top1=0.97,kl=0.01,ppl=0.5%" or, of tensors, "error=0.1%". Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 EXAMPLE: Final = "top1=0.97,kl=0.01,ppl=0.5%"
@@ -16,11 +16,13 @@ class QualityFloor:
         top1_least: least share of positions with the source's most likely token.
         kl_most_nats: most mean divergence, in nats a token.
         perplexity_increase_most: most relative increase of perplexity.
+        error_most: most relative error (L2) of a tensor model's answers, which have no other figure.
     """
 
     top1_least: float | None = None
     kl_most_nats: float | None = None
     perplexity_increase_most: float | None = None
+    error_most: float | None = None
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -30,7 +32,8 @@ class QualityFloor:
         """
         if self.top1_least is not None and not 0 <= self.top1_least <= 1:
             raise ValueError(f"top1={self.top1_least:g} is no share between 0 and 1")
-        for name, value in (("kl", self.kl_most_nats), ("ppl", self.perplexity_increase_most)):
+        limits = (("kl", self.kl_most_nats), ("ppl", self.perplexity_increase_most), ("error", self.error_most))
+        for name, value in limits:
             if value is not None and not 0 <= value < float("inf"):
                 raise ValueError(f"{name}={value:g} is no limit; it is 0 or more")
 
@@ -38,6 +41,11 @@ class QualityFloor:
     def asks(self) -> bool:
         """Whether it asks for anything."""
         return self != QualityFloor()
+
+    @property
+    def asks_of_text(self) -> bool:
+        """Whether it asks for a figure that only models which generate have."""
+        return replace(self, error_most=None).asks
 
     def missed(self, top1: float, kl_nats: float, perplexity_increase: float) -> str:
         """What figures fall short of, in a person's words; "" when they do not."""
@@ -51,6 +59,12 @@ class QualityFloor:
             said.append(f"perplexity {perplexity_increase:+.2%} where ≤ {limit:.3%} is asked for")
         return ", ".join(said)
 
+    def missed_by_tensors(self, error: float) -> str:
+        """As `missed`, of a tensor model's largest relative error."""
+        if self.error_most is None or error <= self.error_most:
+            return ""
+        return f"relative error {error:.2g} where ≤ {self.error_most:g} is asked for"
+
 
 def quality_floor(text: str) -> QualityFloor:
     """What "top1=0.97,kl=0.01,ppl=0.5%" means; shares may be written in per cent.
@@ -58,7 +72,7 @@ def quality_floor(text: str) -> QualityFloor:
     Raises:
         ValueError: no such figure, one given twice, or no number.
     """
-    names = {"top1": "top1_least", "kl": "kl_most_nats", "ppl": "perplexity_increase_most"}
+    names = {"top1": "top1_least", "kl": "kl_most_nats", "ppl": "perplexity_increase_most", "error": "error_most"}
     found: dict[str, float] = {}
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))

@@ -461,6 +461,7 @@ class Recipe(_message.Message):
     DECODE_BATCHES_FIELD_NUMBER: _builtins.int
     CONTEXT_BUCKETS_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
+    TUNING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name in the recipe book, for instance "bf16-grouped-gdt"."""
     precision: _builtins.str
@@ -487,6 +488,10 @@ class Recipe(_message.Message):
     def context_buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Cache capacities in tokens that functions are specialised for, ascending; the last is the context limit."""
 
+    @_builtins.property
+    def tuning(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tiles of matrix products by their rows, such as "64:12x8x8"; what has none the compiler tiles as it chooses."""
+
     def __init__(
         self,
         *,
@@ -498,10 +503,11 @@ class Recipe(_message.Message):
         decode_batches: _abc.Iterable[_builtins.int] | None = ...,
         context_buckets: _abc.Iterable[_builtins.int] | None = ...,
         slots: _builtins.int = ...,
+        tuning: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compiler_flags", b"compiler_flags", "context_buckets", b"context_buckets", "decode_batches", b"decode_batches", "name", b"name", "passes", b"passes", "precision", b"precision", "prefill_chunks", b"prefill_chunks", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compiler_flags", b"compiler_flags", "context_buckets", b"context_buckets", "decode_batches", b"decode_batches", "name", b"name", "passes", b"passes", "precision", b"precision", "prefill_chunks", b"prefill_chunks", "slots", b"slots", "tuning", b"tuning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -616,33 +622,41 @@ class MinQuality(_message.Message):
     TOP1_AGREEMENT_FIELD_NUMBER: _builtins.int
     KL_DIVERGENCE_NATS_FIELD_NUMBER: _builtins.int
     PERPLEXITY_INCREASE_FIELD_NUMBER: _builtins.int
+    RELATIVE_ERROR_FIELD_NUMBER: _builtins.int
     top1_agreement: _builtins.float
     """Least share of positions with the source's most likely token, in [0, 1]."""
     kl_divergence_nats: _builtins.float
     """Most mean Kullback-Leibler divergence, in nats per token."""
     perplexity_increase: _builtins.float
     """Most relative increase of perplexity; 0.005 is half a per cent."""
+    relative_error: _builtins.float
+    """Most relative error (L2) of an answer; the only figure of a model that maps tensors to tensors."""
     def __init__(
         self,
         *,
         top1_agreement: _builtins.float | None = ...,
         kl_divergence_nats: _builtins.float | None = ...,
         perplexity_increase: _builtins.float | None = ...,
+        relative_error: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats", "_perplexity_increase", b"_perplexity_increase", "_top1_agreement", b"_top1_agreement", "kl_divergence_nats", b"kl_divergence_nats", "perplexity_increase", b"perplexity_increase", "top1_agreement", b"top1_agreement"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats", "_perplexity_increase", b"_perplexity_increase", "_relative_error", b"_relative_error", "_top1_agreement", b"_top1_agreement", "kl_divergence_nats", b"kl_divergence_nats", "perplexity_increase", b"perplexity_increase", "relative_error", b"relative_error", "top1_agreement", b"top1_agreement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats", "_perplexity_increase", b"_perplexity_increase", "_top1_agreement", b"_top1_agreement", "kl_divergence_nats", b"kl_divergence_nats", "perplexity_increase", b"perplexity_increase", "top1_agreement", b"top1_agreement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats", "_perplexity_increase", b"_perplexity_increase", "_relative_error", b"_relative_error", "_top1_agreement", b"_top1_agreement", "kl_divergence_nats", b"kl_divergence_nats", "perplexity_increase", b"perplexity_increase", "relative_error", b"relative_error", "top1_agreement", b"top1_agreement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kl_divergence_nats: _TypeAlias = _typing.Literal["kl_divergence_nats"]  # noqa: Y015
     _WhichOneofArgType__kl_divergence_nats: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats"]  # noqa: Y015
     _WhichOneofReturnType__perplexity_increase: _TypeAlias = _typing.Literal["perplexity_increase"]  # noqa: Y015
     _WhichOneofArgType__perplexity_increase: _TypeAlias = _typing.Literal["_perplexity_increase", b"_perplexity_increase"]  # noqa: Y015
+    _WhichOneofReturnType__relative_error: _TypeAlias = _typing.Literal["relative_error"]  # noqa: Y015
+    _WhichOneofArgType__relative_error: _TypeAlias = _typing.Literal["_relative_error", b"_relative_error"]  # noqa: Y015
     _WhichOneofReturnType__top1_agreement: _TypeAlias = _typing.Literal["top1_agreement"]  # noqa: Y015
     _WhichOneofArgType__top1_agreement: _TypeAlias = _typing.Literal["_top1_agreement", b"_top1_agreement"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__kl_divergence_nats) -> _WhichOneofReturnType__kl_divergence_nats | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__perplexity_increase) -> _WhichOneofReturnType__perplexity_increase | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__relative_error) -> _WhichOneofReturnType__relative_error | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top1_agreement) -> _WhichOneofReturnType__top1_agreement | None: ...
 
@@ -696,6 +710,7 @@ class CandidateTrial(_message.Message):
     MEASURED_ON_FIELD_NUMBER: _builtins.int
     FATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RELATIVE_ERROR_FIELD_NUMBER: _builtins.int
     layers: _builtins.int
     """How many of the model's first layers were built; 0 for the whole model."""
     spent_s: _builtins.float
@@ -710,6 +725,8 @@ class CandidateTrial(_message.Message):
     """Why it failed; unset when it did not."""
     reason: _builtins.str
     """Why, with figures."""
+    relative_error: _builtins.float
+    """Largest relative error (L2) of a tensor model's answers; unset of a model that generates, or when not compared."""
     @_builtins.property
     def costs(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunctionCost]:
         """What each function costs; empty when nothing ran it."""
@@ -725,14 +742,20 @@ class CandidateTrial(_message.Message):
         measured_on: _builtins.str = ...,
         fate: Global___CandidateFate.ValueType = ...,
         reason: _builtins.str = ...,
+        relative_error: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats", "kl_divergence_nats", b"kl_divergence_nats"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats", "_relative_error", b"_relative_error", "kl_divergence_nats", b"kl_divergence_nats", "relative_error", b"relative_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats", "costs", b"costs", "fate", b"fate", "kl_divergence_nats", b"kl_divergence_nats", "layers", b"layers", "measured_on", b"measured_on", "memory_bytes", b"memory_bytes", "reason", b"reason", "spent_s", b"spent_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats", "_relative_error", b"_relative_error", "costs", b"costs", "fate", b"fate", "kl_divergence_nats", b"kl_divergence_nats", "layers", b"layers", "measured_on", b"measured_on", "memory_bytes", b"memory_bytes", "reason", b"reason", "relative_error", b"relative_error", "spent_s", b"spent_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kl_divergence_nats: _TypeAlias = _typing.Literal["kl_divergence_nats"]  # noqa: Y015
     _WhichOneofArgType__kl_divergence_nats: _TypeAlias = _typing.Literal["_kl_divergence_nats", b"_kl_divergence_nats"]  # noqa: Y015
+    _WhichOneofReturnType__relative_error: _TypeAlias = _typing.Literal["relative_error"]  # noqa: Y015
+    _WhichOneofArgType__relative_error: _TypeAlias = _typing.Literal["_relative_error", b"_relative_error"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__kl_divergence_nats) -> _WhichOneofReturnType__kl_divergence_nats | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__relative_error) -> _WhichOneofReturnType__relative_error | None: ...
 
 Global___CandidateTrial: _TypeAlias = CandidateTrial  # noqa: Y015
 

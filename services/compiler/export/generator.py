@@ -32,12 +32,14 @@ from services.compiler.passes.flat_linear import flatten_linears
 from services.compiler.passes.form import ATTENTIONS, PLAIN, Form
 from services.compiler.passes.fused_attention import fused_attention
 from services.compiler.passes.grouped_attention import grouped_attention
+from services.compiler.passes.int8_weights import int8_linears
 from services.compiler.passes.packed_linears import pack_linears
 from services.compiler.passes.product_edges import join_edges
 from services.compiler.passes.repeat_layer import only_first_layer, repeat_layer
 from services.compiler.passes.rotary_cache import join_rotary_cache
 from services.compiler.passes.rounded_rows import round_where_made
 from services.compiler.passes.sibling_linears import find_siblings, join_siblings
+from services.compiler.passes.turned_weights import turn_linears
 from tradewind.domain.errors import InvalidField, UnsupportedModel
 from tradewind.domain.manifest import Function
 from tradewind.domain.passes import FUSED_ATTENTION, GROUPED_ATTENTION, SLOT_ATTENTION
@@ -76,6 +78,13 @@ class Generator(torch.nn.Module):
             siblings = find_siblings(model, lambda: cache_rows_of(model)) if form.siblings else []
             pack_linears(model, form.packed)
             join_siblings(siblings)
+        if form.turned:
+            turn_linears(model)
+        if form.int8:
+            computed = torch.float16 if form.f16 else torch.float32
+            int8_linears(model, rounds_rows=form.int8_rows, computed=computed)
+        if form.f16:
+            _keep_in(model, torch.float16)
 
     def prefill(
         self, tokens: torch.Tensor, slot: torch.Tensor, start: torch.Tensor, length: torch.Tensor, context: int
@@ -126,6 +135,13 @@ def _attend_with(model: Any, name: str, function: Any) -> None:
     model.set_attn_implementation(_REGISTERED + name)
 
 
+def _keep_in(model: Any, dtype: torch.dtype) -> None:
+    """Keeps what is in f32 in another type, but for buffers: tables of rotation stay in f32 in every framework."""
+    for weight in model.parameters():
+        if weight.dtype == torch.float32:
+            weight.data = weight.data.to(dtype)
+
+
 def wrap(model: Any, shapes: Shapes, dtype: torch.dtype, form: Form = PLAIN) -> Any:
     """The model with its cache: a causal LM of transformers, or a graph that takes its past.
 
@@ -136,7 +152,7 @@ def wrap(model: Any, shapes: Shapes, dtype: torch.dtype, form: Form = PLAIN) -> 
     if hasattr(model, "cache_rows"):
         if form.kernels:
             raise UnsupportedModel(
-                "a graph with a past takes no kernels yet; build it with a recipe such as f32-grouped"
+                "a graph with a past takes no weights of few bits yet; build it with a recipe such as f32-grouped"
             )
         cache = KvCache(model.cache_rows, by_rows(shapes.slots, shapes.cache_tokens, dtype))
         return CachedGraph(model, cache, shapes, form)
@@ -180,8 +196,7 @@ def export_mlir(
         programs.programs[function.name] = ExportTargetDef(export_function(generator, function))
     exported = aot.export(programs)
     start_caches(exported.mlir_module)
-    if form.kernels:
-        lower_kernels(exported.mlir_module)
+    lower_kernels(exported.mlir_module)
     exported.save_mlir(str(path))
     return sum(buffer.numel() * buffer.element_size() for buffer in generator.cache.buffers())
 

@@ -13,6 +13,7 @@ from iree.turbine.aot.compiled_module import ExportTargetDef
 from services.compiler.export.shapes import WEIGHTS_SCOPE
 from services.compiler.infer.samples import Sample, make_samples, numpy_type
 from services.compiler.infer.shapes import InferShapes
+from services.compiler.kernels.lowering import lower_kernels
 from tradewind.domain.errors import UnsupportedModel
 from tradewind.domain.tensors import BATCH, LENGTH, TensorSpec
 
@@ -95,7 +96,9 @@ def export_graph(graph: Graph, shapes: InferShapes, path: Path, report: Callable
             program = torch.export.export(module, zeros, strict=False)
             program = program.run_decompositions(current_aot_decompositions() or {})
         programs.programs[function.name] = ExportTargetDef(program)
-    aot.export(programs).save_mlir(str(path))
+    exported = aot.export(programs)
+    lower_kernels(exported.mlir_module)
+    exported.save_mlir(str(path))
 
 
 def _zeros(spec: TensorSpec, sizes: tuple[int, ...]) -> Any:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.compiler.infer.shapes import InferShapes
 from tradewind.domain.infer_manifest import InferFunction
 from tradewind.domain.tensors import tensor_spec
+
+if TYPE_CHECKING:
+    from services.compiler.infer.evaluation import InferSession
 
 Job = dict[str, Any]
 Say = Callable[[str, float], None]
@@ -40,32 +44,68 @@ def export_infer(job: Job, say: Say) -> Job:
 
 def check_infer(job: Job, say: Say) -> Job:
     """Module and weights → how far its answers are from the source's, and the canary's file."""
-    import psutil
-
     from services.compiler.infer.answers import Answers
-    from services.compiler.infer.evaluation import InferSession, evaluate
+    from services.compiler.infer.evaluation import evaluate
 
-    inputs = [tensor_spec(spec) for spec in job["inputs"]]
-    outputs = [tensor_spec(spec) for spec in job["outputs"]]
-    session = InferSession(Path(job["module"]), [Path(w) for w in job["weights"]], inputs, outputs, job["driver"])
-    answers = Answers.load(Path(job["reference"]))
-
-    def fits(function: InferFunction, sample: dict[str, Any]) -> bool:
-        from tradewind.domain.padding import extent_of
-
-        length = extent_of(inputs, sample).length
-        return length <= function.length if job["mask"] else length == function.length
-
-    found = evaluate(
-        session, shapes_in(job).functions, outputs, answers, fits, lambda share: say("comparing answers", share)
-    )
+    session, answers = _session_of(job), Answers.load(Path(job["reference"]))
+    functions, outputs = shapes_in(job).functions, [tensor_spec(spec) for spec in job["outputs"]]
+    found = evaluate(session, functions, outputs, answers, _fits_of(job), lambda share: say("comparing answers", share))
     found.canary.save(Path(job["canary"]))
     return {
         "error": found.error,
         "worst": found.worst,
         "compared": found.compared,
-        "memory_bytes": psutil.Process().memory_info().rss,
+        "memory_bytes": _resident_bytes(),
     }
+
+
+def try_infer(job: Job, say: Say) -> Job:
+    """Module and weights → what each function costs. How far its answers are from the source's was found at its build,
+    on the only samples there are.
+    """
+    from services.compiler.infer.answers import Answers
+    from services.compiler.search.timing import time_calls
+
+    session, samples, fits = _session_of(job), Answers.load(Path(job["reference"])).samples, _fits_of(job)
+
+    def call_of(function: InferFunction) -> Callable[[], Any]:
+        sample = next(sample for sample in samples if fits(function, sample))
+        return lambda: session.run(function, [sample] * (function.batch or 1))
+
+    say("timing", 0.0)
+    costs = time_calls({function.name: call_of(function) for function in shapes_in(job).functions})
+    return {
+        "costs": [asdict(cost) for cost in costs],
+        "figures": None,
+        "kl_by_function": {},
+        "memory_bytes": _resident_bytes(),
+    }
+
+
+def _session_of(job: Job) -> InferSession:
+    from services.compiler.infer.evaluation import InferSession
+
+    inputs, outputs = ([tensor_spec(spec) for spec in job[kind]] for kind in ("inputs", "outputs"))
+    return InferSession(Path(job["module"]), [Path(w) for w in job["weights"]], inputs, outputs, job["driver"])
+
+
+def _fits_of(job: Job) -> Callable[[InferFunction, dict[str, Any]], bool]:
+    """Whether a function may be asked about a sample: without a mask it takes its very length."""
+    from tradewind.domain.padding import extent_of
+
+    inputs = [tensor_spec(spec) for spec in job["inputs"]]
+
+    def fits(function: InferFunction, sample: dict[str, Any]) -> bool:
+        length = extent_of(inputs, sample).length
+        return length <= function.length if job["mask"] else length == function.length
+
+    return fits
+
+
+def _resident_bytes() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def shapes_in(job: Job) -> InferShapes:

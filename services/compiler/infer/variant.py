@@ -66,6 +66,7 @@ def _fitted(facts: RecipeFacts, model: compiler_pb2.Model, lengths: tuple[int, .
         decode_batches=shapes.batches,
         context_buckets=shapes.lengths,
         slots=max(shapes.batches, default=1),
+        tuning=(),
     )
 
 

@@ -13,6 +13,7 @@ from services.compiler.kernels.formats import BLOCK, FORMATS, GROUP, W4, W8, For
 from services.compiler.kernels.linear import Linear, linear_kernels
 from services.compiler.kernels.rotary_cache import RotaryCache, rotary_cache_kernel
 from services.compiler.kernels.rows import GATED, NORMED, PLAIN, ROUNDED, Rows
+from services.compiler.kernels.widened import widened_name, widened_text
 
 # Function name and text of the kernel for an operation.
 Made = tuple[str, str]
@@ -23,9 +24,10 @@ _BOOL: Final = "torch.constant.bool"
 
 @dataclass(frozen=True, slots=True)
 class _Operands:
-    """What a kernel depends on: shapes of tensors in order, None for one left out, and constants."""
+    """What a kernel depends on: shapes of tensors in order, None for one left out, their elements, and constants."""
 
     shapes: tuple[list[int] | None, ...]
+    types: tuple[str, ...]
     numbers: tuple[float, ...]
     flags: tuple[bool, ...]
 
@@ -85,7 +87,8 @@ def _operands(operation: Any) -> _Operands:
         if "vtensor" in str(value.type) or "none" in str(value.type)
     )
     flags = tuple(bool(flag) for flag in constants(_BOOL, ir.IntegerAttr))
-    return _Operands(shapes, tuple(constants(_FLOAT, ir.FloatAttr)), flags)
+    types = tuple(str(_native(value.type).element_type) for value in operation.operands if "vtensor" in str(value.type))
+    return _Operands(shapes, types, tuple(constants(_FLOAT, ir.FloatAttr)), flags)
 
 
 def _append(module: Any, text: str) -> None:
@@ -178,6 +181,14 @@ def _rotary_cache(operands: _Operands) -> Made:
     return shape.name, rotary_cache_kernel(shape)
 
 
+def _widened_product(operands: _Operands) -> Made:
+    rows, weights = operands.shapes
+    assert rows is not None
+    assert weights is not None
+    types = (operands.types[0], operands.types[1])
+    return widened_name(rows, weights, types), widened_text(rows, weights, types)
+
+
 _KERNELS: Final[dict[str, Callable[[_Operands], Made]]] = {
     "torch.tradewind.packed_linear": _linear,
     "torch.tradewind.rounded_linear": _rounded_linear,
@@ -185,4 +196,5 @@ _KERNELS: Final[dict[str, Callable[[_Operands], Made]]] = {
     "torch.tradewind.attend": _attention,
     "torch.tradewind.attend_rounded": _attention_rounded,
     "torch.tradewind.rotary_cache": _rotary_cache,
+    "torch.tradewind.widened_product": _widened_product,
 }

@@ -45,6 +45,7 @@ TABLE: Final[dict[str, Thresholds]] = {
     "bf16": Thresholds(0.93, kl_most_nats=0.03, perplexity_increase_most=0.03, greedy_least=0.5),
     # Rounded weights: a loss of 1 % of perplexity is what a variant of fewer bits may cost, however few they are.
     "w8": Thresholds(0.96, 0.005, perplexity_increase_most=0.01, greedy_least=0.75, rounded_weights=True),
+    "w8a8": Thresholds(0.90, 0.03, perplexity_increase_most=0.01, greedy_least=0.5, rounded_weights=True),
     "w4": Thresholds(0.90, 0.03, perplexity_increase_most=0.01, greedy_least=0.5, rounded_weights=True),
 }
 

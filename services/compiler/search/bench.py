@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from services.compiler.infer.shapes import InferShapes
+from services.compiler.infer.variant import CANARY, infer_check
 from services.compiler.jobs.places import Places
 from services.compiler.jobs.runner import JobRunner
 from services.compiler.order import Order
@@ -55,6 +56,7 @@ class Bench:
         """
         reference = wish.references.get(layers)
         job = {
+            "task": "infer" if order.infers else "generate",
             "module": str(module),
             "weights": [str(archive) for archive in archives],
             "reference": str(reference) if reference else "",
@@ -63,6 +65,8 @@ class Bench:
             "driver": order.target.driver,
             "precision": order.recipe.precision,
         }
+        if order.infers:
+            job |= infer_check(order.model.model, folder / CANARY)
         async with self._places.all(wish.owner):
             return await self._runner.work("trial", job, folder, lambda _stage, _share: None)
 

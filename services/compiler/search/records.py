@@ -76,7 +76,10 @@ class SearchRecords:
 
 
 def shape_class(model: compiler_pb2.Model) -> str:
-    """Models whose best recipes are taken to be alike: width, vocabulary and parameters to the nearest power of two."""
+    """Models whose best recipes are taken to be alike: task, and width, vocabulary and parameters to the nearest power
+    of two.
+    """
+    kind = "tensors, " if model.task == compiler_pb2.MODEL_TASK_INFER else ""
     sizes = (model.hidden_size, model.vocabulary_size, model.parameter_count)
     hidden, vocabulary, parameters = (round(log2(max(1, size))) for size in sizes)
-    return f"hidden 2^{hidden}, vocabulary 2^{vocabulary}, parameters 2^{parameters}"
+    return f"{kind}hidden 2^{hidden}, vocabulary 2^{vocabulary}, parameters 2^{parameters}"

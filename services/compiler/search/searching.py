@@ -160,7 +160,8 @@ class Searcher:
         known = await self._records.best_recipes(target.resolved, shape_class(wanted.first.model.model))
         place = {recipe: number for number, recipe in enumerate(known)}
         ordered = sorted(orders, key=lambda order: place.get(order.recipe.name, len(place)))
-        timer = await self._devices.timer_of(target)
+        # Nodes measure prompts and answers; a tensor model is timed on this machine or not at all.
+        timer = None if wanted.first.infers else await self._devices.timer_of(target)
         measurable = target.runnable_here or timer is not None
         plan = _plan(ordered, wanted.budget_s, self._places.count, measurable=measurable)
         if not measurable or any(r not in wish.references for r in plan.rungs):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any, Final
 
@@ -19,8 +19,16 @@ _POSITION: Final = 16
 
 
 def time_functions(session: Session) -> tuple[Cost, ...]:
-    """Median time and processor time of a call of each function, after one call to warm up."""
-    calls = {function.name: _call(session, function) for function in session.functions}
+    """As `time_calls`, of every function of a model that generates."""
+    return time_calls({function.name: _call(session, function) for function in session.functions})
+
+
+def time_calls(calls: Mapping[str, Callable[[], Any]]) -> tuple[Cost, ...]:
+    """Median time and processor time of each call, after one to warm up.
+
+    Args:
+        calls: by the name of the function that each calls.
+    """
     for call in calls.values():
         call()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}

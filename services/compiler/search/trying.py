@@ -52,7 +52,12 @@ class Trier:
         return self._builder.find(order)
 
     async def references(self, order: Order, depths: tuple[int, ...], report: Report) -> dict[int, Path]:
-        """The source's answers on the text for choosing, by depth, made once for a model; see `search.jobs`."""
+        """The source's answers on the text for choosing, by depth, made once for a model; see `search.jobs`.
+
+        A tensor model has the samples that it was imported with, and no more; it is not cut to fewer layers.
+        """
+        if order.infers:
+            return {WHOLE: self._blobs.existing(order.model.reference)}
         key = key_of("choosing", order.model.model.model_id, depths, toolchain_versions())
         known = self._index.get("choosing", key)
         if known is None or not all(self._blobs.has(digest) for digest in known.values()):
@@ -94,6 +99,8 @@ class Trier:
             why = {"fate": Fate.WRONG_ANSWERS, "words": variant.state_reason}
             return trial_of(order, WHOLE, time.monotonic() - began, variant_id=variant.variant_id, **why), variant
         measured = measured_of(found, order) if found else Measured(memory_bytes=variant.memory_bytes)
+        if found and order.infers:
+            measured = replace(measured, relative_error=variant.quality.relative_error)
         if timer is not None:
             try:
                 measured = await self._bench.on_device(timer, variant, order, wish, measured)

@@ -35,6 +35,7 @@ _FIELDS = {
     "top1_least": "top1_agreement",
     "kl_most_nats": "kl_divergence_nats",
     "perplexity_increase_most": "perplexity_increase",
+    "error_most": "relative_error",
 }
 
 
@@ -43,18 +44,28 @@ def with_floor(variant: compiler_pb2.Variant, floor: QualityFloor) -> compiler_p
 
     The floor of the build that named a variant last is the one that holds.
     """
-    if variant.state != compiler_pb2.VARIANT_STATE_ADMITTED or not floor.asks or not variant.quality.perplexity:
+    if variant.state != compiler_pb2.VARIANT_STATE_ADMITTED or not floor.asks or not variant.HasField("quality"):
         return variant
-    quality = variant.quality
-    increase = quality.perplexity / quality.reference_perplexity - 1
-    missed = floor.missed(quality.top1_agreement, quality.kl_divergence_nats, increase)
+    missed = _missed(floor, variant.quality)
     if not missed:
         return variant
     below = compiler_pb2.Variant()
     below.CopyFrom(variant)
     below.state = compiler_pb2.VARIANT_STATE_REJECTED
-    below.state_reason = f"rejected on {quality.positions} positions of {quality.text}: below --min-quality: {missed}"
+    below.state_reason = f"rejected on {_compared(variant.quality)}: below --min-quality: {missed}"
     return below
+
+
+def _missed(floor: QualityFloor, quality: compiler_pb2.Quality) -> str:
+    """What is missed in the figures of the model's kind: only a tensor model has no perplexity."""
+    if not quality.perplexity:
+        return floor.missed_by_tensors(quality.relative_error)
+    increase = quality.perplexity / quality.reference_perplexity - 1
+    return floor.missed(quality.top1_agreement, quality.kl_divergence_nats, increase)
+
+
+def _compared(quality: compiler_pb2.Quality) -> str:
+    return f"{quality.positions} positions of {quality.text}" if quality.text else f"{quality.positions} answers"
 
 
 def rejected_where_it_ran(variant: compiler_pb2.Variant, error: CompileFailed | WrongAnswer) -> compiler_pb2.Variant:
@@ -132,6 +143,7 @@ def _trial(trial: Trial) -> compiler_pb2.CandidateTrial:
         spent_s=trial.spent_s,
         memory_bytes=measured.memory_bytes,
         kl_divergence_nats=measured.kl_nats,
+        relative_error=measured.relative_error,
         measured_on=measured.where,
         reason=trial.words,
         costs=[

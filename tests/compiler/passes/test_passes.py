@@ -60,7 +60,7 @@ def test_a_list_that_makes_no_sense_is_refused(names: tuple[str, ...], words: st
 
 @pytest.mark.parametrize(
     "off",
-    [{"attention": passes.FUSED_ATTENTION}, {"flat": False}, {"last_token": False}],
+    [{"attention": passes.FUSED_ATTENTION}, {"flat": False}, {"last_token": False}, {"turned": True}],
     ids=lambda off: next(iter(off)),
 )
 def test_a_pass_changes_the_form_and_not_the_answer(tiny: Path, off: dict[str, Any]) -> None:

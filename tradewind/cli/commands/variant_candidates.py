@@ -14,7 +14,10 @@ from tradewind.cli.session import Session
 from tradewind.domain.units import show_bytes, show_ms
 from tradewind.v1 import compiler_pb2
 
-COLUMNS: Final = ("candidate", "precision", "fate", "tried on", "^prefill", "^decode", "^batch decode", "^KL nats")
+_ABOUT: Final = ("candidate", "precision", "fate", "tried on")
+COLUMNS: Final = (*_ABOUT, "^prefill", "^decode", "^batch decode", "^KL nats")
+# Of a model that maps tensors to tensors: its functions differ by batch and length alone.
+TENSOR_COLUMNS: Final = (*_ABOUT, "^smallest call", "^largest call", "^error")
 _KEPT: Final = compiler_pb2.CANDIDATE_FATE_KEPT
 _NOT_TRIED: Final = (compiler_pb2.CANDIDATE_FATE_UNMEASURED, compiler_pb2.CANDIDATE_FATE_OVER_BUDGET)
 
@@ -34,7 +37,8 @@ def show_search(out: Output, search: compiler_pb2.Search) -> None:
         candidates = sorted(found, key=lambda candidate: (candidate.fate != _KEPT, candidate.fate))
         kept = sum(candidate.fate == _KEPT for candidate in candidates)
         out.show(Text.assemble((target, "bold"), f"  {len(candidates)} candidates, {kept} kept"))
-        out.show(*lined(COLUMNS, [_row(c) for c in candidates], [_reason(c) for c in candidates]))
+        columns, row = (TENSOR_COLUMNS, _tensor_row) if _of_tensors(candidates) else (COLUMNS, _row)
+        out.show(*lined(columns, [row(c) for c in candidates], [_reason(c) for c in candidates]))
         out.show("")
     if search.HasField("chain"):
         out.show(f"chain: {' → '.join(search.chain.targets)}; a device takes the first that it can load")
@@ -42,17 +46,30 @@ def show_search(out: Output, search: compiler_pb2.Search) -> None:
 
 
 def _row(candidate: compiler_pb2.RecipeCandidate) -> list[str | Text]:
-    trial = candidate.trials[-1] if candidate.trials else compiler_pb2.CandidateTrial()
+    trial = _last_trial(candidate)
     kl = f"{trial.kl_divergence_nats:.1e}" if trial.HasField("kl_divergence_nats") else "–"
-    where = f"{trial.layers} layers" if trial.layers else "whole"
-    return [
-        candidate.recipe,
-        candidate.precision,
-        _fate(candidate.fate),
-        where if candidate.trials else "–",
-        *_times(trial.costs),
-        kl,
-    ]
+    return [*_about(candidate), *_times(trial.costs), kl]
+
+
+def _tensor_row(candidate: compiler_pb2.RecipeCandidate) -> list[str | Text]:
+    trial = _last_trial(candidate)
+    times = [show_ms(cost.time_ms) for cost in trial.costs] or ["–"]
+    error = f"{trial.relative_error:.1e}" if trial.HasField("relative_error") else "–"
+    return [*_about(candidate), times[0], times[-1], error]
+
+
+def _about(candidate: compiler_pb2.RecipeCandidate) -> list[str | Text]:
+    layers = _last_trial(candidate).layers
+    where = f"{layers} layers" if layers else "whole"
+    return [candidate.recipe, candidate.precision, _fate(candidate.fate), where if candidate.trials else "–"]
+
+
+def _last_trial(candidate: compiler_pb2.RecipeCandidate) -> compiler_pb2.CandidateTrial:
+    return candidate.trials[-1] if candidate.trials else compiler_pb2.CandidateTrial()
+
+
+def _of_tensors(candidates: Sequence[compiler_pb2.RecipeCandidate]) -> bool:
+    return any(trial.HasField("relative_error") for candidate in candidates for trial in candidate.trials)
 
 
 def _times(costs: Sequence[compiler_pb2.FunctionCost]) -> list[str]:

@@ -65,7 +65,10 @@ def build(
     ] = 0,
     budget: Annotated[str, typer.Option("--budget", help="Time for the whole search, such as 5m.")] = "",
     min_quality: Annotated[
-        str, typer.Option("--min-quality", help="Beyond the thresholds, such as top1=0.97,kl=0.01,ppl=0.5%.")
+        str,
+        typer.Option(
+            "--min-quality", help="Beyond the thresholds: top1=0.97,kl=0.01,ppl=0.5%; of tensors, error=0.1%."
+        ),
     ] = "",
     no_search: Annotated[
         bool, typer.Option("--no-search", help="Build the recipe book's choice, and try nothing else.")
@@ -113,7 +116,7 @@ def build(
 
 
 def _search_of(session: Session, model: str) -> compiler_pb2.Search | None:
-    """The search that a build made; none for a model that maps tensors, whose recipes are not searched for."""
+    """The newest search of a model; none where its record is gone already."""
     try:
         return session.client.compiler.search(model)
     except RemoteError as error:
@@ -155,6 +158,7 @@ def show_variant(
         ["ran on", ", ".join(ran_on) or "nothing yet"],
         ["precision", recipe.precision],
         ["compiler flags", " ".join(recipe.compiler_flags) or "those of the target"],
+        ["tuning", ", ".join(recipe.tuning) or "the compiler's"],
         ["prefill chunks", _numbers(recipe.prefill_chunks)],
         ["decode batches", _numbers(recipe.decode_batches)],
         ["context buckets", _numbers(recipe.context_buckets)],

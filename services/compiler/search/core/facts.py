@@ -60,12 +60,14 @@ class Measured:
         memory_bytes: resident in the process that ran it; 0 when not known.
         kl_nats: mean divergence from the source framework on the text for choosing; None when not compared.
         where: what it was measured on, in a person's words.
+        relative_error: largest of a tensor model's answers; None of a model that generates, or when not compared.
     """
 
     costs: tuple[Cost, ...] = ()
     memory_bytes: int = 0
     kl_nats: float | None = None
     where: str = ""
+    relative_error: float | None = None
 
     def time_ms(self, function: str) -> float:
         """Of a function.

@@ -17,6 +17,8 @@ from services.compiler.search.core.facts import Candidate, Measured
 NOISE: Final = 0.05
 # Divergences below this are rounding of f32 and bf16; nobody can tell them apart in an answer.
 KL_RESOLUTION_NATS: Final = 1e-4
+# Relative errors of tensors below this are the order of additions in f32.
+ERROR_RESOLUTION: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def rung_winners(candidates: Sequence[Candidate], seen: Mapping[str, Measured]) 
 
 
 def pareto(candidates: Sequence[Candidate], seen: Mapping[str, Measured]) -> dict[str, Beaten | None]:
-    """The Pareto set over time of each function, energy (or processor time), memory and divergence.
+    """The Pareto set over time of each function, energy (or processor time), memory and divergence (or error).
 
     Returns:
         None for one that belongs to it, else who dominates it.
@@ -123,6 +125,7 @@ def _axes(measured: Measured) -> dict[str, float]:
     axes["energy mJ" if energy_mj else "CPU ms"] = energy_mj or sum(cost.cpu_ms for cost in measured.costs)
     axes["memory MiB"] = measured.memory_bytes / 2**20
     axes["KL nats"] = max(measured.kl_nats or 0.0, KL_RESOLUTION_NATS)
+    axes["relative error"] = max(measured.relative_error or 0.0, ERROR_RESOLUTION)
     return axes
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.compiler.kernels.formats import BLOCK, GROUP, Format
+from services.compiler.kernels.formats import BLOCK, GROUP, PAIR_BYTES, Format
 from services.compiler.kernels.rounding import rounded_types
 from services.compiler.kernels.share import Share
 from services.compiler.kernels.text import Text
@@ -70,28 +70,20 @@ class FewRows:
         kinds, begun = _listed(_EIGHT, len(starts)), _begun("%t", starts)
         text.line(f"{_named('%u', len(starts))} = scf.for %g = {zero} to {groups} step {one} iter_args({begun})")
         text.line(f"-> ({kinds}) {{")
-        products = self._products(weights, activations[0], activations[2], block)
-        ends = self._scaled(products, scales, activations, block)
+        ends = self._scaled(self._products(weights, activations[0], block), scales, activations, block)
         text.line(f"scf.yield {','.join(ends)} : {kinds}\n}}")
         return _parts("%u", len(starts))
 
-    def _first_sums(self, counted: str) -> list[str]:
-        """What a group's sums of whole numbers begin with."""
-        text, form = self._text, self._share.form
-        if not form.centre:
-            return [text.value(f"arith.constant dense<0> : {form.sums}")] * self._share.rows
-        return [form.begin(text, self._spread(counted, row, 2)) for row in range(self._share.rows)]
-
-    def _products(self, weights: str, rounded: str, counted: str, block: str) -> list[str]:
+    def _products(self, weights: str, rounded: str, block: str) -> list[str]:
         """Loops over a group's pairs of steps; their sums of whole numbers, vector<8xi32> for each row."""
         text, form, count = self._text, self._share.form, self._share.rows
-        zero, one, pairs = text.index(0), text.index(1), text.index(GROUP // form.pair_inputs)
+        nothing = text.value(f"arith.constant dense<0> : {form.sums}")
+        zero, last, step = text.index(0), text.index(form.group_bytes), text.index(PAIR_BYTES)
         sums, kinds = [f"%y{i}" for i in range(count)], _listed(form.sums, count)
         first = text.value(f"arith.muli %g, {text.index(GROUP)} : index")
-        begun = self._first_sums(counted)
-        text.line(f"{_named('%z', count)} = scf.for %at = {zero} to {pairs} step {one}")
-        text.line(f"iter_args({_begun('%y', begun)}) -> ({kinds}) {{")
-        passed = text.value(f"arith.muli %at, {text.index(form.pair_inputs)} : index")
+        text.line(f"{_named('%z', count)} = scf.for %at = {zero} to {last} step {step}")
+        text.line(f"iter_args({_begun('%y', [nothing] * count)}) -> ({kinds}) {{")
+        passed = text.value(f"arith.divui %at, {text.index(PAIR_BYTES // (2 * form.step_inputs))} : index")
         begin = text.value(f"arith.addi {first}, {passed} : index")
         for part, vector in enumerate(form.pair(text, weights, self._share.weights_type, (block, "%g"), "%at")):
             at = text.value(f"arith.addi {begin}, {text.index(part * form.step_inputs)} : index")
@@ -105,8 +97,7 @@ class FewRows:
         """The sums so far with a group's products added."""
         text, ends = self._text, []
         scale, *offset = self._factors(scales, block)
-        read = range(1, 3 if self._share.form.has_offset else 2)
-        own = [[self._spread(activations[part], row, part) for row in range(self._share.rows)] for part in read]
+        own = [[self._spread(tensor, row) for row in range(self._share.rows)] for tensor in activations[1:]]
         for row in range(self._share.rows):
             real = text.value(f"arith.sitofp {products[row]} : vector<8xi32> to {_EIGHT}")
             both = text.value(f"arith.mulf {scale}, {own[0][row]} : {_EIGHT}")
@@ -122,9 +113,9 @@ class FewRows:
             made.append(text.value(f"arith.extf {half} : vector<8xf16> to {_EIGHT}"))
         return made
 
-    def _spread(self, tensor: str, row: int, part: int) -> str:
-        """A row's number of the group at %g, of one of the tensors of `rounded_types`, repeated."""
-        return spread_number(self._text, tensor, self._rounded[part], (self._text.index(row), "%g"))
+    def _spread(self, tensor: str, row: int) -> str:
+        one = self._text.value(f"tensor.extract {tensor}[{self._text.index(row)},%g] : {self._rounded[1]}")
+        return self._text.value(f"vector.broadcast {one} : f32 to {_EIGHT}")
 
 
 def spread_step(text: Text, form: Format, numbers: str, numbers_type: str, at: tuple[str, str]) -> str:
@@ -133,13 +124,6 @@ def spread_step(text: Text, form: Format, numbers: str, numbers_type: str, at: t
     some = text.read(numbers, numbers_type, at, kind)
     word = text.value(f"vector.bitcast {some} : {kind} to vector<1xi32>")
     return text.value(f"vector.broadcast {word} : vector<1xi32> to vector<8xi32>")
-
-
-def spread_number(text: Text, numbers: str, numbers_type: str, at: tuple[str, str]) -> str:
-    """One number of a tensor of f32 or i32, repeated for every output."""
-    element = numbers_type.rstrip(">").split("x")[-1]
-    one = text.value(f"tensor.extract {numbers}[{','.join(at)}] : {numbers_type}")
-    return text.value(f"vector.broadcast {one} : {element} to vector<8x{element}>")
 
 
 def _listed(kind: str, count: int) -> str:

@@ -7,7 +7,6 @@ products of 8 outputs, and nothing is ever added across lanes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +16,8 @@ from services.compiler.kernels.text import Text
 BLOCK: Final = 8
 # Inputs that share a scale; the group of llama.cpp's formats, so that weights from GGUF stay what they were.
 GROUP: Final = 32
+# Bytes of two steps of packed weights, in either format.
+PAIR_BYTES: Final = 32
 _REGISTER_BYTES: Final = 32
 _MADD_BYTES: Final = '"llvm.x86.avx2.pmadd.ub.sw"'
 _MADD_WORDS: Final = '"llvm.x86.avx2.pmadd.wd"'
@@ -29,57 +30,39 @@ class Format:
     """A way to keep weights.
 
     Attributes:
-        name: "w4", "w7" or "w8".
-        group_shape: bytes of one group of one block.
+        name: "w4" or "w8".
+        group_bytes: of one group of one block.
         scales: f16 numbers of one group of one block.
         activation: type of the numbers that activations are rounded to.
         levels: largest of these numbers.
         step_inputs: inputs of one output in a vector.
         has_offset: whether weights are scale · q + offset, not scale · q.
-        centre: what is added to whole numbers that are kept unsigned. Sums of their products are those of the numbers
-            themselves when they begin with what `rounding` counts of a row, and then stay within 16 bits at their end.
     """
 
     name: str
-    group_shape: tuple[int, ...]
+    group_bytes: int
     scales: int
     activation: str
     levels: float
     step_inputs: int
     has_offset: bool
-    centre: int = 0
 
     def unpack(self, text: Text, weights: str, weights_type: str, block: str, group: str) -> list[str]:
         """The vectors of one group, ready to multiply."""
         return [
             vector
-            for number in range(GROUP // self.pair_inputs)
-            for vector in self.pair(text, weights, weights_type, (block, group), text.index(number))
+            for at in range(0, self.group_bytes, PAIR_BYTES)
+            for vector in self.pair(text, weights, weights_type, (block, group), text.index(at))
         ]
 
-    def pair(self, text: Text, weights: str, weights_type: str, place: tuple[str, str], number: str) -> list[str]:
-        """Two steps of a block's group, ready to multiply; which two, by an index."""
-        return _PAIRS[self.name](text, weights, weights_type, place, number)
-
-    @property
-    def pair_inputs(self) -> int:
-        """Inputs of one output in two steps."""
-        return 2 * self.step_inputs
-
-    @property
-    def in_bytes(self) -> bool:
-        """Whether bytes are multiplied, and their sums kept in 16 bits."""
-        return self.activation == "i8"
-
-    @property
-    def counted(self) -> str:
-        """Type of what is counted of a row's group: scale · sum of its numbers, or the words that sums begin with."""
-        return "i32" if self.centre else "f32"
+    def pair(self, text: Text, weights: str, weights_type: str, place: tuple[str, str], at: str) -> list[str]:
+        """Two steps of a block's group, ready to multiply, from a byte of it on."""
+        return (_pair_w4 if self.has_offset else _pair_w8)(text, weights, weights_type, place, at)
 
     @property
     def step_shape(self) -> str:
         """Shape and element of one step's weights as the instructions take them."""
-        return "32xi8" if self.in_bytes else "16xi16"
+        return "32xi8" if self.has_offset else "16xi16"
 
     @property
     def step(self) -> str:
@@ -94,22 +77,18 @@ class Format:
     @property
     def sums(self) -> str:
         """The vector that sums of products of one group are kept in."""
-        return "vector<16xi16>" if self.in_bytes else "vector<8xi32>"
-
-    def begin(self, text: Text, counted: str) -> str:
-        """What sums begin with, from what is counted of a row's group, repeated: vector<8xi32>; "" for 0."""
-        return text.value(f"vector.bitcast {counted} : vector<8xi32> to {self.sums}") if self.centre else ""
+        return "vector<16xi16>" if self.has_offset else "vector<8xi32>"
 
     def add_products(self, text: Text, weights: str, activations: str, total: str) -> str:
         """Products of one step's weights and vector<8xi32> of activations, added to those before ("" for none)."""
         numbers = text.value(f"vector.bitcast {activations} : vector<8xi32> to {self.step}")
-        name, kinds = (_MADD_BYTES, _BYTES) if self.in_bytes else (_MADD_WORDS, _WORDS)
+        name, kinds = (_MADD_BYTES, _BYTES) if self.has_offset else (_MADD_WORDS, _WORDS)
         pair = text.value(f"llvm.call_intrinsic {name}({weights}, {numbers}) : {kinds}")
         return text.value(f"arith.addi {total}, {pair} : {self.sums}") if total else pair
 
     def group_sum(self, text: Text, total: str) -> str:
         """What `add_products` gave for a whole group, as vector<8xi32>."""
-        if not self.in_bytes:
+        if not self.has_offset:
             return total
         ones = text.value("arith.constant dense<1> : vector<16xi16>")
         return text.value(f"llvm.call_intrinsic {_MADD_WORDS}({total}, {ones}) : {_WORDS}")
@@ -117,24 +96,13 @@ class Format:
 
 # Four bits and an offset, activations in 8 bits. Products of a pair are at most 2 · 15 · 127, and eight of these stay
 # within 16 bits: 30,480.
-W4: Final = Format("w4", (BLOCK * GROUP // 2,), 2 * BLOCK, "i8", 127.0, 4, True)
+W4: Final = Format("w4", BLOCK * GROUP // 2, 2 * BLOCK, "i8", 127.0, 4, True)
 # Eight bits, activations in 14 bits: 32 products of 127 · 8191 stay far within 32 bits.
-W8: Final = Format("w8", (BLOCK * GROUP,), BLOCK, "i16", 8191.0, 2, False)
-# Seven bits, activations in 8: products of a pair are at most 2 · 127 · 127. Eight of these leave 16 bits under way and
-# are back at their end, modulo 2^16, because `W7_MOST` numbers times 127 stay within.
-W7: Final = Format("w7", (GROUP // 4, 4 * BLOCK), BLOCK, "i8", 127.0, 4, False, centre=64)
-# Sizes of an output's numbers whose products are in one lane: the first two of each step of a group, or the others.
-W7_MOST: Final = ((1 << 15) - 1) // 127
-FORMATS: Final = {form.name: form for form in (W4, W7, W8)}
+W8: Final = Format("w8", BLOCK * GROUP, BLOCK, "i16", 8191.0, 2, False)
+FORMATS: Final = {form.name: form for form in (W4, W8)}
 
 
-def format_of(shape: Sequence[int]) -> Format:
-    """The format of weights of this shape, [blocks, groups, …]."""
-    return next(form for form in FORMATS.values() if form.group_shape == tuple(shape[2:]))
-
-
-def _pair_w4(text: Text, weights: str, weights_type: str, place: tuple[str, str], number: str) -> list[str]:
-    at = text.value(f"arith.muli {number}, {text.index(_REGISTER_BYTES)} : index")
+def _pair_w4(text: Text, weights: str, weights_type: str, place: tuple[str, str], at: str) -> list[str]:
     low = text.value("arith.constant dense<15> : vector<32xi8>")
     four = text.value("arith.constant dense<4> : vector<16xi16>")
     pairs = text.read(weights, weights_type, (*place, at), "vector<32xi8>")
@@ -144,23 +112,10 @@ def _pair_w4(text: Text, weights: str, weights_type: str, place: tuple[str, str]
     return [text.value(f"arith.andi {half}, {low} : vector<32xi8>") for half in (pairs, upper)]
 
 
-def _pair_w8(text: Text, weights: str, weights_type: str, place: tuple[str, str], number: str) -> list[str]:
-    at, steps = text.value(f"arith.muli {number}, {text.index(_REGISTER_BYTES)} : index"), []
+def _pair_w8(text: Text, weights: str, weights_type: str, place: tuple[str, str], at: str) -> list[str]:
+    steps = []
     for half in range(2):
-        byte = text.value(f"arith.addi {at}, {text.index(half * _REGISTER_BYTES // 2)} : index")
+        byte = text.value(f"arith.addi {at}, {text.index(half * PAIR_BYTES // 2)} : index")
         some = text.read(weights, weights_type, (*place, byte), "vector<16xi8>")
         steps.append(text.value(f"arith.extsi {some} : vector<16xi8> to vector<16xi16>"))
     return steps
-
-
-def _pair_w7(text: Text, weights: str, weights_type: str, place: tuple[str, str], number: str) -> list[str]:
-    first, zero = text.value(f"arith.muli {number}, {text.index(2)} : index"), text.index(0)
-    steps = [first, text.value(f"arith.addi {first}, {text.index(1)} : index")]
-    return [text.read(weights, weights_type, (*place, step, zero), "vector<32xi8>") for step in steps]
-
-
-_PAIRS: Final[dict[str, Callable[[Text, str, str, tuple[str, str], str], list[str]]]] = {
-    "w4": _pair_w4,
-    "w7": _pair_w7,
-    "w8": _pair_w8,
-}

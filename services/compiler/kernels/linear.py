@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from services.compiler.kernels import few_rows
-from services.compiler.kernels.few_rows import FewRows, spread_number, spread_step
+from services.compiler.kernels.few_rows import FewRows, spread_step
 from services.compiler.kernels.formats import BLOCK, GROUP, Format
 from services.compiler.kernels.rounding import round_rows, rounded_types, rounding_kernel
 from services.compiler.kernels.rows import GATED, NORMED, PLAIN, ROUNDED, RowReader, Rows
@@ -81,12 +81,8 @@ class Linear:
     @property
     def weights(self) -> tuple[str, str]:
         """Types of the weights and their scales."""
-        return self.weights_of(self.blocks)
-
-    def weights_of(self, blocks: int) -> tuple[str, str]:
-        """Types of some blocks of the weights and their scales."""
-        part, sizes = f"tensor<{blocks}x{self.groups}", "x".join(map(str, self.form.group_shape))
-        return f"{part}x{sizes}xi8>", f"{part}x{self.form.scales}xf16>"
+        part = f"tensor<{self.blocks}x{self.groups}"
+        return f"{part}x{self.form.group_bytes}xi8>", f"{part}x{self.form.scales}xf16>"
 
     @property
     def result(self) -> str:
@@ -147,7 +143,9 @@ class _Product:
     def _plain_share(self) -> Share:
         shape = self._shape
         blocks = shape.blocks // shape.workgroups
-        return Share(shape.form, shape.rows, shape.read.inputs, blocks, *shape.weights_of(blocks))
+        part, form = f"tensor<{blocks}x{shape.groups}", shape.form
+        kinds = f"{part}x{form.group_bytes}xi8>", f"{part}x{form.scales}xf16>"
+        return Share(form, shape.rows, shape.read.inputs, blocks, *kinds)
 
     def kernel(self) -> str:
         shape, text = self._shape, self._text
@@ -187,9 +185,9 @@ class _Product:
         shape, text, share = self._shape, self._text, self._share
         zero, kinds = text.index(0), (share.weights_type, share.scales_type)
         w, s = (
-            text.load(f"%{key}", whole, (first, *[zero] * (1 + len(sizes))), (blocks, shape.groups, *sizes), kind)
-            for key, whole, sizes, kind in zip(
-                "ws", shape.weights, (shape.form.group_shape, (shape.form.scales,)), kinds, strict=True
+            text.load(f"%{key}", whole, (first, zero, zero), (blocks, shape.groups, last), kind)
+            for key, whole, last, kind in zip(
+                "ws", shape.weights, (shape.form.group_bytes, shape.form.scales), kinds, strict=True
             )
         )
         return w, s
@@ -243,18 +241,17 @@ class _Product:
         if shape.added:
             start = text.read(self._added, self._share.out_type, (zero, column), _EIGHT)
         text.line(f"%u = scf.for %g = {zero} to {groups} step {one} iter_args(%t={start}) -> ({_EIGHT}) {{")
-        first = text.value(f"arith.muli %g, {text.index(GROUP)} : index")
-        products = form.begin(text, self._spread(activations[2], 2)) if form.centre else ""
+        first, products = text.value(f"arith.muli %g, {text.index(GROUP)} : index"), ""
         for step, vector in enumerate(form.unpack(text, weights, self._share.weights_type, block, "%g")):
             at = text.value(f"arith.addi {first}, {text.index(step * form.step_inputs)} : index")
             spread = spread_step(text, form, activations[0], shape.rounded[0], (zero, at))
             products = form.add_products(text, vector, spread, products)
         real = text.value(f"arith.sitofp {form.group_sum(text, products)} : vector<8xi32> to {_EIGHT}")
         scale, *offset = self._factors(scales, block)
-        both = text.value(f"arith.mulf {scale}, {self._spread(activations[1], 1)} : {_EIGHT}")
+        both = text.value(f"arith.mulf {scale}, {self._spread(activations[1])} : {_EIGHT}")
         total = text.value(f"math.fma {real}, {both}, %t : {_EIGHT}")
         if offset:
-            total = text.value(f"math.fma {offset[0]}, {self._spread(activations[2], 2)}, {total} : {_EIGHT}")
+            total = text.value(f"math.fma {offset[0]}, {self._spread(activations[2])}, {total} : {_EIGHT}")
         text.line(f"scf.yield {total} : {_EIGHT}\n}}")
         return "%u"
 
@@ -266,6 +263,6 @@ class _Product:
             made.append(text.value(f"arith.extf {half} : vector<8xf16> to {_EIGHT}"))
         return made
 
-    def _spread(self, tensor: str, part: int) -> str:
-        """The row's number of the group at %g, of one of the tensors of `rounded_types`, repeated."""
-        return spread_number(self._text, tensor, self._shape.rounded[part], (self._text.index(0), "%g"))
+    def _spread(self, tensor: str) -> str:
+        one = self._text.value(f"tensor.extract {tensor}[{self._text.index(0)},%g] : {self._shape.rounded[1]}")
+        return self._text.value(f"vector.broadcast {one} : f32 to {_EIGHT}")

@@ -9,7 +9,7 @@ from typing import Any, Final
 from iree.compiler import ir
 
 from services.compiler.kernels.attention import Attention, attention_kernel
-from services.compiler.kernels.formats import BLOCK, GROUP, W4, W8, Format, format_of
+from services.compiler.kernels.formats import BLOCK, FORMATS, GROUP, W4, W8, Format
 from services.compiler.kernels.linear import Linear, linear_kernels
 from services.compiler.kernels.rotary_cache import RotaryCache, rotary_cache_kernel
 from services.compiler.kernels.rows import GATED, NORMED, PLAIN, ROUNDED, Rows
@@ -118,7 +118,7 @@ def _linear(operands: _Operands) -> Made:
     (gated,), (epsilon,) = operands.flags, operands.numbers
     made = NORMED if gain is not None else GATED if gated else PLAIN
     read = Rows(rows[0], weights[1] * GROUP, made, epsilon)
-    shape = Linear(format_of(weights), read, weights[0] * BLOCK, added is not None)
+    shape = Linear(_form(weights), read, weights[0] * BLOCK, added is not None)
     return shape.name, linear_kernels(shape)
 
 
@@ -126,7 +126,7 @@ def _rounded_linear(operands: _Operands) -> Made:
     numbers, _, _, weights, _, added = operands.shapes
     assert numbers is not None
     assert weights is not None
-    shape = Linear(format_of(weights), Rows(numbers[0], numbers[1], ROUNDED), weights[0] * BLOCK, added is not None)
+    shape = Linear(_form(weights), Rows(numbers[0], numbers[1], ROUNDED), weights[0] * BLOCK, added is not None)
     return shape.name, linear_kernels(shape)
 
 
@@ -136,8 +136,12 @@ def _gated_linear(operands: _Operands) -> Made:
     assert weights is not None
     (wide,), (epsilon,) = operands.flags, operands.numbers
     read = Rows(rows[0], rows[1], PLAIN if gain is None else NORMED, epsilon)
-    shape = Linear(format_of(weights), read, weights[0] * BLOCK, gated=_rounding(wide))
+    shape = Linear(_form(weights), read, weights[0] * BLOCK, gated=_rounding(wide))
     return shape.name, linear_kernels(shape)
+
+
+def _form(weights: list[int]) -> Format:
+    return next(form for form in FORMATS.values() if form.group_bytes == weights[2])
 
 
 def _rounding(wide: bool) -> Format:

@@ -1,22 +1,18 @@
-"""Rounds weights of linear layers to 4, 7 or 8 bits and lays them out as kernels read them."""
+"""Rounds weights of linear layers to 4 or 8 bits and lays them out as kernels read them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Final
 
 import torch
 
-from services.compiler.kernels.formats import BLOCK, GROUP, W4, W7, W7_MOST, W8, Format, format_of
+from services.compiler.kernels.formats import BLOCK, GROUP, W4, W8, Format
 
 # Keeps a group whose weights are all equal from dividing by zero.
 _LEAST_SCALE: Final = 1e-8
 # The largest weight of a group becomes this number. 127 loses least where weights are spread evenly; those that were of
 # 4 bits before lie on a grid, and some other number meets it: of SmolLM2's Q4_1 weights the squared error is a third.
 _W8_LEVELS: Final = range(127, 103, -1)
-_W7_LEVELS: Final = 63
-# Of the least scale that 7 bits might have; the last always fits, rounding adds at most 8 to the numbers of a lane.
-_W7_SCALES: Final = [1 + step / 64 for step in range(-4, 9)]
 # Of the largest weight's square: rounding in f32 explains it.
 _EXACT: Final = 1e-10
 # Weights that are rounded together: their copies stay in a core's L2.
@@ -29,13 +25,13 @@ def packs(outputs: int, inputs: int) -> bool:
 
 
 def pack(weight: torch.Tensor, form: Format) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights f32 [outputs, inputs] → bytes i8 [blocks, groups, *group_shape] and f16 [blocks, groups, scales].
+    """Weights f32 [outputs, inputs] → bytes i8 [blocks, groups, group_bytes] and f16 [blocks, groups, scales].
 
     Weights that came from a file with the same groups (GGUF's Q4_1 and Q8_0) stay exactly what they were there.
     """
     outputs, inputs = weight.shape
     groups = weight.detach().float().reshape(outputs, inputs // GROUP, GROUP)
-    return _pack_w4(groups) if form is W4 else _pack_slabs(groups, form)
+    return _pack_w4(groups) if form is W4 else _pack_w8(groups)
 
 
 def _pack_w4(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,46 +43,22 @@ def _pack_w4(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return packed.flatten(2).view(torch.int8).contiguous(), torch.cat([_lanes(scale), _lanes(offset)], -1)
 
 
-def _pack_slabs(groups: torch.Tensor, form: Format) -> tuple[torch.Tensor, torch.Tensor]:
+def _pack_w8(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     slabs = torch.split(groups, max(1, _SLAB_NUMBERS // (groups.shape[1] * GROUP)))
-    rounding = _round_w8 if form is W8 else _round_w7
-    numbers, scales = (torch.cat(parts) for parts in zip(*map(rounding, slabs), strict=True))
-    steps = _steps(numbers + form.centre, form.step_inputs)
-    return steps.reshape(*steps.shape[:2], *form.group_shape).contiguous(), _lanes(scales)
+    numbers, scales = (torch.cat(parts) for parts in zip(*map(_round_w8, slabs), strict=True))
+    return _steps(numbers, W8.step_inputs).flatten(2).contiguous(), _lanes(scales)
 
 
 def _round_w8(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    most = groups.abs().amax(-1)
-    return _nearest(groups, (most / levels for levels in _W8_LEVELS), 127)
-
-
-def _round_w7(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    least = torch.maximum(groups.abs().amax(-1) / _W7_LEVELS, _lane_sizes(groups) / W7_MOST)
-    scales = (least * finer for finer in _W7_SCALES)
-    return _nearest(groups, scales, _W7_LEVELS, lambda numbers: _lane_sizes(numbers) <= W7_MOST)
-
-
-def _lane_sizes(groups: torch.Tensor) -> torch.Tensor:
-    """[outputs, groups, 32] → [outputs, groups]: sizes of what is multiplied in one lane, the larger of two sums."""
-    return groups.abs().reshape(*groups.shape[:-1], -1, 2, W7.step_inputs // 2).sum((-3, -1)).amax(-1)
-
-
-def _nearest(
-    groups: torch.Tensor,
-    tried: Iterable[torch.Tensor],
-    levels: int,
-    fits: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
     """Whole numbers i8 and f16 scales of groups [outputs, groups, 32]: of the scales tried, each group's nearest."""
     most = groups.abs().amax(-1)
     best = torch.full_like(most, torch.inf)
     numbers, scales = torch.zeros_like(groups, dtype=torch.int8), torch.zeros_like(most, dtype=torch.float16)
-    for scale in (wanted.half() for wanted in tried):
+    for levels in _W8_LEVELS:
+        scale = (most / levels).half()
         step = scale.float()[..., None]
-        rounded = (groups / step.clamp_min(_LEAST_SCALE)).round_().clamp_(-levels, levels)
+        rounded = (groups / step.clamp_min(_LEAST_SCALE)).round_().clamp_(-127, 127)
         error = torch.addcmul(-groups, rounded, step).square_().sum(-1)
-        if fits:
-            error.masked_fill_(~fits(rounded), torch.inf)
         nearer = error < best
         best, scales = torch.where(nearer, error, best), torch.where(nearer, scale, scales)
         numbers = torch.where(nearer[..., None], rounded.to(torch.int8), numbers)
@@ -109,11 +81,11 @@ def _lanes(scales: torch.Tensor) -> torch.Tensor:
 
 
 def unpack_rows(rows: torch.Tensor, weights: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Rows of packed 7-bit or 8-bit weights as f32: indices i64 […] → […, inputs]. For embeddings tied to a layer."""
-    form, (blocks, groups) = format_of(weights.shape), weights.shape[:2]
-    split = weights.reshape(blocks, groups, GROUP // form.step_inputs, BLOCK, form.step_inputs)
+    """Rows of packed 8-bit weights as f32: indices i64 […] → […, inputs]. For embeddings tied to a linear layer."""
+    blocks, groups, _ = weights.shape
+    split = weights.reshape(blocks, groups, GROUP // W8.step_inputs, BLOCK, W8.step_inputs)
     # Whole blocks are fetched and the others' lanes zeroed: an index into a permuted tensor would permute all of it.
     wanted = (torch.arange(BLOCK) == (rows % BLOCK)[..., None]).float()
-    numbers = (split[rows // BLOCK].float() * wanted[..., None, None, :, None]).sum(-2).flatten(-2) - form.centre
+    numbers = (split[rows // BLOCK].float() * wanted[..., None, None, :, None]).sum(-2).flatten(-2)
     factors = (scales[rows // BLOCK].float() * wanted[..., None, :]).sum(-1)
     return (numbers * factors[..., None]).flatten(-2)

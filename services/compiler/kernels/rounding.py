@@ -24,12 +24,12 @@ _PACK_HALVES: Final = '"llvm.x86.avx2.packsswb"'
 
 
 def rounded_types(form: Format, rows: int, inputs: int) -> tuple[str, str, str]:
-    """Types of rounded activations, their scales, and what the format counts of each group."""
+    """Types of rounded activations, their scales, and the sums of each group."""
     groups = inputs // GROUP
     return (
         f"tensor<{rows}x{inputs}x{form.activation}>",
         f"tensor<{rows}x{groups}xf32>",
-        f"tensor<{rows}x{groups}x{form.counted}>",
+        f"tensor<{rows}x{groups}xf32>",
     )
 
 
@@ -66,7 +66,7 @@ def _begun(names: list[str], values: list[str]) -> str:
 
 
 def round_group(text: Text, form: Format, parts: list[str]) -> tuple[str, str, str]:
-    """Numbers, scale, and what the format counts: scale times the sum of the numbers, or words that sums begin with."""
+    """Numbers, scale, and scale times the sum of the numbers."""
     most = text.value(f"arith.maxnumf {_largest(text, parts)}, {text.constant(_LEAST, 'f32')} : f32")
     levels = text.constant(form.levels, "f32")
     inverse = text.value(f"arith.divf {levels}, {most} : f32")
@@ -74,24 +74,9 @@ def round_group(text: Text, form: Format, parts: list[str]) -> tuple[str, str, s
     spread = text.value(f"vector.broadcast {inverse} : f32 to {_EIGHT}")
     scaled = [text.value(f"arith.mulf {part}, {spread} : {_EIGHT}") for part in parts]
     words = [text.value(f"llvm.call_intrinsic {_NEAREST}({part}) : ({_EIGHT}) -> {_WORDS}") for part in scaled]
-    folded = _folded(text, "addi", words)
-    if form.centre:
-        return _narrowed(text, form, words), scale, _first_word(text, form, folded)
-    count = text.value(f"vector.reduction <add>, {folded} : {_WORDS} into i32")
+    count = text.value(f"vector.reduction <add>, {_folded(text, 'addi', words)} : {_WORDS} into i32")
     count = text.value(f"arith.sitofp {count} : i32 to f32")
     return _narrowed(text, form, words), scale, text.value(f"arith.mulf {count}, {scale} : f32")
-
-
-def _first_word(text: Text, form: Format, folded: str) -> str:
-    """What the centre adds to a group's sums, taken off: 16 bits for the first two of each four inputs, and 16 more."""
-    halves = []
-    for lanes in ("0,1,4,5", "2,3,6,7"):
-        some = text.value(f"vector.shuffle {folded}, {folded} [{lanes}] : {_WORDS}, {_WORDS}")
-        count = text.value(f"vector.reduction <add>, {some} : vector<4xi32> into i32")
-        halves.append(text.value(f"arith.muli {count}, {text.value(f'arith.constant {-form.centre} : i32')} : i32"))
-    low = text.value(f"arith.andi {halves[0]}, {text.value(f'arith.constant {(1 << 16) - 1} : i32')} : i32")
-    high = text.value(f"arith.shli {halves[1]}, {text.value('arith.constant 16 : i32')} : i32")
-    return text.value(f"arith.ori {low}, {high} : i32")
 
 
 def _largest(text: Text, parts: list[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.compiler.kernels.few_rows import spread_number, spread_step
+from services.compiler.kernels.few_rows import spread_step
 from services.compiler.kernels.formats import BLOCK, GROUP
 from services.compiler.kernels.rounding import rounded_types
 from services.compiler.kernels.share import Share
@@ -127,34 +127,25 @@ class SeveralRows:
         text.line(f"{head} = scf.for %g = {zero} to {chunk} step {one} iter_args({started}) -> ({kinds}) {{")
         group = text.value("arith.addi %k, %g : index")
         rows = self._tile_rows()
-        products = self._products(words, activations[0], activations[2], rows, group)
+        products = self._products(words, activations[0], rows, group)
         ends = self._scaled(products, factors, activations, rows, group)
         text.line(f"scf.yield {','.join(ends)} : {kinds}\n}}")
         return ["%u"] if count == 1 else [f"%u#{i}" for i in range(count)]
 
-    def _first_sums(self, counted: str, rows: list[str], group: str) -> list[str]:
-        """What a group's sums of whole numbers begin with, for each row and block."""
-        text, form = self._text, self._share.form
-        if not form.centre:
-            return [text.value(f"arith.constant dense<0> : {form.sums}")] * (len(rows) * self._width)
-        begun = [form.begin(text, self._spread(counted, row, group, 2)) for row in rows]
-        return [first for first in begun for _ in range(self._width)]
-
-    def _products(self, words: str, numbers: str, counted: str, rows: list[str], group: str) -> list[str]:
+    def _products(self, words: str, numbers: str, rows: list[str], group: str) -> list[str]:
         """Loops over a group's steps; their sums of whole numbers, vector<8xi32> for each row and block."""
         text, form, count = self._text, self._share.form, len(rows) * self._width
-        zero, start = text.index(0), text.value(f"arith.muli {group}, {text.index(GROUP)} : index")
-        begun = self._first_sums(counted, rows, group)
+        zero, first = text.index(0), text.value(f"arith.muli {group}, {text.index(GROUP)} : index")
+        nothing = text.value(f"arith.constant dense<0> : {form.sums}")
         sums = [f"%y{i}" for i in range(count)]
-        started = ",".join(f"{name}={first}" for name, first in zip(sums, begun, strict=True))
-        kinds = ",".join([form.sums] * count)
+        started, kinds = ",".join(f"{name}={nothing}" for name in sums), ",".join([form.sums] * count)
         head = "%z" if count == 1 else f"%z:{count}"
         text.line(f"{head} = scf.for %st = {zero} to {text.index(self._steps)} step {text.index(_STEPS_AT_ONCE)}")
         text.line(f"iter_args({started}) -> ({kinds}) {{")
         for part in range(_STEPS_AT_ONCE):
             step = text.value(f"arith.addi %st, {text.index(part)} : index")
             offset = text.value(f"arith.muli {step}, {text.index(form.step_inputs)} : index")
-            at = text.value(f"arith.addi {start}, {offset} : index")
+            at = text.value(f"arith.addi {first}, {offset} : index")
             weights = [
                 text.read(words, self._words_type, ("%g", text.index(block), step, zero), form.step)
                 for block in range(self._width)
@@ -180,8 +171,7 @@ class SeveralRows:
             for block in range(self._width)
         ]
         for i, row in enumerate(rows):
-            own = self._spread(activations[1], row, group, 1)
-            counted = self._spread(activations[2], row, group, 2) if self._share.form.has_offset else ""
+            own, counted = (self._spread(tensor, row, group) for tensor in activations[1:])
             for block, (scale, *offset) in enumerate(parts):
                 number = i * self._width + block
                 real = text.value(f"arith.sitofp {products[number]} : vector<8xi32> to {_EIGHT}")
@@ -190,6 +180,6 @@ class SeveralRows:
                 ends.append(text.value(f"math.fma {offset[0]}, {counted}, {total} : {_EIGHT}") if offset else total)
         return ends
 
-    def _spread(self, tensor: str, row: str, group: str, part: int) -> str:
-        """A row's number of a group, of one of the tensors of `rounded_types`, repeated."""
-        return spread_number(self._text, tensor, self._rounded[part], (row, group))
+    def _spread(self, tensor: str, row: str, group: str) -> str:
+        one = self._text.value(f"tensor.extract {tensor}[{row},{group}] : {self._rounded[1]}")
+        return self._text.value(f"vector.broadcast {one} : f32 to {_EIGHT}")

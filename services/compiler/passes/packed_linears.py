@@ -1,18 +1,15 @@
-"""Pass "packed-linears": weights of linear layers in 4, 7 or 8 bits, multiplied by kernels that read them packed."""
+"""Pass "packed-linears": weights of linear layers in 4 or 8 bits, multiplied by kernels that read them packed."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 
-from services.compiler.kernels.formats import FORMATS, W4, W7, W8, Format
+from services.compiler.kernels.formats import FORMATS, W8, Format
 from services.compiler.kernels.operators import PACKED_LINEAR
 from services.compiler.kernels.packing import pack, packs, unpack_rows
 from tradewind.domain.errors import UnsupportedModel
-
-# What the logits' weights are kept in beside others: they decide more than others do, and are a third of all.
-_HEADS: Final = {W4.name: W7, W8.name: W8}
 
 
 class PackedLinear(torch.nn.Module):
@@ -36,7 +33,7 @@ class PackedEmbedding(torch.nn.Module):
     """An embedding over packed weights, which the layer of the logits shares."""
 
     def __init__(self, weights: torch.nn.Parameter, scales: torch.nn.Parameter) -> None:
-        """Over 7-bit or 8-bit weights and scales of `packing.pack`."""
+        """Over 8-bit weights and scales of `packing.pack`."""
         super().__init__()
         self.weights, self.scales = weights, scales
 
@@ -46,7 +43,7 @@ class PackedEmbedding(torch.nn.Module):
 
 
 def pack_linears(model: Any, precision: str) -> None:
-    """Packs every linear layer whose shape allows it; that of the logits, and an embedding tied to it, in 7 or 8 bits.
+    """Packs every linear layer whose shape allows it; that of the logits, and an embedding tied to it, in 8 bits.
 
     Args:
         model: a causal LM in f32; changed in place.
@@ -68,7 +65,7 @@ def pack_linears(model: Any, precision: str) -> None:
             f"no linear layer that {precision} could pack; build it with a recipe of whole numbers: f32-grouped"
         )
     for owner, name, child in layers:
-        setattr(owner, name, _packed(child, _HEADS[form.name] if child is head else form))
+        setattr(owner, name, _packed(child, W8 if child is head else form))
     if tied is not None and isinstance(packed := _head_of(model), PackedLinear):
         model.set_input_embeddings(PackedEmbedding(packed.weights, packed.scales))
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 
 from services.compiler.kernels import few_rows
-from services.compiler.kernels.formats import GROUP, W8, format_of
+from services.compiler.kernels.formats import FORMATS, GROUP, W8, Format
 from services.compiler.kernels.operators import (
     ATTEND,
     ATTEND_ROUNDED,
@@ -41,10 +41,7 @@ def _join(graph: Any, product: Any) -> None:
     maker = _maker(rows)
     if maker is None or gain is not None or not (count == 1 or few_rows.takes(count)):
         return
-    form = format_of(weights.meta["val"].shape)
-    if form.centre:
-        return
-    wide = form is W8
+    wide = _form(weights) is W8
     with graph.inserting_before(product):
         made = _gate(graph, maker, wide) if gated else _attention(graph, maker, wide)
         if made is None:
@@ -79,3 +76,7 @@ def _attention(graph: Any, maker: Any, wide: bool) -> Any:
     if maker.target is not ATTEND or maker.args[6:] == (True,) or maker.meta["val"].shape[2] % GROUP:
         return None
     return call(graph, ATTEND_ROUNDED, (*maker.args[:5], wide, maker.args[5]))
+
+
+def _form(weights: Any) -> Format:
+    return next(form for form in FORMATS.values() if form.group_bytes == weights.meta["val"].shape[2])

@@ -1,7 +1,7 @@
 """Linear layers of two to eight rows over packed weights: all rows pass a vector of weights while it is in a register.
 
 Lanes are outputs. Blocks of outputs are taken one by one, so that weights are read from first to last: two side by side
-are 4 % quicker in cache, but memory is then read in short streams, which prefetching does not follow. Nothing is
+are 4 to 8 % quicker in cache, but memory is then read in short streams, which prefetching does not follow. Nothing is
 unpacked onto the stack as `several_rows` does, because no second tile of rows would read it: two steps of weights are
 unpacked, multiplied with every row, and forgotten. Text only.
 """

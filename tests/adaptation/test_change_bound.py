@@ -11,7 +11,7 @@ from services.orchestrator.core.adaptation.pace import changed_places
 from services.orchestrator.core.adaptation.portion import Change, Figures, changes_of, portion_of
 from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.effects import Broken, Commit, Note, Push
-from services.orchestrator.core.facts.blueprint import Blueprint, Replica
+from services.orchestrator.core.facts.blueprint import Blueprint, Replica, child_of
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.change_bound import ChangeBound
 from services.orchestrator.core.facts.fleet import ReplicaReport, ReplicaState
@@ -151,6 +151,21 @@ def test_what_somebody_waits_for_is_done_and_what_is_there_does_not_do_is_left()
     assert {name for name, _ in changed} == {"d-w1", "d-w4"} and pressed.savings == ()
     whole = portion_of(situation.parent, wanted, figures, frozenset(), 0, lambda b: b is wanted)
     assert (whole.blueprint, whole.savings, whole.waiting) == (wanted, (), ())
+
+
+def test_one_that_leaves_and_is_not_taken_back_yet_goes_on_leaving() -> None:
+    situation, _, figures, explanations = two_plans()
+    old, *others = situation.parent.replicas
+    parent = child_of(situation.parent, tuple(others), (replace(old, hold=True),))
+    wanted = child_of(parent, (old, *others), ())
+    portion = portion_of(parent, wanted, figures, frozenset(), 0, lambda _: True)
+    assert [r.replica_id for r in portion.blueprint.leaving] == [old.replica_id]
+    draining = tuple(
+        replace(n, replicas=tuple(replace(r, state=ReplicaState.DRAINING) for r in n.replicas)) for n in situation.nodes
+    )
+    lost = child_of(parent, tuple(others), ())
+    found = check(replace(situation, parent=parent, nodes=draining), lost, explanations)  # type: ignore[arg-type]
+    assert f"{old.replica_id} leaves, is still at work and is forgotten" in found
 
 
 def test_a_saving_of_a_whole_fleet_comes_in_portions_with_a_reason_and_replays() -> None:

@@ -197,7 +197,17 @@ def _merged(parent: Blueprint, wanted: Blueprint, kept: frozenset[Change], figur
         return None
     ordered = tuple(sorted(replicas, key=lambda r: (r.deployment_id, r.replica_id)))
     names = {r.replica_id for r in ordered}
-    leaving = tuple(r for r in wanted.leaving if r.replica_id not in names)
+    # What leaves goes on leaving, also where the plan would have taken it back.
+    back = {r.replica_id for r in wanted.replicas}
+    leaving = tuple(
+        sorted(
+            (
+                *(r for r in wanted.leaving if r.replica_id not in names),
+                *(r for r in parent.leaving if r.replica_id in back - names),
+            ),
+            key=lambda r: (r.deployment_id, r.replica_id),
+        )
+    )
     nodes = sorted({layout.node_id for layout in (*parent.layouts, *wanted.layouts)})
     layouts = tuple(
         layout for name in nodes if (layout := _layout(parent, wanted, name, as_before)) != NodeLayout(name)

@@ -100,7 +100,8 @@ def _room(situation: Situation, blueprint: Blueprint) -> list[str]:
 
 
 def _nobody_forgotten(situation: Situation, blueprint: Blueprint) -> list[str]:
-    """A replica that answers for a wish may only leave as one that holds until it is replaced."""
+    """A replica that answers for a wish may only leave as one that holds until it is replaced; one that leaves is known
+    until it has ended."""
     findings = []
     wishes = {d.deployment_id for d in situation.deployments}
     ready = {r.replica_id for n in situation.nodes for r in n.replicas if r.state is ReplicaState.READY}
@@ -116,7 +117,16 @@ def _nobody_forgotten(situation: Situation, blueprint: Blueprint) -> list[str]:
             and not lost
         ):
             findings.append(f"{replica.replica_id} is ready and taken away without a successor")
-    return findings
+    there = {r.replica_id for r in (*blueprint.replicas, *blueprint.leaving)} | set(situation.gone)
+    at_work = {
+        r.replica_id
+        for n in situation.nodes
+        if n.state is not NodeState.LOST
+        for r in n.replicas
+        if r.state in (ReplicaState.READY, ReplicaState.DRAINING)
+    }
+    forgotten = (r.replica_id for r in situation.parent.leaving if r.replica_id in at_work - there)
+    return [*findings, *(f"{name} leaves, is still at work and is forgotten" for name in forgotten)]
 
 
 class _Look:

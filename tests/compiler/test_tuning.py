@@ -95,7 +95,7 @@ def test_a_tuned_recipe_answers_as_pytorch_does(tmp_path: Path) -> None:
 
     facts = find_recipe("f32-tuned").facts
     tokens, shapes = [7, 200, 31, 8, 99, 123, 5], Shapes((64,), (1, 4), (64,), 4)
-    folder = write_tiny_model(tmp_path / "tiny")
+    folder = write_tiny_model(tmp_path / "tiny", num_hidden_layers=1)
     mlir, weights, spec, module = (tmp_path / name for name in ("m.mlir", "w.irpa", "tuning.mlir", "m.vmfb"))
     model = load_normalised(folder, "f32")
     form = form_of(facts.passes, facts.precision)

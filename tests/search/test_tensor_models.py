@@ -21,7 +21,7 @@ async def test_an_encoder_is_searched_within_its_own_kind_of_floor(
     service: Service,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    folder = write_tiny_model(tmp_path / "bert", architecture="BertModel")
+    folder = write_tiny_model(tmp_path / "bert", architecture="BertModel", num_hidden_layers=1)
     await service.end_of(await service.begin_import(folder, "bert"))
     for quality, words in (
         (compiler_pb2.MinQuality(top1_agreement=0.9), "ask for error="),

@@ -123,20 +123,16 @@ def test_the_module_answers_as_pytorch_does_with_the_same_weights(
 @pytest.mark.parametrize(
     ("target", "recipe"),
     [
-        ("cuda:sm_80", "w8-gpu"),
         ("cuda:sm_80", "w8a8-gpu"),
         ("rocm:gfx942", "w8-gpu"),
-        ("rocm:gfx942", "w8a8-gpu"),
-        ("vulkan:ampere", "w8-f32-gpu"),
         ("vulkan:ampere", "w8a8-f32-gpu"),
-        ("vulkan:rdna3", "w8-f32-gpu"),
-        ("vulkan:adreno", "w8-f32-gpu"),
         ("metal:default", "w8-f32-gpu"),
     ],
 )
-def test_gpus_take_them(tiny: Path, tmp_path: Path, target: str, recipe: str) -> None:
+def test_gpus_take_them(tmp_path: Path, target: str, recipe: str) -> None:
     check_runs(find_recipe(recipe), target, find_target(target, TARGETS).features)
-    assert compiled(exported(tiny, tmp_path, recipe)[0], target).stat().st_size > 0
+    shallow = write_tiny_model(tmp_path / "shallow", num_hidden_layers=1)
+    assert compiled(exported(shallow, tmp_path, recipe)[0], target).stat().st_size > 0
 
 
 def test_vulkan_without_8_bit_storage_is_refused_them() -> None:

@@ -14,13 +14,13 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from bench.compiler.passes_cases import CASES, FUNCTIONS, LAYERS, SHAPES, Case, build_case
 from bench.compiler.side_by_side import machine
+from bench.compiler.turns import timed_in_turns
 from services.compiler.quality.session import Session
 from tradewind.domain.manifest import Function
 
@@ -48,13 +48,7 @@ def mlir_text(path: Path) -> str:
 def time_all(folder: Path, cases: Sequence[Case]) -> None:
     """Times cases in turns."""
     calls = {(case.name, f.name): call for case in cases for f, call in _calls(folder, case)}
-    samples: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
-    for turn in range(ROUNDS + 2):
-        for key, call in calls.items():
-            began = time.perf_counter()
-            call()
-            if turn > 1:
-                samples[key].append(time.perf_counter() - began)
+    samples = timed_in_turns(calls, ROUNDS)
     spent = {case.name: {f: _samples_ms(samples, case.name, f) for f in FUNCTIONS} for case in cases}
     medians = {name: {f: statistics.median(times) for f, times in of.items()} for name, of in spent.items()}
     fastest = {name: {f: min(times) for f, times in of.items()} for name, of in spent.items()}

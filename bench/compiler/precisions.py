@@ -13,12 +13,12 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from bench.compiler.side_by_side import machine
+from bench.compiler.turns import timed_in_turns
 from services.compiler.export.shapes import Shapes
 from services.compiler.quality.session import Session
 from services.compiler.recipes import DATA_TILING, find_recipe, fit
@@ -99,13 +99,7 @@ def time_all(folder: Path) -> None:
     """Times every case that was built, in turns."""
     cases = [case for case in CASES if (folder / f"{case}.vmfb").exists()]
     calls = {(case, f): call for case in cases for f, call in _calls(folder, case).items()}
-    samples: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
-    for turn in range(ROUNDS + 2):
-        for key, call in calls.items():
-            began = time.perf_counter()
-            call()
-            if turn > 1:
-                samples[key].append(time.perf_counter() - began)
+    samples = timed_in_turns(calls, ROUNDS)
     functions = [f.name for f in SHAPES.functions]
     medians = {case: {f: 1e3 * statistics.median(samples[case, f]) for f in functions} for case in cases}
     weights = {case: (folder / f"{case}.irpa").stat().st_size for case in cases}

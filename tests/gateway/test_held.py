@@ -30,6 +30,14 @@ def test_a_turn_takes_the_place_of_the_one_before() -> None:
     assert held.tokens(["r"], chain_of(TURN * 4)) == {"r": 9 * BLOCK_TOKENS}
 
 
+def test_prompts_that_only_open_alike_are_remembered_side_by_side() -> None:
+    held = HeldPrompts()
+    talks = [[*TURN, *[who] * BLOCK_TOKENS] for who in (201, 202)]
+    for talk in talks:
+        held.took("r", chain_of(talk), 2)
+    assert [held.tokens(["r"], chain_of(talk)) for talk in talks] == [{"r": len(talk)} for talk in talks]
+
+
 def test_the_prompt_before_the_last_slots_is_forgotten() -> None:
     held = HeldPrompts()
     for first in range(3):

@@ -35,12 +35,16 @@ class HeldPrompts:
         self._prompts: OrderedDict[str, OrderedDict[Chain, None]] = OrderedDict()
 
     def took(self, replica_id: str, chain: Chain, slots: int) -> None:
-        """A replica of so many slots took a prompt, in place of the one that it has most in common with."""
+        """A replica of so many slots took a prompt, in place of the one that it goes on from.
+
+        One that begins alike and then differs, as under the same system prompt, has a slot of its own.
+        """
+        if not chain:
+            return
         prompts = self._prompts.setdefault(replica_id, OrderedDict())
         self._prompts.move_to_end(replica_id)
-        continued = max(prompts, key=lambda other: _common(chain, other), default=())
-        if _common(chain, continued):
-            del prompts[continued]
+        for earlier in [other for other in prompts if _common(chain, other) == len(other)]:
+            del prompts[earlier]
         prompts[chain] = None
         while len(prompts) > max(slots, 1):
             prompts.popitem(last=False)

@@ -39,8 +39,9 @@ def bounded(
     due_s = min([*ends_s, *([now_s + bound.window_s] if portion.savings else [])], default=None)
     admitted, watts = bound.admits(devices), portion.waiting_mw / 1000.0
     words = (
-        f"changes of {len(portion.places)} devices wait that would save {watts:.3g} W (modelled): at most {admitted} "
-        f"of {devices} change for savings in {bound.window_s:.0f} s, {len(ends_s)} did, {len(portion.savings)} do now"
+        f"changes of {len(portion.places)} devices wait that would draw {abs(watts):.3g} W "
+        f"{'more' if watts < 0.0 else 'less'} (modelled): at most {admitted} of {devices} change "
+        f"for savings in {bound.window_s:.0f} s, {len(ends_s)} did, {len(portion.savings)} do now"
     )
     words += "; these change together or not at all" if due_s is None else f"; more may in {due_s - now_s:.0f} s"
     names = {name for name, _ in portion.waiting}

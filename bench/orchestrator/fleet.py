@@ -1,12 +1,13 @@
 """Reconcile and push to many connected agents: seconds from a changed wish to the last node's target, and memory.
 
-    python bench/orchestrator/fleet.py [--nodes 1000] [--rounds 5]
+    python bench/orchestrator/fleet.py [--nodes 1000] [--rounds 5] [--through-follower]
 
 A real orchestrator process on real PostgreSQL and Redis (embedded), real gRPC streams from this process: an agent is a
 stream that reports its whole state every two seconds and obeys at once. Each round changes a wish, which commits a new
 generation and so a new target for every node. Then Redis is flushed. Printed: from the call to the last target
 received, planning, checking and committing included; from the flush until Redis has the routes and every node again;
-resident memory of the orchestrator after all that. Agents share the machine's cores with the orchestrator.
+resident memory of the orchestrator after all that. Agents share the machine's cores with the orchestrator. With
+`--through-follower` all agents are connected to a second orchestrator, which hands their streams on.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tests.leadership.orchestrators import Orchestrator, environment
 from tests.orchestrator.fake_agent import FakeAgent
 from tests.orchestrator.neighbours import Shelf, serve
 from tests.orchestrator.stand import make_spec, new_id, until
+from tradewind import logs
 from tradewind.rpc.client import open_channel
 from tradewind.store.live import LiveState
 from tradewind.v1 import node_pb2, node_pb2_grpc, orchestrator_pb2
@@ -71,7 +73,9 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--through-follower", action="store_true")
     options = parser.parse_args()
+    logs.configure("bench", level="WARNING")
     shelf = Shelf()  # type: ignore[abstract]
     shelf.put("lean", ttft_ms=100, tpot_ms=20, energy_mj=250, kinds=("cpu/1",))
     server, neighbours = await serve(shelf)
@@ -86,21 +90,27 @@ async def main() -> None:
         )
         redis_url = f"unix://{socket}"
         around = environment(database_url, redis_url, neighbours) | {"TRADEWIND_LOG_LEVEL": "WARNING"}
-        orchestrator = Orchestrator(around, Path(folder) / "orchestrator.log")
+        names = ("leader", "follower") if options.through_follower else ("leader",)
+        orchestrators = [Orchestrator(around, Path(folder) / f"{name}.log") for name in names]
         try:
-            await orchestrator.start()
-            await measure(orchestrator, options.nodes, options.rounds, redis_url)
+            for orchestrator in orchestrators:
+                await orchestrator.start()
+            await measure(orchestrators[0], orchestrators[-1].address, options.nodes, options.rounds, redis_url)
+            for name, orchestrator in zip(names, orchestrators, strict=True):
+                memory = psutil.Process(orchestrator.pid).memory_info().rss
+                print(f"resident memory of the {name}: {memory / 2**20:.0f} MiB")
         finally:
-            await orchestrator.close()
+            for orchestrator in orchestrators:
+                await orchestrator.close()
             await server.stop(0)
             live.terminate()
             await live.wait()
             postgres.cleanup()
 
 
-async def measure(orchestrator: Orchestrator, count: int, rounds: int, redis_url: str) -> None:
+async def measure(orchestrator: Orchestrator, connect_to: str, count: int, rounds: int, redis_url: str) -> None:
     """Connects the nodes, changes a wish again and again, flushes Redis."""
-    channels = [open_channel(orchestrator.address) for _ in range((count + STREAMS - 1) // STREAMS)]
+    channels = [open_channel(connect_to) for _ in range((count + STREAMS - 1) // STREAMS)]
     nodes = [Node(channels[n // STREAMS], f"n{n:04d}") for n in range(count)]
     began_s = time.perf_counter()
     for node in nodes:
@@ -118,8 +128,6 @@ async def measure(orchestrator: Orchestrator, count: int, rounds: int, redis_url
         last_s = max(node.told_at_s for node in nodes)
         print(f"round {number + 1}: from the call to the last of {count} targets {last_s - asked_s:.2f} s")
     await flush(redis_url, count)
-    memory = psutil.Process(orchestrator.pid).memory_info().rss
-    print(f"orchestrator's resident memory: {memory / 2**20:.0f} MiB")
     print(f"machine: {platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
     await asyncio.gather(*(node.disconnect() for node in nodes))
     await asyncio.gather(*(channel.close(None) for channel in channels))

@@ -1,4 +1,4 @@
-"""Where the orchestrators are: several addresses, one of which leads. Follows what they say of it, else goes round.
+"""Where the orchestrators are: several addresses, any of which serves. One that does not reach the leader names it.
 
 Connections of the link are pinged more often than others: a leader that is paused, not dead, keeps its sockets open,
 and its node must not wait for it while another leads.

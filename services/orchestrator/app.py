@@ -21,6 +21,7 @@ from services.orchestrator.leadership import Leadership
 from services.orchestrator.lease import Lease
 from services.orchestrator.links import Links
 from services.orchestrator.listener import TrafficListener
+from services.orchestrator.node_stream import NodeStreams
 from services.orchestrator.publisher import Publisher
 from services.orchestrator.records import Records
 from services.orchestrator.servicer import LINK_SERVICE_NAME, SERVICE_NAME, NodeLinkServicer, OrchestratorServicer
@@ -79,7 +80,7 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
     catalogue = Catalogue(compiler, profiler, wake)
     listener = TrafficListener(live, time.time, time.time() - time.monotonic(), wake)
     server = GrpcServer("orchestrator", settings.listen, registry)
-    lease = Lease(database, settings.advertise_address)
+    lease, gauges = Lease(database, settings.advertise_address), Gauges(registry)
     control = Control(
         Records(database, lease),
         links,
@@ -87,13 +88,15 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
         publisher,
         time.monotonic,
         Patience(settings.suspect_after_s, settings.lost_after_s),
-        Gauges(registry),
+        gauges,
         listener,
         replace(POLICIES[settings.policy], bound=settings.bound),
     )
     wake.to = control.wake
-    forwarder = Forwarder(lambda: control.leader)
+    forwarder = Forwarder(lambda: control.leader.address)
     life.on_stop(forwarder.close)
+    streams = NodeStreams(links, control.leader, time.monotonic, gauges.handed_on)
+    life.on_stop(streams.close)
     leadership = Leadership(lease, control, live, time.monotonic)
     server.add(
         orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server,
@@ -102,7 +105,7 @@ async def start(life: Lifecycle, settings: OrchestratorSettings) -> GrpcServer:
     )
     server.add(
         node_pb2_grpc.add_NodeLinkServiceServicer_to_server,
-        NodeLinkServicer(links, lambda: None if control.leading else control.leader),
+        NodeLinkServicer(streams),
         LINK_SERVICE_NAME,
         no_deadline=frozenset({"Connect"}),
     )

@@ -31,6 +31,7 @@ from services.orchestrator.core.replay import Look
 from services.orchestrator.core.state import Observation, State
 from services.orchestrator.core.step import again, can_plan, nodes_now, situation_of, step, watch
 from services.orchestrator.gauges import Gauges
+from services.orchestrator.leader_watch import LeaderWatch
 from services.orchestrator.links import Links
 from services.orchestrator.listener import TrafficListener
 from services.orchestrator.observer import Observer
@@ -98,9 +99,12 @@ class Control:
         self._wake = asyncio.Event()
         self._retry_at_s: float | None = None
         self._log = structlog.get_logger("control")
-        self.leading = False
-        # Where the leader answers; "" when not known.
-        self.leader = ""
+        self.leader = LeaderWatch()
+
+    @property
+    def leading(self) -> bool:
+        """Whether this orchestrator leads."""
+        return self.leader.here
 
     async def lead(self) -> None:
         """Takes the lead: reads what is stored, and waits for nodes to connect here.
@@ -121,7 +125,7 @@ class Control:
                 started_s=self._now_s(), patience=self._state.patience, policy=self._state.policy, learnt=learnt
             )
             self._retry_at_s = None
-            self.leading, self.leader = True, self.records.holder
+            self.leader.tell(here=True, address=self.records.holder)
         self._log.info(
             "leading",
             fencing=self.records.fencing,
@@ -146,18 +150,18 @@ class Control:
             if mark != self._mark:
                 await self.register.load()
                 self._mark = mark
-            if self.leader != leader:
+            if self.leader.address != leader:
                 self._log.info("following", leader=leader, generation=self.register.blueprint.generation)
-            self.leader = leader
+            self.leader.tell(here=False, address=leader)
             self.links.overhear(reports)
             self._forget_nodes()
             self._state = await asyncio.to_thread(watch, self._state, self._observer.observe(), self._now_s())
         await self.showing.tell()
 
     def depose(self, error: TradewindError) -> None:
-        """Another orchestrator leads: stops acting, sends node agents away."""
+        """Another orchestrator leads: stops acting; streams of node agents are handed on to it."""
         self._log.warning("another orchestrator leads, this one follows", error=error.message)
-        self.leading, self.leader = False, ""
+        self.leader.tell(here=False, address="")
         self.links.clear()
         self._publisher.stand_down()
 
@@ -195,7 +199,7 @@ class Control:
         """
         async with self._lock:
             if not self.leading:
-                raise NotLeader(self.leader)
+                raise NotLeader(self.leader.address)
             yield
         self.wake()
 

@@ -20,6 +20,7 @@ class Gauges:
     def __init__(self, registry: Registry) -> None:
         self._nodes = registry.gauge("nodes", "Nodes by state", ("state",))
         self._deployments = registry.gauge("deployments", "Deployments by state", ("state",))
+        self._handed_on = registry.gauge("node_streams_handed_on", "Node streams that go on to the leader from here")
         self._generation = registry.gauge("blueprint_generation", "Generation of the blueprint in force")
         self._plans = registry.histogram("plan_seconds", "Seconds to make a plan")
         self._refused = registry.counter("plans_refused_total", "Plans that the independent check refused")
@@ -36,6 +37,10 @@ class Gauges:
         for name, number in orchestrator_pb2.DeploymentState.items():
             if number:
                 self._deployments.labels(name.removeprefix("DEPLOYMENT_STATE_").lower()).set(counts[number])
+
+    def handed_on(self, more: int) -> None:
+        """So many node streams more, or fewer, are handed on to the leader."""
+        self._handed_on.inc(more)
 
     def generation(self, generation: int) -> None:
         """A blueprint came into force."""

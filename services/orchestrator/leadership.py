@@ -1,7 +1,7 @@
 """Who leads: looks at the lease again and again; leads when it is free, follows when another holds it.
 
-A follower answers reads from what is stored and what Redis has of nodes, hands writes on to the leader, and sends node
-agents there. Losing the lease is no fault: the same process follows from then on.
+A follower answers reads from what is stored and what Redis has of nodes, and hands writes and node streams on to the
+leader. Losing the lease is no fault: the same process follows from then on.
 """
 
 from __future__ import annotations

@@ -86,13 +86,15 @@ class Links:
             self._log.info("node connected", node=report.node_id, address=report.address)
         newest = link.report
         older = report.agent_epoch < newest.agent_epoch and (link.connected or report.boot_id == newest.boot_id)
-        if older or (link.connected and stream < link.stream):
+        repeated = report.agent_epoch == newest.agent_epoch and report.sequence < newest.sequence
+        # A report that was on its way through another orchestrator opens no stream over the one that is newer.
+        late = link.connected and (stream < link.stream or (stream != link.stream and repeated))
+        if older or late:
             raise StaleGeneration(
                 f"another agent speaks for node {report.node_id!r} (epoch {newest.agent_epoch}, this one has "
                 f"{report.agent_epoch}); give each node an id of its own",
                 {"expected": str(newest.agent_epoch), "actual": str(report.agent_epoch)},
             )
-        repeated = report.agent_epoch == newest.agent_epoch and report.sequence < newest.sequence
         if not repeated:
             link.report, link.node = report, node_of(report)
         if link.stream != stream:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
 from services.orchestrator.control import Control
 from services.orchestrator.deployments import DeploymentWrites
-from services.orchestrator.link import Link
-from services.orchestrator.links import Links
+from services.orchestrator.forwarder import HANDED_ON
+from services.orchestrator.node_stream import NodeStreams
 from services.orchestrator.node_view import gone_message, node_message
 from services.orchestrator.node_writes import NodeWrites
 from services.orchestrator.records import decisions, newest_explanation
 from services.orchestrator.replays import Replays
-from tradewind.domain.errors import InvalidField, NotFound, NotLeader
-from tradewind.rpc.service import end_task
+from tradewind.domain.errors import InvalidField, NotFound
 from tradewind.v1 import node_pb2, node_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc
 
 SERVICE_NAME: Final = "tradewind.v1.OrchestratorService"
@@ -154,48 +153,22 @@ class NodeLinkServicer(node_pb2_grpc.NodeLinkServiceServicer):
     """One stream for each node agent.
 
     Args:
-        links: nodes and their streams.
-        leader: where the leader answers; None while that is here.
+        streams: serves them.
     """
 
-    def __init__(self, links: Links, leader: Callable[[], str | None]) -> None:
-        self._links, self._leader = links, leader
+    def __init__(self, streams: NodeStreams) -> None:
+        self._streams = streams
 
     async def Connect(self, request_iterator: Any, context: Any) -> AsyncIterator[node_pb2.ConnectResponse]:
-        """Whole reports up, whole targets down, until either side ends or another orchestrator leads.
+        """Whole reports up, whole targets down, until either side ends; whoever leads.
 
         Raises:
-            NotLeader: another orchestrator leads; agents connect to that one.
+            NotLeader: another orchestrator leads and is not reached from here; agents connect to that one.
         """
-        leader = self._leader()
-        if leader is not None:
-            raise NotLeader(leader)
-        stream, link = self._links.open(), None
-        async for first in request_iterator:
-            link = self._links.hear(stream, first.report)
-            break
-        if link is None:
-            return
-        node_id = link.report.node_id
-        reading = asyncio.ensure_future(self._read(stream, link, node_id, request_iterator))
-        try:
-            async for target in self._links.targets(link, stream):
+        first_hand = HANDED_ON not in dict(context.invocation_metadata() or ())
+        async with aclosing(self._streams.targets(request_iterator, may_hand_on=first_hand)) as targets:
+            async for target in targets:
                 yield node_pb2.ConnectResponse(target=target)
-            if reading.done():
-                reading.result()
-        finally:
-            await end_task(reading)
-            self._links.closed(stream, node_id)
-
-    async def _read(self, stream: int, link: Link, node_id: str, requests: Any) -> None:
-        try:
-            async for request in requests:
-                if request.report.node_id != node_id:
-                    raise InvalidField("report.node_id", f"this stream speaks for {node_id!r}")
-                self._links.hear(stream, request.report)
-        finally:
-            self._links.closed(stream, node_id)
-            link.news.set()
 
 
 def _size(page_size: int) -> int:

@@ -35,7 +35,7 @@ async def test_what_was_being_decided_when_another_took_the_lead_is_not_publishe
         TrafficListener(live, time.time, 0.0, lambda: None),
     )
     for deposed in (False, True):
-        control.leading = True
+        control.leader.tell(here=True, address="a:1")
         looking = asyncio.ensure_future(control.look())
         # Its first stop is where it waits for the thread that decides.
         await asyncio.sleep(0)

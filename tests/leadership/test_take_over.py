@@ -109,6 +109,8 @@ async def test_a_leader_killed_at_any_point_of_a_rollout_is_followed_and_it_ends
         pair.agent.hold_drains = False
         await pair.until_ready(other, variant)
         assert took_s <= TAKE_OVER_S
+        # The agent was connected to the follower, which handed its stream on, then served it.
+        assert number or pair.agent.connections == 1
         assert len(pair.agent.starts) == starts + 1, "one start for each swap, whoever leads"
         assert not pair.agent.stale
         await leader.start()

@@ -34,6 +34,7 @@ class FakeAgent:
         self.broken: dict[str, str] = {}
         self.hold_drains = False
         self.silent = False
+        self.connections = 0
         self._epoch, self._sequence = time.time_ns(), 0
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -80,6 +81,7 @@ class FakeAgent:
         try:
             while True:
                 stub: Any = await orchestrators.stub()
+                self.connections += 1
                 try:
                     with translated("orchestrator"):
                         async for response in stub.Connect(self._reports()):

@@ -53,7 +53,7 @@ class NodeWrites:
         return response
 
     async def budget(self, request: orchestrator_pb2.SetPowerBudgetRequest) -> orchestrator_pb2.SetPowerBudgetResponse:
-        """See the contract. Enforced on mean modelled power when work is placed; what runs is never cut by it."""
+        """See the contract. Every plan keeps it, by mean modelled power; work for which nothing fits goes on."""
         control, kind = self._control, orchestrator_pb2.SetPowerBudgetResponse
         check_request_id(request.request_id)
         node_id, device_id = check_scope(request.scope)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.orchestrator.fake_agent import FakeAgent
-from tests.orchestrator.stand import Stand, make_spec, new_id, standing
+from tests.orchestrator.stand import Stand, make_spec, new_id, standing, until
 from tradewind.domain.errors import RemoteError
 from tradewind.v1 import common_pb2, compiler_pb2, orchestrator_pb2
 
@@ -213,7 +213,17 @@ async def test_power_budgets_bind_when_work_is_placed(stand: Stand) -> None:
         await stand.deploy(rate=1.0)
     assert refused.value.metadata["binding_limit"] == "POWER_BUDGET"
     await limit("node/n1", 0)
-    await stand.deploy(rate=1.0)
+    await stand.deploy(rate=1.0, objective=common_pb2.OBJECTIVE_LATENCY)
+
+    async def serves(variant: str) -> bool:
+        return list((await stand.deployment()).variant_ids) == [f"sha256:{variant}"]
+
+    await until(lambda: serves("fast"), "the fast variant to serve")
+    # 32 tokens a second of 0.4 J fit no more, of 0.25 J they do: running work moves.
+    await limit("node/n1", 20_000)
+    await until(lambda: serves("lean"), "the lean variant to serve")
+    await limit("node/n1", 5_000)
+    assert await serves("lean"), "a budget takes nothing down"
     for scope in ("rack/1", "node/", "device/n1", ""):
         with pytest.raises(RemoteError) as refused:
             await limit(scope, 5)

@@ -6,10 +6,12 @@ the number of programs solved grows with the number of wishes left out, not with
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from services.orchestrator.core.facts.fleet import Budget
+from services.orchestrator.core.planning.budgets import Budgets
 from services.orchestrator.core.planning.choice import ENOUGH_GAP, Case, Mix, choose, gap_of, is_large, kept_gap
 from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.ground import Base, Ground, base_of
@@ -44,7 +46,7 @@ class Desk:
         ground: the fleet.
         all_names: every deployment that is wished for.
         trust: level of each deployment.
-        budgets: limits of power.
+        budgets: limits of power, and what running work draws of them.
         consolidation: whether devices may sleep.
     """
 
@@ -53,7 +55,7 @@ class Desk:
         ground: Ground,
         all_names: tuple[str, ...],
         trust: dict[str, str],
-        budgets: tuple[Budget, ...],
+        budgets: Budgets,
         *,
         consolidation: bool,
     ) -> None:
@@ -67,15 +69,25 @@ class Desk:
         return len(self._ground.groups) <= MOST_GROUPS_OF_SMALL
 
     def fit(
-        self, wanted: tuple[Wanted, ...], *, budgets: bool = True, outlook: Outlook | None = None
+        self,
+        wanted: tuple[Wanted, ...],
+        *,
+        budgets: bool = True,
+        raised: Budget | None = None,
+        stays: frozenset[str] | None = None,
+        outlook: Outlook | None = None,
     ) -> Accepted | None:
         """All of these wishes together, everybody else keeping exactly what is there; None when they do not fit.
 
         Args:
+            budgets: whether power is limited.
+            raised: a budget in place of the one of its scope.
+            stays: others whose power counts; None for all.
             outlook: of these wishes; it is made here when they are many.
         """
-        names = frozenset(one.deployment.deployment_id for one in wanted)
-        rules, limits = self._rules(names), self._budgets if budgets else ()
+        names = _names(wanted)
+        rules = self._rules(names)
+        limits = self._beside(names, stays, raised) if budgets else ()
         if outlook is None and is_large(self._ground.groups, wanted):
             outlook = outlook_of(self._ground.groups, wanted, rules, limits)
             if outlook is None:
@@ -100,12 +112,22 @@ class Desk:
         if found := self._together(able):
             return found
         ranked = sorted(able, key=lambda one: one.deployment.deployment_id not in self._ground.incumbents)
+        stays = self._budgets.drawing - _names(able)
+        while True:
+            best = self._longest(ranked, stays)
+            # What was left out goes on and draws: with that counted, others may not fit either.
+            if self._budgets.drawing - best.deployments <= stays:
+                return best
+            stays |= self._budgets.drawing - best.deployments
+
+    def _longest(self, ranked: list[Wanted], stays: frozenset[str]) -> Accepted:
+        """The longest runs of wishes that fit, from the first on."""
         taken: tuple[Wanted, ...] = ()
         best = self._nothing()
         position, step = 0, 1
         while position < len(ranked):
             more = tuple(ranked[position : position + step])
-            if found := self.fit((*taken, *more)):
+            if found := self.fit((*taken, *more), stays=stays):
                 taken, best = (*taken, *more), found
                 position, step = position + len(more), step * 2
             elif len(more) > 1:
@@ -116,11 +138,11 @@ class Desk:
 
     def _together(self, able: tuple[Wanted, ...]) -> Accepted | None:
         """All wishes, with nothing started anew unless that is needed or worth it."""
-        rules = self._rules(frozenset(one.deployment.deployment_id for one in able))
+        names = _names(able)
         outlook, stays = None, None
         staying = self._staying(able)
         if is_large(self._ground.groups, able):
-            outlook = outlook_of(self._ground.groups, able, rules, self._budgets)
+            outlook = outlook_of(self._ground.groups, able, self._rules(names), self._beside(names))
             if outlook is None:
                 return None
             if staying and gap_of(staying.least_mw, outlook.bound_mw) <= ENOUGH_GAP:
@@ -142,8 +164,8 @@ class Desk:
         kept = tuple(replace(one, items=tuple(item for item in one.items if item.incumbent)) for one in able)
         if not all(one.items for one in kept):
             return None
-        rules = replace(self._rules(frozenset(one.deployment.deployment_id for one in kept)), starts=False)
-        return Case(self._ground.groups, kept, rules, ())
+        names = _names(kept)
+        return Case(self._ground.groups, kept, replace(self._rules(names), starts=False), self._beside(names))
 
     def _is_surely_worth_it(self, staying: Case, able: tuple[Wanted, ...], found: Mix) -> bool:
         """Whether a choice saves enough, told from the least that starting nothing costs and the most concerned."""
@@ -159,7 +181,7 @@ class Desk:
 
     def _kept(self, able: tuple[Wanted, ...], staying: Case, outlook: Outlook | None) -> Accepted | None:
         """What starts nothing anew, None when that does not do."""
-        names = frozenset(one.deployment.deployment_id for one in able)
+        names = _names(able)
         mix = staying.mix(outlook)
         layout = lay_out(mix, replace(self._rules(names), starts=False)) if mix is not None else None
         return Accepted(names, mix, layout) if mix is not None and isinstance(layout, Layout) else None
@@ -171,6 +193,11 @@ class Desk:
         layout = lay_out(mix, rules)
         assert not isinstance(layout, Misfit)
         return Accepted(frozenset(), mix, layout)
+
+    def _beside(
+        self, names: frozenset[str], stays: frozenset[str] | None = None, raised: Budget | None = None
+    ) -> tuple[Budget, ...]:
+        return self._budgets.beside((self._budgets.drawing if stays is None else stays) - names, raised)
 
     def _rules(self, names: frozenset[str]) -> Rules:
         return Rules(
@@ -184,6 +211,10 @@ class Desk:
         """A wish with nothing to choose from but what it runs, if it runs something."""
         items: tuple[Item, ...] = tuple(item for item in one.items if item.incumbent)
         return replace(one, items=items or one.items)
+
+
+def _names(wanted: Iterable[Wanted]) -> frozenset[str]:
+    return frozenset(one.deployment.deployment_id for one in wanted)
 
 
 def _is_worth_it(stays: Mix, found: Mix) -> bool:

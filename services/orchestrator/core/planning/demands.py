@@ -91,4 +91,5 @@ def _limit(program: Program, parcels: list[Parcel], budget: Budget, rules: Rules
             terms += [(column, opened / MW_PER_UNIT) for column in parcel.opened.values()]
         terms += [(column, item.option.shown.active_mw / MW_PER_UNIT) for item, column in parcel.placed.items()]
     if terms:
-        program.row(terms, most=limit / MW_PER_UNIT)
+        # Where the devices alone draw more than the budget nothing is placed; that is no matter of other scopes.
+        program.row(terms, most=max(limit, 0.0) / MW_PER_UNIT)

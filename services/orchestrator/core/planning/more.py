@@ -14,6 +14,7 @@ from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Device, Node, 
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.accept import Desk
+from services.orchestrator.core.planning.budgets import Budgets
 from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.ground import ground_of
 from services.orchestrator.core.planning.offer import Known, offer_of
@@ -90,5 +91,7 @@ def _meets(
     options = tuple(option for option in weighed if isinstance(option, Option))
     names = tuple(d.deployment_id for d in situation.deployments)
     trust = {d.deployment_id: d.trust_level for d in situation.deployments}
-    desk = Desk(ground, names, trust, situation.budgets, consolidation=situation.levers.consolidation)
-    return desk.fit((*others, Wanted(deployment, items_of(deployment, options, frozenset())))) is not None
+    budgets = Budgets(situation.budgets, {}, {})
+    desk = Desk(ground, names, trust, budgets, consolidation=situation.levers.consolidation)
+    items = items_of(deployment, options, frozenset(), budgeted=bool(situation.budgets))
+    return desk.fit((*others, Wanted(deployment, items))) is not None

@@ -11,16 +11,19 @@ from dataclasses import dataclass, replace
 
 from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.explanation import Candidate, Explanation
+from services.orchestrator.core.facts.fleet import Budget
 from services.orchestrator.core.facts.loads import Sheaf
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.accept import Accepted, Desk
+from services.orchestrator.core.planning.budgets import Budgets
 from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.descent import blueprint_of_layout
 from services.orchestrator.core.planning.drafts import Draft, write_all
-from services.orchestrator.core.planning.ground import Ground, base_of, ground_of
+from services.orchestrator.core.planning.ground import Base, Ground, base_of, ground_of
 from services.orchestrator.core.planning.more import hardware_that_would_do
 from services.orchestrator.core.planning.nearest import TRIES, TRIES_OF_MANY, nearest
+from services.orchestrator.core.planning.nearest_budget import nearest_budget
 from services.orchestrator.core.planning.offer import Known, Offer, offer_of
 from services.orchestrator.core.planning.points import Point, points_of
 from services.orchestrator.core.planning.report import Verdict, explain_chosen, explain_infeasible
@@ -59,6 +62,14 @@ class _Weighed:
     def deployment(self) -> Deployment:
         return self.wanted.deployment
 
+    @property
+    def active_mw(self) -> dict[Base, float]:
+        """Active power of a replica by its base, at most; of one that does not meet the SLO the most measured."""
+        found: dict[Base, float] = {}
+        for option in self.options:
+            found[option.base] = max(found.get(option.base, 0.0), option.shown.active_mw)
+        return {point.key[:4]: point.at_work_mw for point in self.points} | found
+
 
 def make_plan(situation: Situation, known: Known | None = None) -> Plan:
     """Plans everything anew, changing least.
@@ -70,19 +81,24 @@ def make_plan(situation: Situation, known: Known | None = None) -> Plan:
     ground = ground_of(situation, known.boards)
     offer = offer_of(situation, ground, known)
     weighed = _weigh(situation, ground, offer, known)
-    desk = _desk(situation, ground)
+    desk = _desk(situation, ground, weighed)
     accepted = desk.accept(tuple(w.wanted for w in weighed))
+    free = tuple(name for name in situation.settled if name in accepted.deployments)
+    if any(w.deployment.deployment_id in {*situation.settled} - {*free} for w in weighed):
+        # What was swapped lately holds savings back, nothing that limits need.
+        return make_plan(replace(situation, settled=free), known)
     blueprint = blueprint_of_layout(situation, ground, accepted)
     drafts = [_explain(situation, desk, known, w, weighed, accepted, blueprint) for w in weighed]
     return Plan(blueprint, write_all(drafts), accepted.mix.gap, accepted.mix.timed_out)
 
 
-def _desk(situation: Situation, ground: Ground) -> Desk:
+def _desk(situation: Situation, ground: Ground, weighed: tuple[_Weighed, ...]) -> Desk:
+    active_mw = {w.deployment.deployment_id: w.active_mw for w in weighed} if situation.budgets else {}
     return Desk(
         ground,
         tuple(d.deployment_id for d in situation.deployments),
         {d.deployment_id: d.trust_level for d in situation.deployments},
-        situation.budgets,
+        Budgets(situation.budgets, ground.incumbents, active_mw),
         consolidation=situation.levers.consolidation,
     )
 
@@ -115,7 +131,11 @@ def _sorted_out(
     if deployment.deployment_id in situation.settled:
         options = tuple(o for o in options if o.base in bases) or options
     return _Weighed(
-        Wanted(deployment, items_of(deployment, options, bases)), points, options, (*refused, *unfit), load.sheaves
+        Wanted(deployment, items_of(deployment, options, bases, budgeted=bool(situation.budgets))),
+        points,
+        options,
+        (*refused, *unfit),
+        load.sheaves,
     )
 
 
@@ -139,15 +159,22 @@ def _explain(
         return explain_chosen(deployment, verdict, mine.options, mine.refused, blueprint, mine.sheaves)
     others = tuple(w.wanted for w in weighed if w.deployment.deployment_id in accepted.deployments)
 
-    def fits(wish: Deployment, options: tuple[Option, ...], *, budgets: bool = True) -> bool:
-        wanted = Wanted(wish, items_of(wish, options, frozenset()))
-        return desk.fit((*others, wanted), budgets=budgets) is not None
+    def fits(
+        wish: Deployment, options: tuple[Option, ...], *, budgets: bool = True, raised: Budget | None = None
+    ) -> bool:
+        wanted = Wanted(wish, items_of(wish, options, frozenset(), budgeted=budgets and bool(situation.budgets)))
+        return desk.fit((*others, wanted), budgets=budgets, raised=raised) is not None
 
     over_budget = bool(situation.budgets and mine.options) and fits(deployment, mine.options, budgets=False)
+    enough = None
+    if over_budget and desk.is_small:
+        enough = nearest_budget(situation.budgets, lambda budget: fits(deployment, mine.options, raised=budget))
     tries = TRIES if desk.is_small else TRIES_OF_MANY
     near = nearest(deployment, mine.points, mine.sheaves, fits, tries)
     hardware = () if over_budget else hardware_that_would_do(situation, deployment, others, known, along=desk.is_small)
-    draft = explain_infeasible(deployment, mine.options, mine.refused, near, mine.sheaves, over_budget=over_budget)
+    draft = explain_infeasible(
+        deployment, mine.options, mine.refused, near, mine.sheaves, over_budget=over_budget, enough=enough
+    )
     return replace(
         draft,
         write=lambda shown, lines: replace(draft.write(shown, lines), nearest_hardware=hardware, gap=accepted.mix.gap),

@@ -11,7 +11,7 @@ from typing import Final
 
 from services.orchestrator.core.facts.blueprint import Blueprint, Replica
 from services.orchestrator.core.facts.explanation import Candidate, Explanation, Refusal
-from services.orchestrator.core.facts.fleet import DEFAULT_POWER
+from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Budget
 from services.orchestrator.core.facts.loads import Sheaf
 from services.orchestrator.core.facts.wish import Deployment, LatencyLimit, Metric, Objective, Slo
 from services.orchestrator.core.planning.drafts import Draft, Placed
@@ -139,11 +139,19 @@ def explain_infeasible(
     sheaves: tuple[Sheaf, ...],
     *,
     over_budget: bool,
+    enough: Budget | None = None,
 ) -> Draft:
-    """The report on a deployment that cannot be placed."""
+    """The report on a deployment that cannot be placed.
+
+    Args:
+        over_budget: whether it could be without power budgets.
+        enough: the raised budget that would do.
+    """
     refusals = tuple(r if isinstance(r, Candidate) else r.candidate for r in refused)
     if over_budget:
         binding, reason = Refusal.POWER_BUDGET.value, "a power budget leaves no room for it"
+        if enough:
+            reason += f"; {enough.limit_mw / 1000:.4g} W for {enough.scope} would do"
     elif options:
         alone = next((o.short for o in options if not o.short), min(o.short for o in options))
         binding = Refusal.CAPACITY.value

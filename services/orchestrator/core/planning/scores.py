@@ -67,15 +67,18 @@ class Item:
     incumbent: bool
 
 
-def items_of(deployment: Deployment, options: tuple[Option, ...], bases: frozenset[Base]) -> tuple[Item, ...]:
+def items_of(
+    deployment: Deployment, options: tuple[Option, ...], bases: frozenset[Base], *, budgeted: bool = False
+) -> tuple[Item, ...]:
     """Items worth choosing from.
 
     Args:
         bases: of the replicas that the deployment has and may keep.
+        budgeted: whether power is limited by a budget: what draws less is worth choosing then, however dear it is.
     """
     if not options:
         return ()
-    scores = _scores(deployment, options, bases)
+    scores = _scores(deployment, options, bases, by_power=budgeted or deployment.slo.power_mw is not None)
     return tuple(_item(deployment, options[row], scores, row) for row in _undominated(scores).tolist())
 
 
@@ -88,6 +91,7 @@ class _Scores:
         ranks: the dearest last, those of a room one after the other.
         told_mw, told_new_mw: cost without and with its change, as far as profiles tell it.
         held: capacity without what rounding makes of it, by which no demand needs another replica.
+        active_mw: of a replica at work where power is limited, else 0: no option beats another by it.
     """
 
     rooms: Whole
@@ -100,6 +104,7 @@ class _Scores:
     told_mw: Vector
     told_new_mw: Vector
     held: Vector
+    active_mw: Vector
 
 
 def _unit_mw(deployment: Deployment, options: tuple[Option, ...]) -> float:
@@ -111,7 +116,7 @@ def _unit_mw(deployment: Deployment, options: tuple[Option, ...]) -> float:
     return REGRET_WEIGHT * stake / max(min(option.cost for option in options), 1e-9)
 
 
-def _scores(deployment: Deployment, options: tuple[Option, ...], bases: frozenset[Base]) -> _Scores:
+def _scores(deployment: Deployment, options: tuple[Option, ...], bases: frozenset[Base], *, by_power: bool) -> _Scores:
     rate, incumbent = deployment.demand.requests_per_s, numpy.array([option.base in bases for option in options])
     capacities = numpy.array([option.shown.capacity for option in options])
     capacities = numpy.minimum(capacities / rate * (1 + 1e-9), 1.0) if rate > 0.0 else numpy.ones(len(options))
@@ -131,6 +136,7 @@ def _scores(deployment: Deployment, options: tuple[Option, ...], bases: frozense
         told_mw=_rounded(costs, _TOLD_DIGITS),
         told_new_mw=_rounded(costs + changes, _TOLD_DIGITS),
         held=_rounded(capacities, _HELD_DIGITS),
+        active_mw=_rounded(numpy.array([o.shown.active_mw if by_power else 0.0 for o in options]), _TOLD_DIGITS),
     )
 
 
@@ -190,7 +196,7 @@ def change_mw(option: Option) -> float:
 
 
 def _undominated(scores: _Scores) -> Whole:
-    """Rows worth a column, by room and rank: incumbents, the first that none before beats, and the strongest."""
+    """Rows worth a column, by room and rank: incumbents, the first that none before beats, strongest and thriftiest."""
     ranks = scores.ranks
     rooms, incumbent = scores.rooms[ranks], scores.incumbent[ranks]
     beaten = _beaten(scores)
@@ -200,8 +206,12 @@ def _undominated(scores: _Scores) -> Whole:
     kept = incumbent | (wanted & (before - before[firsts] < MOST_ALIKE))
     # Where room is scarce the dearest may be the only one that does.
     by_strength = numpy.lexsort((scores.memory_bytes[ranks], scores.told_mw[ranks], -scores.held[ranks], rooms))
-    strongest = by_strength[numpy.unique(rooms, return_index=True)[1]]
-    added = strongest[~kept[strongest]]
+    # Where power is limited, so may the one that draws least for its share.
+    draws_mw = scores.active_mw[ranks] / numpy.maximum(scores.held[ranks], 1e-9)
+    by_thrift = numpy.lexsort((scores.told_mw[ranks], draws_mw, rooms)) if draws_mw.any() else by_strength
+    heads = numpy.unique(rooms, return_index=True)[1]
+    last = numpy.unique(numpy.concatenate([by_strength[heads], by_thrift[heads]]))
+    added = last[~kept[last]]
     rows = numpy.concatenate([numpy.flatnonzero(kept), added])
     found: Whole = ranks[rows[numpy.argsort(rooms[rows], kind="stable")]]
     return found
@@ -211,7 +221,8 @@ def _beaten(scores: _Scores) -> Bools:
     """Which, by rank, one before it in its room is no worse than in anything."""
     ranks = scores.ranks
     rooms, beaten = scores.rooms[ranks], numpy.zeros(len(ranks), dtype=bool)
-    columns = [column[ranks] for column in (-scores.held, scores.memory_bytes, scores.told_mw, scores.told_new_mw)]
+    held, (told_mw, new_mw) = -scores.held, (scores.told_mw, scores.told_new_mw)
+    columns = [column[ranks] for column in (held, scores.memory_bytes, told_mw, new_mw, scores.active_mw)]
     for back in range(1, int(numpy.bincount(rooms).max())):
         worse = rooms[back:] == rooms[:-back]
         for column in columns:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.explanation import Candidate
-from services.orchestrator.core.facts.fleet import Node, NodeState, ReplicaReport, ReplicaState, cores_of
+from services.orchestrator.core.facts.fleet import Budget, Node, NodeState, ReplicaReport, ReplicaState, cores_of
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.wish import Deployment, Objective
 from services.orchestrator.core.planning.ground import ground_of
@@ -68,6 +68,13 @@ def wishes(draw: st.DrawFn, names: tuple[str, ...] = ("a", "b", "c")) -> tuple[D
 @st.composite
 def fleets(draw: st.DrawFn) -> tuple[Node, ...]:
     return tuple(node(f"n{i}", draw(st.integers(1, 4))) for i in range(draw(st.integers(1, 2))))
+
+
+@st.composite
+def budgets(draw: st.DrawFn) -> tuple[Budget, ...]:
+    """None half of the time; nodes idle at 10 W each and no wish draws more than some 60 W."""
+    scopes = draw(st.sets(st.sampled_from(["site", "node/n0", "node/n1", "device/n0/cpu0"]), max_size=2))
+    return tuple(Budget(s, draw(st.sampled_from([5e3, 11e3, 15e3, 25e3, 60e3]))) for s in sorted(scopes))
 
 
 @given(wishes(), catalogs(), fleets())
@@ -144,7 +151,7 @@ def _assign(sizes: list[int], room: list[int]) -> bool:
 def test_a_history_of_changes_never_breaks_a_rule(
     data: st.DataObject, catalog: Catalog, nodes: tuple[Node, ...]
 ) -> None:
-    """Wishes, nodes and replicas change at random between plans; each plan is checked against the one before."""
+    """Wishes, nodes, replicas and power budgets change at random between plans; each is checked against the last."""
     situation = Situation((), nodes, catalog)
     for _ in range(4):
         reports: dict[str, list[ReplicaReport]] = {n.node_id: [] for n in nodes}
@@ -160,7 +167,7 @@ def test_a_history_of_changes_never_breaks_a_rule(
             )
             for n in nodes
         )
-        situation = replace(situation, deployments=data.draw(wishes()), nodes=seen)
+        situation = replace(situation, deployments=data.draw(wishes()), nodes=seen, budgets=data.draw(budgets()))
         plan = make_plan(situation)
         assert check(situation, plan.blueprint, plan.explanations) == ()
         situation = replace(situation, parent=plan.blueprint)

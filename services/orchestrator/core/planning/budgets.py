@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from services.orchestrator.core.facts.blueprint import Replica
-from services.orchestrator.core.facts.fleet import Budget
+from services.orchestrator.core.facts.fleet import Budget, Node
 from services.orchestrator.core.planning.ground import Base, base_of
 
 
@@ -16,6 +16,7 @@ class Budgets:
 
     Args:
         limits: the budgets.
+        nodes: the fleet. Nodes that keep no work (lost, draining) draw what they idle at, whatever is planned.
         running: replicas at work, by deployment.
         active_mw: mean active power of a replica of a deployment, by its base.
     """
@@ -23,12 +24,23 @@ class Budgets:
     def __init__(
         self,
         limits: tuple[Budget, ...],
+        nodes: Iterable[Node],
         running: Mapping[str, tuple[Replica, ...]],
         active_mw: Mapping[str, Mapping[Base, float]],
     ) -> None:
         self._limits = limits
+        self._idle = _by_scope(
+            (node.node_id, device.device_id, device.idle_power_mw)
+            for node in nodes
+            if limits and not node.keeps_work
+            for device in node.devices
+        )
         self._draws = {
-            name: _by_scope(replicas, active_mw.get(name, {})) for name, replicas in running.items() if limits
+            name: _by_scope(
+                (r.node_id, r.partition.device_id, active_mw.get(name, {}).get(base_of(r), 0.0)) for r in replicas
+            )
+            for name, replicas in running.items()
+            if limits
         }
 
     def __bool__(self) -> bool:
@@ -46,20 +58,18 @@ class Budgets:
         Args:
             raised: stands in place of the budget of its scope.
         """
-        limits = tuple(raised if raised and raised.scope == limit.scope else limit for limit in self._limits)
-        draws = [self._draws[name] for name in names if name in self._draws]
-        if not draws:
-            return limits
+        draws = [self._idle, *(self._draws[name] for name in names if name in self._draws)]
+        limits = (raised if raised and raised.scope == limit.scope else limit for limit in self._limits)
         return tuple(
-            replace(budget, limit_mw=budget.limit_mw - sum(draw.get(budget.scope, 0.0) for draw in draws))
-            for budget in limits
+            replace(limit, limit_mw=limit.limit_mw - sum(draw.get(limit.scope, 0.0) for draw in draws))
+            for limit in limits
         )
 
 
-def _by_scope(replicas: Iterable[Replica], active_mw: Mapping[Base, float]) -> dict[str, float]:
+def _by_scope(draws: Iterable[tuple[str, str, float]]) -> dict[str, float]:
+    """Milliwatts by scope, of nodes' devices."""
     found: dict[str, float] = defaultdict(float)
-    for replica in replicas:
-        node_id, device_id = replica.node_id, replica.partition.device_id
+    for node_id, device_id, drawn_mw in draws:
         for scope in ("site", f"node/{node_id}", f"device/{node_id}/{device_id}"):
-            found[scope] += active_mw.get(base_of(replica), 0.0)
+            found[scope] += drawn_mw
     return found

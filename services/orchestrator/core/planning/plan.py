@@ -98,7 +98,7 @@ def _desk(situation: Situation, ground: Ground, weighed: tuple[_Weighed, ...]) -
         ground,
         tuple(d.deployment_id for d in situation.deployments),
         {d.deployment_id: d.trust_level for d in situation.deployments},
-        Budgets(situation.budgets, ground.incumbents, active_mw),
+        Budgets(situation.budgets, situation.nodes, ground.incumbents, active_mw),
         consolidation=situation.levers.consolidation,
     )
 

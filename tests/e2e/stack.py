@@ -88,9 +88,9 @@ class Stack:
         (model_id,) = self.finish("compiler", self.compiler.ImportModel(request, timeout=CALL_S).operation)
         return model_id
 
-    def build(self, model: str, *recipes: str) -> list[compiler_pb2.Variant]:
+    def build(self, model: str, *recipes: str, **sizes: Any) -> list[compiler_pb2.Variant]:
         """Builds variants; returns them."""
-        request = compiler_pb2.BuildVariantsRequest(request_id=uuid.uuid4().hex, model=model, recipes=recipes)
+        request = compiler_pb2.BuildVariantsRequest(request_id=uuid.uuid4().hex, model=model, recipes=recipes, **sizes)
         ids = self.finish("compiler", self.compiler.BuildVariants(request, timeout=CALL_S).operation)
         get = self.compiler.GetVariant
         return [get(compiler_pb2.GetVariantRequest(variant_id=i), timeout=CALL_S).variant for i in ids]

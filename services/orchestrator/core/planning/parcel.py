@@ -124,6 +124,7 @@ def _possible(group: Group, items: Iterable[Item], rules: Rules, fixed: tuple[Te
     if not (like.takes_work and rules.starts):
         here = {(tenant.deployment_id, tenant.base) for tenant in like.content}
         return [item for item in able if (item.deployment_id, item.base) in here]
+    able = [item for item in able if not item.selector or group.matches(item.selector)]
     if rules.trust:
         able = [item for item in able if _trusted(group, rules.trust.get(item.deployment_id, ""), rules)]
     if group.board is not None:

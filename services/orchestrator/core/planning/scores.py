@@ -52,6 +52,7 @@ class Item:
         cost_mw: what it costs as long as it stands.
         change_mw: what it costs when it is not there yet.
         incumbent: whether some running replica is of its base.
+        selector: labels that its node must have.
     """
 
     deployment_id: str
@@ -65,6 +66,7 @@ class Item:
     change_mw: float
     power: PowerSetting
     incumbent: bool
+    selector: tuple[tuple[str, str], ...]
 
 
 def items_of(
@@ -183,6 +185,7 @@ def _item(deployment: Deployment, option: Option, scores: _Scores, row: int) -> 
         change_mw=float(scores.changes_mw[row]),
         power=profile.power,
         incumbent=bool(scores.incumbent[row]),
+        selector=deployment.node_selector,
     )
 
 

@@ -89,7 +89,7 @@ class Control:
         self._state = State(started_s=now_s(), patience=patience, policy=policy)
         self._known, self._looks = Known(), Looks()
         self.register = Register(records, catalogue)
-        self.showing = Showing(self.register, links, publisher, gauges, self._lost)
+        self.showing = Showing(self.register, links, listener, publisher, gauges, self._lost)
         self.proposals = Proposals(self.register, catalogue, now_s, gauges)
         self._listener = listener
         self._observer = Observer(self.register, links, catalogue, listener)

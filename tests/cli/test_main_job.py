@@ -136,6 +136,23 @@ async def test_sizes_of_functions_are_sent_as_asked(stage: Stage, gguf: str) -> 
     assert ran.code == 0, ran.err
     (wanted,) = [one for one in stage.world.requests if isinstance(one, compiler_pb2.BuildVariantsRequest)]
     assert (list(wanted.prefill_chunks), list(wanted.decode_batches), wanted.slots) == ([128, 512], [1, 4, 8], 8)
+    file = stage.cli.folder / "sized.yaml"
+    file.write_text(
+        f"version: 1\nmodel: {{name: m, source: {gguf}}}\ndeployment: {{name: chat}}\n"
+        "variants: {sizes: {prefill: [128, 512], batch: [1, 4, 8], slots: 8}}\n"
+    )
+    planned = await stage.cli.inside("plan", "-f", "sized.yaml")
+    assert "build for auto: none with these sizes is admitted" in planned.out, planned.err
+    await stage.cli.inside("apply", "-f", "sized.yaml")
+    _, again = [one for one in stage.world.requests if isinstance(one, compiler_pb2.BuildVariantsRequest)]
+    assert (again.prefill_chunks, again.decode_batches, again.slots) == ([128, 512], [1, 4, 8], 8)
+    for variant in stage.world.variants:
+        variant.recipe.prefill_chunks[:], variant.recipe.decode_batches[:] = [128, 512], [1, 4, 8]
+        variant.recipe.slots = 8
+    planned = await stage.cli.inside("plan", "-f", "sized.yaml", "--json")
+    assert not planned.document["steps"][1]["needed"]
+    file.write_text(file.read_text().replace("[1, 4, 8]", "[1, 4, 4]"))
+    assert "none with these sizes" in (await stage.cli.inside("plan", "-f", "sized.yaml")).out
 
 
 async def test_lists_are_readable(stage: Stage, gguf: str) -> None:

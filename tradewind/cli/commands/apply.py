@@ -155,6 +155,9 @@ def do_step(session: Session, declaration: Declaration, step: Step, file: Path) 
             budget_s=budget_s,
             search=wanted.chain,
             chain=wanted.chain,
+            prefill_chunks=wanted.sizes.prefill,
+            decode_batches=wanted.sizes.batch,
+            slots=wanted.sizes.slots,
         )
         follow(out, compiler.operations, started, f"Building variants of {name}")
         built = compiler.variants(name)

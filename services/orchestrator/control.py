@@ -36,7 +36,7 @@ from services.orchestrator.listener import TrafficListener
 from services.orchestrator.observer import Observer
 from services.orchestrator.proposals import Proposal, Proposals
 from services.orchestrator.publisher import Publisher
-from services.orchestrator.records import Mark, Records, forget_deployments
+from services.orchestrator.records import Mark, Records, forget_deployments, keep_gone
 from services.orchestrator.register import Register
 from services.orchestrator.routing import routing_table
 from services.orchestrator.showing import Showing
@@ -112,6 +112,7 @@ class Control:
             self._mark = None
             await self.register.load()
             self.links.clear()
+            self._restore_gone()
             learnt = self._state.learnt
             if not learnt.provisions:
                 # We never followed: what the last leader had learnt is kept with its last decision.
@@ -150,9 +151,23 @@ class Control:
                 self._log.info("following", leader=leader, generation=self.register.blueprint.generation)
             self.leader = leader
             self.links.overhear(reports)
+            self._restore_gone()
             self._forget_nodes()
             self._state = await asyncio.to_thread(watch, self._state, self._observer.observe(), self._now_s())
         await self.showing.tell()
+
+    async def keep_gone(self) -> None:
+        """Writes down which nodes are gone, if that has changed: it outlives the leader.
+
+        Raises:
+            StaleGeneration: another orchestrator leads.
+            DatabaseUnavailable: PostgreSQL does not answer.
+        """
+        gone = self.links.departed.kept()
+        if gone != self.register.gone:
+            async with self.records.begin() as session:
+                await keep_gone(session, gone)
+            self.register.gone = gone
 
     def depose(self, error: TradewindError) -> None:
         """Another orchestrator leads: stops acting, sends node agents away."""
@@ -280,6 +295,10 @@ class Control:
             else:
                 await self._commit(effect, Look(before, seen, now_s))
         await self._tidy()
+
+    def _restore_gone(self) -> None:
+        away = (gone for gone in self.register.gone if self.links.get(gone.node_id) is None)
+        self.links.departed.restore(away, self._listener.offset_s)
 
     def _forget_nodes(self) -> None:
         blueprint = self.register.blueprint

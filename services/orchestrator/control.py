@@ -19,6 +19,7 @@ import structlog
 
 from services.orchestrator.catalogue import Catalogue
 from services.orchestrator.core.adaptation.adapt import Memory, handed_down
+from services.orchestrator.core.asking import after_asked, asked_of
 from services.orchestrator.core.effects import Broken, Commit, Note, Publish, Push
 from services.orchestrator.core.facts.fleet import Node, NodeState
 from services.orchestrator.core.facts.policy import ENERGY, Policy
@@ -232,19 +233,23 @@ class Control:
         Raises:
             Internal: the independent check refused it; a fault of ours.
         """
-        now_s, seen = self._now_s(), replace(self._observed(draining), deployments=wishes)
-        nodes = nodes_now(self._state, seen, now_s)
-        return await self.proposals.made(situation_of(self._state, seen, nodes, now_s))
+        now_s, seen = self._now_s(), self._observer.observe()
+        wanted = replace(seen, deployments=wishes, draining=seen.draining if draining is None else draining)
+        before, asked = (
+            situation_of(self._state, one, nodes_now(self._state, one, now_s), now_s) for one in (seen, wanted)
+        )
+        return await self.proposals.made(asked_of(self._state, before, asked, now_s))
 
-    def adopt(self, plan: Plan, *, own: bool = False) -> None:
-        """A committed plan is in force; the loop's `own`, or one that people asked for."""
+    def adopt(self, proposal: Proposal) -> None:
+        """A plan that people asked for is committed and in force."""
+        before = self.register.blueprint
+        self._state = after_asked(self._state, before, proposal.plan, proposal.saving, self._now_s())
+        self._adopt(proposal.plan)
+
+    def _adopt(self, plan: Plan) -> None:
         if plan.blueprint != self.register.blueprint:
             self._log.info("blueprint committed", generation=plan.blueprint.generation, id=plan.blueprint.blueprint_id)
         self.register.adopt(plan)
-        # The next look finds the same and has no news to write down again.
-        self._state = replace(self._state, explanations=plan.explanations)
-        if not own:
-            self._state = replace(self._state, asked=True, saving=())
         self._gauges.generation(plan.blueprint.generation)
 
     # --- for readers -----------------------------------------------------------------------------------------------
@@ -321,7 +326,9 @@ class Control:
             self._retry_at_s = self._now_s() + RETRY_S
             return
         self._log.info("decided", trigger=effect.trigger, changes=[line for line in proposal.changes if line[0] != "="])
-        self.adopt(effect.plan, own=True)
+        # The next look finds the same and has no news to write down again.
+        self._state = replace(self._state, explanations=effect.plan.explanations)
+        self._adopt(effect.plan)
         self.wake()
 
     async def _tidy(self) -> None:

@@ -70,7 +70,7 @@ class DeploymentWrites:
                 response = kind(**self._shown(record, proposal))
                 await self._remember(session, "CreateDeployment", request, response)
             control.register.deployments[deployment_id] = record
-            control.adopt(proposal.plan)
+            control.adopt(proposal)
         return response
 
     async def update(
@@ -101,7 +101,7 @@ class DeploymentWrites:
                 response = kind(**self._shown(changed, proposal))
                 await self._remember(session, "UpdateDeployment", request, response)
             control.register.deployments[record.deployment_id] = changed
-            control.adopt(proposal.plan)
+            control.adopt(proposal)
         return response
 
     async def delete(
@@ -129,7 +129,7 @@ class DeploymentWrites:
                 response = kind(deployment=control.showing.one(gone))
                 await self._remember(session, "DeleteDeployment", request, response)
             control.register.deployments[record.deployment_id] = gone
-            control.adopt(proposal.plan)
+            control.adopt(proposal)
         return response
 
     async def preview(

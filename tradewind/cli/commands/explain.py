@@ -53,6 +53,8 @@ def show_explanation(out: Output, explanation: orchestrator_pb2.Explanation, slo
         out.show(Text.assemble(("binding limit: ", "bold"), explanation.binding_limit))
     if explanation.HasField("nearest_slo"):
         out.show(Text.assemble(("nearest SLO that would be met: ", "bold"), slo_words(explanation.nearest_slo)))
+    if explanation.nearest_hardware:
+        out.show(Text.assemble(("more devices that would do: ", "bold"), " or ".join(explanation.nearest_hardware)))
 
 
 def _row(candidate: orchestrator_pb2.Candidate, *, name_class: bool, e2e: bool) -> list[Text]:

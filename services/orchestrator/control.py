@@ -30,7 +30,7 @@ from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.plan import Plan
 from services.orchestrator.core.replay import Look
 from services.orchestrator.core.state import Observation, State
-from services.orchestrator.core.step import again, can_plan, nodes_now, situation_of, step, watch
+from services.orchestrator.core.step import again, can_plan, nodes_now, step, watch
 from services.orchestrator.gauges import Gauges
 from services.orchestrator.links import Links
 from services.orchestrator.listener import TrafficListener
@@ -235,10 +235,7 @@ class Control:
         """
         now_s, seen = self._now_s(), self._observer.observe()
         wanted = replace(seen, deployments=wishes, draining=seen.draining if draining is None else draining)
-        before, asked = (
-            situation_of(self._state, one, nodes_now(self._state, one, now_s), now_s) for one in (seen, wanted)
-        )
-        return await self.proposals.made(asked_of(self._state, before, asked, now_s))
+        return await self.proposals.made(asked_of(self._state, seen, wanted, now_s))
 
     def adopt(self, proposal: Proposal) -> None:
         """A plan that people asked for is committed and in force."""

@@ -24,7 +24,7 @@ from services.orchestrator.core.planning.plan import make_plan
 from services.orchestrator.core.replay import Look, answer_of, decide_again, read, written
 from services.orchestrator.core.rollout.rollout import Intent
 from services.orchestrator.core.state import NodeSight, Observation, State
-from services.orchestrator.core.step import nodes_now, situation_of, step
+from services.orchestrator.core.step import step
 from tests.adaptation.house import one_point_each
 from tests.orchestrator.worlds import node, ready, slo, wish, world
 
@@ -65,13 +65,9 @@ class Fleet:
     def ask(self, wishes: tuple[Deployment, ...]) -> None:
         """Somebody changes wishes, as `control` goes about it."""
         self.rates = {w.deployment_id: self.rates.get(w.deployment_id, 0.5) for w in wishes}
-        earlier, seen = self._seen(), replace(self._seen(), deployments=wishes)
-        before, wanted = (
-            situation_of(self.state, one, nodes_now(self.state, one, self.now_s), self.now_s) for one in (earlier, seen)
-        )
-        asked = asked_of(self.state, before, wanted, self.now_s)
-        plan, saving = granted(asked, make_plan(wanted))
-        assert not check(wanted, plan.blueprint, plan.explanations)
+        asked = asked_of(self.state, self._seen(), replace(self._seen(), deployments=wishes), self.now_s)
+        plan, saving = granted(asked, make_plan(asked.situation))
+        assert not check(asked.situation, plan.blueprint, plan.explanations)
         again = decide_again(read(*written(asked)))
         assert again.plan is not None and answer_of(again.plan) == answer_of(plan)
         self.changes.append((self.now_s, changes_of(self.blueprint, plan.blueprint)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from services.orchestrator.core.adaptation.adapt import anticipated
 from services.orchestrator.core.adaptation.pace import Place, changed_places, pressing, touched
 from services.orchestrator.core.adaptation.portion import Figures, changes_of, portion_of
 from services.orchestrator.core.bounding import NOTHING_COUNTED, Counted, bounded, counted
@@ -14,7 +15,8 @@ from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.planning.plan import Plan
-from services.orchestrator.core.state import State
+from services.orchestrator.core.state import Observation, State
+from services.orchestrator.core.step import nodes_now, situation_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,12 @@ class Asked:
     counted: Counted = NOTHING_COUNTED
 
 
-def asked_of(state: State, before: Situation, asked: Situation, now_s: float) -> Asked:
-    """A request, by the situation without it and the one with it."""
+def asked_of(state: State, seen: Observation, wanted: Observation, now_s: float) -> Asked:
+    """A request, by what is seen without it and with it."""
+    before = situation_of(state, seen, nodes_now(state, seen, now_s), now_s)
+    # A demand that is stated now is planned for now, and not what was provisioned for the wish before it.
+    ahead = anticipated(state.learnt, wanted.deployments, wanted.traffic, now_s)
+    asked = situation_of(replace(state, learnt=ahead), wanted, nodes_now(state, wanted, now_s), now_s)
     unmet = [e.deployment_id for e in state.explanations if not e.feasible]
     # Also what the loop has not come to yet, a load that rises or a node that was lost, is waited for.
     now, late = pressing(before, asked, unmet), pressing(state.acted, asked, unmet)

@@ -227,15 +227,20 @@ class Control:
                 raise ServiceUnavailable("just started, nodes and models are being read in; retry in some seconds")
             await asyncio.sleep(PERIOD_S / 5)
 
-    async def propose(self, wishes: tuple[Deployment, ...], draining: tuple[str, ...] | None = None) -> Proposal:
+    async def propose(
+        self, wishes: tuple[Deployment, ...], draining: tuple[str, ...] | None = None, *, about: str = ""
+    ) -> Proposal:
         """A checked plan for these wishes, nothing committed.
+
+        Args:
+            about: the deployment asked about, by id, which is planned for though it sleeps.
 
         Raises:
             Internal: the independent check refused it; a fault of ours.
         """
         now_s, seen = self._now_s(), self._observer.observe()
         wanted = replace(seen, deployments=wishes, draining=seen.draining if draining is None else draining)
-        return await self.proposals.made(asked_of(self._state, seen, wanted, now_s))
+        return await self.proposals.made(asked_of(self._state, seen, wanted, about, now_s))
 
     def adopt(self, proposal: Proposal) -> None:
         """A plan that people asked for is committed and in force."""

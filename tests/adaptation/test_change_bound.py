@@ -65,7 +65,7 @@ class Fleet:
     def ask(self, wishes: tuple[Deployment, ...]) -> None:
         """Somebody changes wishes, as `control` goes about it."""
         self.rates = {w.deployment_id: self.rates.get(w.deployment_id, 0.5) for w in wishes}
-        asked = asked_of(self.state, self._seen(), replace(self._seen(), deployments=wishes), self.now_s)
+        asked = asked_of(self.state, self._seen(), replace(self._seen(), deployments=wishes), "", self.now_s)
         plan, saving = granted(asked, make_plan(asked.situation))
         assert not check(asked.situation, plan.blueprint, plan.explanations)
         again = decide_again(read(*written(asked)))

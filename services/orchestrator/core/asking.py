@@ -33,11 +33,11 @@ class Asked:
     counted: Counted = NOTHING_COUNTED
 
 
-def asked_of(state: State, seen: Observation, wanted: Observation, now_s: float) -> Asked:
-    """A request, by what is seen without it and with it."""
+def asked_of(state: State, seen: Observation, wanted: Observation, about: str, now_s: float) -> Asked:
+    """A request about a deployment, or none (""), by what is seen without it and with it."""
     before = situation_of(state, seen, nodes_now(state, seen, now_s), now_s)
     # A demand that is stated now is planned for now, and not what was provisioned for the wish before it.
-    ahead = anticipated(state.learnt, wanted.deployments, wanted.traffic, now_s)
+    ahead = anticipated(state.learnt, wanted.deployments, about, wanted.traffic, now_s)
     asked = situation_of(replace(state, learnt=ahead), wanted, nodes_now(state, wanted, now_s), now_s)
     unmet = [e.deployment_id for e in state.explanations if not e.feasible]
     # Also what the loop has not come to yet, a load that rises or a node that was lost, is waited for.

@@ -8,6 +8,7 @@ from services.compiler.export.shapes import Shapes
 from services.compiler.importing import StoredModel
 from services.compiler.infer.shapes import InferShapes
 from services.compiler.infer.variant import shapes_of as infer_shapes_of
+from services.compiler.sizes import unusual
 from services.compiler.store.index import key_of
 from services.compiler.targets import Target
 from services.compiler.toolchain import toolchain_versions
@@ -25,8 +26,9 @@ class Order:
 
     @property
     def name(self) -> str:
-        """Short name, unique for the model: the recipe, the target, and the context where it is not the usual one."""
-        return f"{self.recipe.name}/{self.target.name.replace(':', '-')}"
+        """Short name, unique for the model: the recipe, the target, and sizes that are not the recipe's own."""
+        sizes = "" if self.infers else unusual(self.recipe, self.target.features, self.model.model.context_tokens)
+        return f"{self.recipe.name}/{self.target.name.replace(':', '-')}{sizes}"
 
     @property
     def infers(self) -> bool:

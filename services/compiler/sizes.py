@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from services.compiler.recipes import BOOK, find_recipe, fit
 from tradewind.domain.errors import InvalidField
 from tradewind.domain.manifest import RecipeFacts
 from tradewind.v1 import compiler_pb2
@@ -76,6 +77,28 @@ def with_sizes(facts: RecipeFacts, wanted: Sizes) -> RecipeFacts:
         batches = (*(batch for batch in facts.decode_batches if batch < wanted.slots), wanted.slots)
     slots = batches[-1] if batches else facts.slots
     return replace(facts, prefill_chunks=chunks, decode_batches=batches or facts.decode_batches, slots=slots)
+
+
+def unusual(facts: RecipeFacts, features: frozenset[str], model_context_tokens: int) -> str:
+    """Sizes in which a fitted recipe differs from its book's, for names: "+c2048+p128-512+b1-4-8"; "" where in none.
+
+    Args:
+        features: what the target can do.
+        model_context_tokens: longest context of the model.
+    """
+    if all(recipe.facts.name != facts.name for recipe in BOOK):
+        return ""
+    recipe, context, words = find_recipe(facts.name), facts.context_buckets[-1], ""
+    usual = fit(recipe, features, model_context_tokens, 0)
+    if context != usual.context_buckets[-1]:
+        # Chunks longer than the context are left out by it.
+        words, usual = f"+c{context}", fit(recipe, features, model_context_tokens, context)
+    for letter, sizes, own in (
+        ("p", facts.prefill_chunks, usual.prefill_chunks),
+        ("b", facts.decode_batches, usual.decode_batches),
+    ):
+        words += f"+{letter}{'-'.join(map(str, sizes))}" if sizes != own else ""
+    return words
 
 
 def _checked(field: str, values: Sequence[int], least: int, most: int) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ import structlog
 
 from services.orchestrator.catalogue import Catalogue
 from services.orchestrator.core.adaptation.adapt import Memory, handed_down
+from services.orchestrator.core.asking import after_asked, asked_of
 from services.orchestrator.core.effects import Broken, Commit, Note, Publish, Push
 from services.orchestrator.core.facts.fleet import Node, NodeState
 from services.orchestrator.core.facts.policy import ENERGY, Policy
@@ -29,7 +30,7 @@ from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.plan import Plan
 from services.orchestrator.core.replay import Look
 from services.orchestrator.core.state import Observation, State
-from services.orchestrator.core.step import again, can_plan, nodes_now, situation_of, step, watch
+from services.orchestrator.core.step import again, can_plan, nodes_now, step, watch
 from services.orchestrator.gauges import Gauges
 from services.orchestrator.leader_watch import LeaderWatch
 from services.orchestrator.links import Links
@@ -37,7 +38,7 @@ from services.orchestrator.listener import TrafficListener
 from services.orchestrator.observer import Observer
 from services.orchestrator.proposals import Proposal, Proposals
 from services.orchestrator.publisher import Publisher
-from services.orchestrator.records import Mark, Records, forget_deployments
+from services.orchestrator.records import Mark, Records, forget_deployments, keep_gone
 from services.orchestrator.register import Register
 from services.orchestrator.routing import routing_table
 from services.orchestrator.showing import Showing
@@ -90,7 +91,7 @@ class Control:
         self._state = State(started_s=now_s(), patience=patience, policy=policy)
         self._known, self._looks = Known(), Looks()
         self.register = Register(records, catalogue)
-        self.showing = Showing(self.register, links, publisher, gauges, self._lost)
+        self.showing = Showing(self.register, links, listener, publisher, gauges, self._lost)
         self.proposals = Proposals(self.register, catalogue, now_s, gauges)
         self._listener = listener
         self._observer = Observer(self.register, links, catalogue, listener)
@@ -116,6 +117,7 @@ class Control:
             self._mark = None
             await self.register.load()
             self.links.clear()
+            self._restore_gone()
             learnt = self._state.learnt
             if not learnt.provisions:
                 # We never followed: what the last leader had learnt is kept with its last decision.
@@ -154,9 +156,23 @@ class Control:
                 self._log.info("following", leader=leader, generation=self.register.blueprint.generation)
             self.leader.tell(here=False, address=leader)
             self.links.overhear(reports)
+            self._restore_gone()
             self._forget_nodes()
             self._state = await asyncio.to_thread(watch, self._state, self._observer.observe(), self._now_s())
         await self.showing.tell()
+
+    async def keep_gone(self) -> None:
+        """Writes down which nodes are gone, if that has changed: it outlives the leader.
+
+        Raises:
+            StaleGeneration: another orchestrator leads.
+            DatabaseUnavailable: PostgreSQL does not answer.
+        """
+        gone = self.links.departed.kept()
+        if gone != self.register.gone:
+            async with self.records.begin() as session:
+                await keep_gone(session, gone)
+            self.register.gone = gone
 
     def depose(self, error: TradewindError) -> None:
         """Another orchestrator leads: stops acting; streams of node agents are handed on to it."""
@@ -215,25 +231,31 @@ class Control:
                 raise ServiceUnavailable("just started, nodes and models are being read in; retry in some seconds")
             await asyncio.sleep(PERIOD_S / 5)
 
-    async def propose(self, wishes: tuple[Deployment, ...], draining: tuple[str, ...] | None = None) -> Proposal:
+    async def propose(
+        self, wishes: tuple[Deployment, ...], draining: tuple[str, ...] | None = None, *, about: str = ""
+    ) -> Proposal:
         """A checked plan for these wishes, nothing committed.
+
+        Args:
+            about: the deployment asked about, by id, which is planned for though it sleeps.
 
         Raises:
             Internal: the independent check refused it; a fault of ours.
         """
-        now_s, seen = self._now_s(), replace(self._observed(draining), deployments=wishes)
-        nodes = nodes_now(self._state, seen, now_s)
-        return await self.proposals.made(situation_of(self._state, seen, nodes, now_s))
+        now_s, seen = self._now_s(), self._observer.observe()
+        wanted = replace(seen, deployments=wishes, draining=seen.draining if draining is None else draining)
+        return await self.proposals.made(asked_of(self._state, seen, wanted, about, now_s))
 
-    def adopt(self, plan: Plan, *, own: bool = False) -> None:
-        """A committed plan is in force; the loop's `own`, or one that people asked for."""
+    def adopt(self, proposal: Proposal) -> None:
+        """A plan that people asked for is committed and in force."""
+        before = self.register.blueprint
+        self._state = after_asked(self._state, before, proposal.plan, proposal.saving, self._now_s())
+        self._adopt(proposal.plan)
+
+    def _adopt(self, plan: Plan) -> None:
         if plan.blueprint != self.register.blueprint:
             self._log.info("blueprint committed", generation=plan.blueprint.generation, id=plan.blueprint.blueprint_id)
         self.register.adopt(plan)
-        # The next look finds the same and has no news to write down again.
-        self._state = replace(self._state, explanations=plan.explanations)
-        if not own:
-            self._state = replace(self._state, asked=True, saving=())
         self._gauges.generation(plan.blueprint.generation)
 
     # --- for readers -----------------------------------------------------------------------------------------------
@@ -285,6 +307,10 @@ class Control:
                 await self._commit(effect, Look(before, seen, now_s))
         await self._tidy()
 
+    def _restore_gone(self) -> None:
+        away = (gone for gone in self.register.gone if self.links.get(gone.node_id) is None)
+        self.links.departed.restore(away, self._listener.offset_s)
+
     def _forget_nodes(self) -> None:
         blueprint = self.register.blueprint
         self.links.forget(
@@ -306,7 +332,9 @@ class Control:
             self._retry_at_s = self._now_s() + RETRY_S
             return
         self._log.info("decided", trigger=effect.trigger, changes=[line for line in proposal.changes if line[0] != "="])
-        self.adopt(effect.plan, own=True)
+        # The next look finds the same and has no news to write down again.
+        self._state = replace(self._state, explanations=effect.plan.explanations)
+        self._adopt(effect.plan)
         self.wake()
 
     async def _tidy(self) -> None:

@@ -62,7 +62,7 @@ class DeploymentWrites:
                 return earlier
             self._refuse_taken(request.name)
             wish = self._wish(deployment_id, request.name, 1, spec)
-            proposal = await control.propose((*control.register.wishes(), wish))
+            proposal = await control.propose((*control.register.wishes(), wish), about=deployment_id)
             self._refuse_infeasible(proposal, wish, spec, allowed=request.allow_infeasible)
             async with control.records.begin() as session:
                 record = await add_deployment(session, deployment_id, request.name, spec)
@@ -70,7 +70,7 @@ class DeploymentWrites:
                 response = kind(**self._shown(record, proposal))
                 await self._remember(session, "CreateDeployment", request, response)
             control.register.deployments[deployment_id] = record
-            control.adopt(proposal.plan)
+            control.adopt(proposal)
         return response
 
     async def update(
@@ -93,7 +93,7 @@ class DeploymentWrites:
                 return kind(deployment=control.showing.one(record), explanation=explanation)
             wish = self._wish(record.deployment_id, record.name, record.generation + 1, spec)
             wishes = tuple(wish if w.deployment_id == record.deployment_id else w for w in control.register.wishes())
-            proposal = await control.propose(wishes)
+            proposal = await control.propose(wishes, about=wish.deployment_id)
             self._refuse_infeasible(proposal, wish, spec, allowed=request.allow_infeasible)
             async with control.records.begin() as session:
                 changed = await change_deployment(session, record.deployment_id, record.generation, spec)
@@ -101,7 +101,7 @@ class DeploymentWrites:
                 response = kind(**self._shown(changed, proposal))
                 await self._remember(session, "UpdateDeployment", request, response)
             control.register.deployments[record.deployment_id] = changed
-            control.adopt(proposal.plan)
+            control.adopt(proposal)
         return response
 
     async def delete(
@@ -129,7 +129,7 @@ class DeploymentWrites:
                 response = kind(deployment=control.showing.one(gone))
                 await self._remember(session, "DeleteDeployment", request, response)
             control.register.deployments[record.deployment_id] = gone
-            control.adopt(proposal.plan)
+            control.adopt(proposal)
         return response
 
     async def preview(
@@ -150,7 +150,7 @@ class DeploymentWrites:
                 wishes = tuple(
                     wish if w.deployment_id == record.deployment_id else w for w in control.register.wishes()
                 )
-            proposal = await control.propose(wishes)
+            proposal = await control.propose(wishes, about=wish.deployment_id)
         explanation = proposal.plan.explanation_of(wish.deployment_id)
         response = orchestrator_pb2.PreviewPlanResponse(
             changes=[line for line in proposal.changes if not line.startswith("=")],

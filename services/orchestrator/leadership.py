@@ -66,6 +66,7 @@ class Leadership:
         if not self._control.leading:
             return
         try:
+            await self._control.keep_gone()
             await self._lease.release()
         except TradewindError as error:
             self._log.info("the lease could not be given back, it will run out", error=error.message)
@@ -76,6 +77,7 @@ class Leadership:
         self._renew_at_s = self._now_s() + RENEW_S
         try:
             await self._lease.renew()
+            await self._control.keep_gone()
         except StaleGeneration as error:
             self._control.depose(error)
         except DatabaseUnavailable:

@@ -49,7 +49,7 @@ class NodeWrites:
                 response = kind(node=self._shown(request.node_id, draining))
                 await remember_answer(session, SERVICE, "DrainNode", request.request_id, request, response)
             control.register.draining = draining
-            control.adopt(proposal.plan)
+            control.adopt(proposal)
         return response
 
     async def budget(self, request: orchestrator_pb2.SetPowerBudgetRequest) -> orchestrator_pb2.SetPowerBudgetResponse:

@@ -10,13 +10,14 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.catalogue import Catalogue
+from services.orchestrator.core.adaptation.pace import Place
+from services.orchestrator.core.asking import Asked, granted
 from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.effects import Commit
-from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.planning.offer import Known
 from services.orchestrator.core.planning.plan import Plan, make_plan
 from services.orchestrator.core.planning.report import differences
-from services.orchestrator.core.replay import Asked, Inputs, Look
+from services.orchestrator.core.replay import Inputs, Look
 from services.orchestrator.gauges import Gauges
 from services.orchestrator.journal import kept_inputs
 from services.orchestrator.records import add_decision, commit_blueprint
@@ -27,11 +28,16 @@ from tradewind.domain.errors import Internal
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A checked plan, not committed yet, and what it was made from."""
+    """A checked plan, not committed yet, and what it was made from.
+
+    Attributes:
+        saving: devices that it changes for savings.
+    """
 
     plan: Plan
     changes: tuple[str, ...]
     inputs: Inputs
+    saving: tuple[Place, ...] = ()
 
 
 class Proposals:
@@ -51,21 +57,21 @@ class Proposals:
         self._known, self._planning = Known(), asyncio.Lock()
         self._log = structlog.get_logger("proposals")
 
-    async def made(self, situation: Situation) -> Proposal:
-        """A checked plan for a situation, nothing committed.
+    async def made(self, asked: Asked) -> Proposal:
+        """A checked plan for what is asked, nothing committed.
 
         Raises:
             Internal: the independent check refused it; a fault of ours.
         """
-        began_s = self._now_s()
+        began_s, situation = self._now_s(), asked.situation
         async with self._planning:
-            plan = await asyncio.to_thread(make_plan, situation, self._known)
+            plan, saving = await asyncio.to_thread(lambda: granted(asked, make_plan(situation, self._known)))
         self._gauges.planned(self._now_s() - began_s)
         if findings := check(situation, plan.blueprint, plan.explanations):
             self._log.error("the check refused a plan", findings=findings)
             raise Internal(f"the plan is wrong and was not committed: {'; '.join(findings)}", {"finding": findings[0]})
         changes = differences(self._register.blueprint, plan.blueprint, self._variant_names())
-        return Proposal(plan, changes, Asked(situation))
+        return Proposal(plan, changes, asked, saving)
 
     def of(self, effect: Commit, inputs: Look) -> Proposal:
         """What a look of the control loop wants to commit."""

@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.core.adaptation.adapt import Memory
+from services.orchestrator.departed import Gone
 from services.orchestrator.journal import KeptInputs, keep_inputs, newest_memory
 from services.orchestrator.lease import Lease
 from tradewind.domain.errors import AlreadyExists, GenerationConflict
@@ -24,6 +25,7 @@ from tradewind.store.tables import (
     BlueprintRow,
     DecisionRow,
     DeploymentRow,
+    GoneNodeRow,
     NodePolicyRow,
     PowerBudgetRow,
 )
@@ -51,6 +53,7 @@ class Stored:
     blueprint: orchestrator_pb2.Blueprint
     draining: tuple[str, ...]
     budgets: tuple[tuple[str, int], ...]
+    gone: tuple[Gone, ...]
     explanations: dict[str, orchestrator_pb2.Explanation]
 
 
@@ -109,6 +112,7 @@ class Records:
             select(func.max(DecisionRow.sequence)).scalar_subquery(),
             select(_listed(NodePolicyRow.node_id)).where(NodePolicyRow.draining).scalar_subquery(),
             select(_listed(func.concat(PowerBudgetRow.scope, "=", PowerBudgetRow.limit_mw))).scalar_subquery(),
+            select(_listed(func.concat(GoneNodeRow.node_id, "=", GoneNodeRow.last_seen_unix_s))).scalar_subquery(),
         )
         async with self._database.session() as session:
             return (*(await session.execute(deployments)).one(), *(await session.execute(newest)).one())
@@ -121,6 +125,7 @@ class Records:
             blueprint = (await session.execute(newest)).scalar_one_or_none()
             policies = (await session.execute(select(NodePolicyRow).where(NodePolicyRow.draining))).scalars()
             budgets = (await session.execute(select(PowerBudgetRow).order_by(PowerBudgetRow.scope))).scalars()
+            gone = (await session.execute(select(GoneNodeRow).order_by(GoneNodeRow.node_id))).scalars()
             records = tuple(_record(row) for row in deployments)
             explanations = {}
             for record in records:
@@ -134,6 +139,7 @@ class Records:
                 else orchestrator_pb2.Blueprint(),
                 draining=tuple(sorted(policy.node_id for policy in policies)),
                 budgets=tuple((budget.scope, budget.limit_mw) for budget in budgets),
+                gone=tuple(Gone(row.node_id, row.last_seen_unix_s, row.record) for row in gone),
                 explanations=explanations,
             )
 
@@ -288,6 +294,13 @@ async def set_draining(session: AsyncSession, node_id: str, draining: bool) -> N
     """Notes what people want of a node."""
     row = insert(NodePolicyRow).values(node_id=node_id, draining=draining)
     await session.execute(row.on_conflict_do_update(index_elements=["node_id"], set_={"draining": draining}))
+
+
+async def keep_gone(session: AsyncSession, gone: Sequence[Gone]) -> None:
+    """Keeps these nodes that are gone and no others."""
+    await session.execute(delete(GoneNodeRow))
+    session.add_all(GoneNodeRow(node_id=g.node_id, last_seen_unix_s=g.last_seen_unix_s, record=g.record) for g in gone)
+    await session.flush()
 
 
 async def set_budget(session: AsyncSession, scope: str, limit_mw: int) -> None:

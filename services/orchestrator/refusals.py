@@ -25,9 +25,14 @@ def refusal_of(explanation: Explanation, model: str) -> TradewindError | None:
         hint = f"tradewind profile run {model}"
         reason = next(c.reason for c in explanation.candidates if c.refusal == Refusal.NO_PROFILE)
         return ProfileMissing(f"{reason}; run `{hint}`, then deploy again", {"hint": hint, "model": model})
-    return SloInfeasible(
-        f"{explanation.summary} Ask for the nearest, or keep the wish with allow_infeasible.", _metadata(explanation)
-    )
+    metadata, hardware = _metadata(explanation), " or ".join(explanation.nearest_hardware)
+    others = metadata.keys() - {"binding_limit", "nearest_hardware"}
+    words = [
+        explanation.summary,
+        f"More devices would do: {hardware}." if hardware else "",
+        f"{'Ask for the nearest, or keep' if others else 'Keep'} the wish with allow_infeasible.",
+    ]
+    return SloInfeasible(" ".join(filter(None, words)), metadata)
 
 
 def _metadata(explanation: Explanation) -> dict[str, str]:

@@ -9,6 +9,7 @@ from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.fleet import Budget
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.plan import Plan
+from services.orchestrator.departed import Gone
 from services.orchestrator.records import DeploymentRecord, Records
 from services.orchestrator.translate.blueprints import blueprint_of, explanation_message
 from services.orchestrator.translate.wishes import wish_of
@@ -17,7 +18,7 @@ from tradewind.v1 import orchestrator_pb2
 
 
 class Register:
-    """Deployments, blueprint, drains, budgets and explanations.
+    """Deployments, blueprint, drains, budgets, explanations and nodes that are gone.
 
     Args:
         records: PostgreSQL.
@@ -34,6 +35,7 @@ class Register:
         self.deployments: dict[str, DeploymentRecord] = {}
         self.draining: tuple[str, ...] = ()
         self.budgets: dict[str, int] = {}
+        self.gone: tuple[Gone, ...] = ()
         self.explanations: dict[str, orchestrator_pb2.Explanation] = {}
 
     async def load(self) -> None:
@@ -46,6 +48,7 @@ class Register:
         self.deployments = {record.deployment_id: record for record in stored.deployments}
         self.blueprint = blueprint_of(stored.blueprint)
         self.draining, self.budgets = stored.draining, dict(stored.budgets)
+        self.gone = stored.gone
         self.explanations = stored.explanations
         self.loaded = True
 

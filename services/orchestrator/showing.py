@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from typing import Final
 
 from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.gauges import Gauges
 from services.orchestrator.links import Links
+from services.orchestrator.listener import TrafficListener
 from services.orchestrator.publisher import Publisher
 from services.orchestrator.records import DeploymentRecord
 from services.orchestrator.register import Register
 from services.orchestrator.standing import Heard, deployment_message
-from tradewind.v1 import orchestrator_pb2
+from services.orchestrator.translate.work import e2e_attainment
+from tradewind.v1 import common_pb2, orchestrator_pb2
+
+_E2E: Final = common_pb2.LATENCY_METRIC_E2E
 
 
 class Showing:
-    """Puts together what is wished and what nodes report.
+    """Puts together what is wished, what nodes report and what gateways count.
 
     Args:
         register: wishes and blueprint.
         links: nodes.
+        listener: traffic as gateways tell it.
         publisher: knows which replicas gateways were told of.
         gauges: metrics.
         lost: nodes that no longer count as there.
@@ -30,12 +36,13 @@ class Showing:
         self,
         register: Register,
         links: Links,
+        listener: TrafficListener,
         publisher: Publisher,
         gauges: Gauges,
         lost: Callable[[], Collection[str]],
     ) -> None:
         self._register, self._links, self._publisher, self._gauges = register, links, publisher, gauges
-        self._lost = lost
+        self._listener, self._lost = listener, lost
         self._changed = asyncio.Condition()
         self._shown: list[orchestrator_pb2.Deployment] = []
 
@@ -47,14 +54,18 @@ class Showing:
     ) -> orchestrator_pb2.Deployment:
         """A deployment as it stands, or as it will stand under another blueprint."""
         explanation = explanation or self._register.explanations.get(record.deployment_id)
-        return deployment_message(record, blueprint or self._register.blueprint, self._heard(), explanation)
+        attained = self._attained([record])
+        return deployment_message(record, blueprint or self._register.blueprint, self._heard(), explanation, attained)
 
     def all(self) -> list[orchestrator_pb2.Deployment]:
         """All deployments as they stand, by name."""
         heard, register = self._heard(), self._register
         records = sorted(register.deployments.values(), key=lambda r: r.name)
         explained = register.explanations
-        return [deployment_message(r, register.blueprint, heard, explained.get(r.deployment_id)) for r in records]
+        attained = self._attained(records)
+        return [
+            deployment_message(r, register.blueprint, heard, explained.get(r.deployment_id), attained) for r in records
+        ]
 
     async def changes(self) -> AsyncIterator[None]:
         """Yields at once and whenever a deployment changed."""
@@ -71,6 +82,11 @@ class Showing:
             self._shown = shown
             async with self._changed:
                 self._changed.notify_all()
+
+    def _attained(self, records: Iterable[DeploymentRecord]) -> dict[str, orchestrator_pb2.Attainment]:
+        limited = {r.name: r.deployment_id for r in records if any(x.metric == _E2E for x in r.spec.slo.latency)}
+        seen = self._listener.traffic(limited, {}) if limited else ()
+        return {one.deployment_id: told for one in seen if (told := e2e_attainment(one.windows))}
 
     def _heard(self) -> dict[str, Heard]:
         lost = self._lost()

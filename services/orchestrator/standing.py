@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from services.orchestrator.core.facts.blueprint import Blueprint, Replica
@@ -24,8 +25,9 @@ def deployment_message(
     blueprint: Blueprint,
     heard: dict[str, Heard],
     explanation: orchestrator_pb2.Explanation | None,
+    attained: Mapping[str, orchestrator_pb2.Attainment],
 ) -> orchestrator_pb2.Deployment:
-    """The deployment as sent."""
+    """The deployment as sent; `attained` end to end, by deployment id."""
     planned, leaving = blueprint.of(record.deployment_id), blueprint.leaving_of(record.deployment_id)
     state, reason = _state(record, planned, leaving, heard, explanation)
     return orchestrator_pb2.Deployment(
@@ -41,6 +43,7 @@ def deployment_message(
         variant_ids=sorted({replica.variant_id for replica in planned}),
         create_time=timestamp(record.created_at),
         update_time=timestamp(record.updated_at),
+        e2e_attainment=attained.get(record.deployment_id),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from services.orchestrator.core.adaptation.adapt import anticipated, planned_wishes
 from services.orchestrator.core.adaptation.alarm import Danger
 from services.orchestrator.core.adaptation.pace import DEVICE_COOL_DOWN_S, changed_places
 from services.orchestrator.core.adaptation.provision import LOWER_AFTER_S, SLEEP_AFTER_S
@@ -57,6 +58,9 @@ def test_a_deployment_that_may_sleep_does_and_a_request_wakes_it() -> None:
     house.run(200 + SLEEP_AFTER_S)
     assert (house.replicas, house.published.asleep) == ((), ("d-chat",))
     assert house.commits[-2][1].trigger.endswith("sleeps") or house.commits[-1][1].trigger.endswith("sleeps")
+    for asked, about, planned in ((sleeper, "", 0), (sleeper, "d-chat", 1), (replace(sleeper, generation=2), "", 1)):
+        ahead = anticipated(house.state.learnt, (asked,), about, (), house.now_s)
+        assert len(planned_wishes(ahead, (asked,), POLICIES["energy"], ())) == planned, "who asks about it is answered"
     house.run(1200 + 10 - house.now_s)
     assert house.published.asleep == (), "awake before it is loaded"
     house.run(30)

@@ -9,15 +9,16 @@ import pytest
 
 from services.orchestrator.core.adaptation.pace import changed_places
 from services.orchestrator.core.adaptation.portion import Change, Figures, changes_of, portion_of
+from services.orchestrator.core.asking import after_asked, asked_of, granted
 from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.effects import Broken, Commit, Note, Push
 from services.orchestrator.core.facts.blueprint import Blueprint, Replica, child_of
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.change_bound import ChangeBound
-from services.orchestrator.core.facts.fleet import ReplicaReport, ReplicaState
+from services.orchestrator.core.facts.fleet import Budget, ReplicaReport, ReplicaState
 from services.orchestrator.core.facts.policy import POLICIES
 from services.orchestrator.core.facts.situation import Situation
-from services.orchestrator.core.facts.wish import Demand
+from services.orchestrator.core.facts.wish import Demand, Deployment
 from services.orchestrator.core.looked import Looks
 from services.orchestrator.core.planning.plan import make_plan
 from services.orchestrator.core.replay import Look, answer_of, decide_again, read, written
@@ -61,12 +62,27 @@ class Fleet:
         for _ in range(int(seconds / every_s)):
             self.look(every_s)
 
-    def _look(self) -> bool:
-        seen = replace(
+    def ask(self, wishes: tuple[Deployment, ...]) -> None:
+        """Somebody changes wishes, as `control` goes about it."""
+        self.rates = {w.deployment_id: self.rates.get(w.deployment_id, 0.5) for w in wishes}
+        asked = asked_of(self.state, self._seen(), replace(self._seen(), deployments=wishes), "", self.now_s)
+        plan, saving = granted(asked, make_plan(asked.situation))
+        assert not check(asked.situation, plan.blueprint, plan.explanations)
+        again = decide_again(read(*written(asked)))
+        assert again.plan is not None and answer_of(again.plan) == answer_of(plan)
+        self.changes.append((self.now_s, changes_of(self.blueprint, plan.blueprint)))
+        self.state = after_asked(self.state, self.blueprint, plan, saving, self.now_s)
+        self.seen = replace(self.seen, deployments=wishes, blueprint=plan.blueprint)
+
+    def _seen(self) -> Observation:
+        return replace(
             self.seen,
             nodes=tuple(NodeSight(n, self.now_s, True) for n in self.nodes),
             foreseen=tuple((name, Demand(rate, 128, 32)) for name, rate in self.rates.items()),
         )
+
+    def _look(self) -> bool:
+        seen = self._seen()
         before = self.state
         self.state, effects = step(before, seen, self.now_s, looks=self.looks)
         committed = False
@@ -189,6 +205,50 @@ def test_a_saving_of_a_whole_fleet_comes_in_portions_with_a_reason_and_replays()
         again = decide_again(read(kind, text))
         assert again.plan is not None and again.trigger == commit.trigger
         assert answer_of(again.plan) == answer_of(commit.plan)
+
+
+def test_what_people_ask_for_is_done_at_once_and_counts_and_brings_few_savings() -> None:
+    fleet = Fleet(20, 30, 0.5)
+    fleet.run(60)
+    fleet.seen = replace(fleet.seen, catalog=one_point_each("fast", "lean"))
+    asked = tuple(replace(w, generation=2) if w.name in ("w0", "w1", "w2") else w for w in fleet.seen.deployments)
+    fleet.ask((*asked, wish("new", rate=0.5, slo=LIMITS)))
+    (_, changed) = fleet.changes[-1]
+    assert {"d-w0", "d-w1", "d-w2", "d-new"} <= {name for name, _ in changed}
+    assert len({place for _, place in changed}) <= BOUND.admits(30)
+    told = [e.summary for e in fleet.state.explanations if "Not all of it is in force" in e.summary]
+    assert told and "did or were asked to" in told[0] and "more may in 600 s" in told[0]
+    fleet.run(BOUND.window_s - 50.0)
+    assert fleet.most_in_a_window() <= BOUND.admits(30), "savings right after do not add to it"
+    fleet.run(10 * BOUND.window_s, every_s=60.0)
+    assert {r.variant_id for r in fleet.blueprint.replicas} == {"sha256:lean"}, "none waits for ever"
+    assert fleet.most_in_a_window() <= BOUND.admits(30)
+
+
+def test_more_than_the_bound_is_done_at_once_when_people_ask_and_then_nothing_is_saved() -> None:
+    fleet = Fleet(20, 40, 0.5)
+    fleet.run(60)
+    fleet.seen = replace(fleet.seen, catalog=one_point_each("fast", "lean"))
+    fleet.ask(tuple(replace(w, generation=2) if n < 12 else w for n, w in enumerate(fleet.seen.deployments)))
+    (_, changed) = fleet.changes[-1]
+    needed = {place for name, place in changed if name in {f"d-w{n}" for n in range(12)}}
+    assert len(needed) > BOUND.admits(40) and {place for _, place in changed} == needed
+    assert any("0 do now; more may in 600 s" in e.summary for e in fleet.state.explanations)
+    fleet.run(BOUND.window_s - 20.0)
+    assert [at_s for at_s, changes in fleet.changes if changes] == [60.0]
+    fleet.run(60.0)
+    assert len([at_s for at_s, changes in fleet.changes if changes]) > 1
+
+
+def test_a_budget_is_kept_at_once_and_what_it_changes_counts() -> None:
+    fleet = Fleet(20, 40, 0.5)
+    fleet.run(60)
+    fleet.seen = replace(fleet.seen, catalog=one_point_each("fast", "lean"), budgets=(Budget("site", 1e9),))
+    fleet.look(10.0)
+    ((_, changed),) = fleet.changes
+    places = {place for _, place in changed}
+    assert len(places) > BOUND.admits(40)
+    assert {t.place for t in fleet.state.savings} == places
 
 
 @pytest.mark.parametrize("seed", range(6))

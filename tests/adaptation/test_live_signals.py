@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -120,12 +121,22 @@ async def test_limits_that_gateways_judge_by_are_in_the_routing_table(
         await until(lambda: routed(live, "chat"), "the route")
         route = (await live.routes())["chat"]
         assert (route.e2e_limit_ms, route.ttft_limit_ms, route.tpot_limit_ms) == (9000.0, 0.0, 0.0)
+        assert not (await stand.deployment()).HasField("e2e_attainment"), "nothing was judged yet"
+        windows = (Window(time.time() // WINDOW_S * WINDOW_S - WINDOW_S, finished=9, lost=1, judged=9, e2e_within=8),)
+        counts = tuple(DeploymentCount(name, windows) for name in ("chat", "free"))
+        await live.put_traffic(GatewayCount("g", time.time(), counts))
+        await stand.deploy("free", ttft=300)
+
+        async def attained() -> bool:
+            told = (await stand.deployment()).e2e_attainment
+            return bool((told.requests, told.kept) == (10, 0.8))
+
+        await until(attained, "what gateways judged")
+        assert not (await stand.deployment("free")).HasField("e2e_attainment"), "it has no such limit"
 
 
 async def tell_load(live: LiveState, per_s: float) -> None:
     """A gateway of a few lines: the same steady load in every window."""
-    import time
-
     while True:
         begin_s = time.time() // WINDOW_S * WINDOW_S
         windows = tuple(

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from services.orchestrator.core.asking import Asked
 from services.orchestrator.core.effects import Commit, Effect
 from services.orchestrator.core.memo import Unreadable
-from services.orchestrator.core.replay import Asked, Look, answer_of, decide_again, read, written
+from services.orchestrator.core.replay import Look, answer_of, decide_again, read, written
 from services.orchestrator.core.state import Observation, State
 from services.orchestrator.core.step import step
 from services.orchestrator.journal import MOST_BYTES, KeptInputs, inputs_of, kept_inputs

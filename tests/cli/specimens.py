@@ -95,6 +95,7 @@ def explanation() -> orchestrator_pb2.Explanation:
         reason="least energy of 3 that meet the SLO",
         ttft_ms=162,
         tpot_ms=18.4,
+        e2e_ms=3100,
         energy_per_token=energy,
         memory_bytes=620 << 20,
         replicas=1,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import LIMIT_S, Stage
-from tradewind.v1 import compiler_pb2
+from tradewind.v1 import compiler_pb2, orchestrator_pb2
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "examples" / "chat.yaml"
 
@@ -136,6 +136,23 @@ async def test_sizes_of_functions_are_sent_as_asked(stage: Stage, gguf: str) -> 
     assert ran.code == 0, ran.err
     (wanted,) = [one for one in stage.world.requests if isinstance(one, compiler_pb2.BuildVariantsRequest)]
     assert (list(wanted.prefill_chunks), list(wanted.decode_batches), wanted.slots) == ([128, 512], [1, 4, 8], 8)
+    file = stage.cli.folder / "sized.yaml"
+    file.write_text(
+        f"version: 1\nmodel: {{name: m, source: {gguf}}}\ndeployment: {{name: chat}}\n"
+        "variants: {sizes: {prefill: [128, 512], batch: [1, 4, 8], slots: 8}}\n"
+    )
+    planned = await stage.cli.inside("plan", "-f", "sized.yaml")
+    assert "build for auto: none with these sizes is admitted" in planned.out, planned.err
+    await stage.cli.inside("apply", "-f", "sized.yaml")
+    _, again = [one for one in stage.world.requests if isinstance(one, compiler_pb2.BuildVariantsRequest)]
+    assert (again.prefill_chunks, again.decode_batches, again.slots) == ([128, 512], [1, 4, 8], 8)
+    for variant in stage.world.variants:
+        variant.recipe.prefill_chunks[:], variant.recipe.decode_batches[:] = [128, 512], [1, 4, 8]
+        variant.recipe.slots = 8
+    planned = await stage.cli.inside("plan", "-f", "sized.yaml", "--json")
+    assert not planned.document["steps"][1]["needed"]
+    file.write_text(file.read_text().replace("[1, 4, 8]", "[1, 4, 4]"))
+    assert "none with these sizes" in (await stage.cli.inside("plan", "-f", "sized.yaml")).out
 
 
 async def test_lists_are_readable(stage: Stage, gguf: str) -> None:
@@ -336,3 +353,21 @@ async def test_nodes_that_are_gone_are_listed_and_not_counted(stage: Stage) -> N
     listed = (await stage.cli.inside("nodes")).out
     assert "gone" in listed and "it is a node again when it reports" in listed
     assert "1 nodes" in (await stage.cli.inside("top")).out
+
+
+async def test_limits_end_to_end_are_told_where_there_are_any(stage: Stage, gguf: str) -> None:
+    await prepare(stage, gguf)
+    looks = (("top",), ("deployment", "show", "chat"), ("deployment", "list"), ("status",), ("explain", "chat"))
+    await stage.cli.inside("deploy", "m", "--name", "chat", "--ttft-p95", "300ms")
+    for look in looks:
+        assert "E2E" not in (await stage.cli.inside(*look)).out
+    deployed = await stage.cli.inside("deploy", "m", "--name", "chat", "--e2e-p50", "4s", "--e2e-p95", "8s")
+    assert "E2E  energy/token" in deployed.out and "3.10 s" in deployed.out
+    assert "chat: E2E p95 ≤ 8.00 s not judged" in (await stage.cli.inside("top")).out
+    told = orchestrator_pb2.Attainment(requests=53, kept=0.9433)
+    stage.world.deployments["chat"].e2e_attainment.CopyFrom(told)
+    line = "chat: E2E p95 ≤ 8.00 s kept by 94.3 % of 53 requests in 2 min"
+    for look, words in zip(looks, (line, line, "94.3 %", "94.3 %", "3.10 s"), strict=True):
+        assert words in (await stage.cli.inside(*look)).out, look
+    shown = (await stage.cli.inside("deployment", "show", "chat", "--json")).document["deployment"]
+    assert shown["e2e_attainment"] == {"requests": 53, "kept": 0.9433}

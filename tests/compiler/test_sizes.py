@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from services.compiler.recipes import find_recipe, fit
-from services.compiler.sizes import MOST_SIZES, Sizes, sizes_of, with_sizes
+from services.compiler.sizes import MOST_SIZES, Sizes, sizes_of, unusual, with_sizes
 from tradewind.domain.errors import InvalidField
 from tradewind.domain.manifest import RecipeFacts
 from tradewind.v1 import compiler_pb2
@@ -60,3 +61,25 @@ def test_what_makes_no_sense_is_refused_with_what_would(wanted: dict[str, Any], 
 def test_a_chunk_of_the_book_is_cut_to_a_short_context_before() -> None:
     short = fit(find_recipe("f32-grouped"), frozenset(), 2048, 64)
     assert with_sizes(short, Sizes(decode_batches=(2,))).prefill_chunks == (64,)
+
+
+@pytest.mark.parametrize(
+    ("context", "wanted", "words"),
+    [
+        (0, {}, ""),
+        (0, {"prefill_chunks": [64], "decode_batches": [1, 4], "slots": 4}, ""),
+        (0, {"prefill_chunks": [128, 512], "slots": 8}, "+p128-512+b1-4-8"),
+        (0, {"decode_batches": [2]}, "+b2"),
+        (2048, {"decode_batches": [1, 8]}, "+c2048+b1-8"),
+        (64, {}, "+c64"),
+    ],
+)
+def test_names_tell_sizes_that_are_not_the_recipe_s_own(context: int, wanted: dict[str, Any], words: str) -> None:
+    facts = fit(find_recipe("f32-grouped"), frozenset(), 2048, context)
+    facts = with_sizes(facts, sizes_of(compiler_pb2.BuildVariantsRequest(**wanted)))
+    assert unusual(facts, frozenset(), 2048) == words
+
+
+def test_a_short_model_s_context_is_not_unusual_and_what_the_book_does_not_have_has_no_own_sizes() -> None:
+    assert unusual(fit(find_recipe("f32-grouped"), frozenset(), 16, 0), frozenset(), 16) == ""
+    assert unusual(replace(FACTS, name="by hand", decode_batches=(3,)), frozenset(), 2048) == ""

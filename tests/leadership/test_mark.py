@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.orchestrator.departed import Gone
 from services.orchestrator.lease import Lease
 from services.orchestrator.records import (
     Records,
@@ -13,6 +14,7 @@ from services.orchestrator.records import (
     change_deployment,
     commit_blueprint,
     forget_deployments,
+    keep_gone,
     mark_deleting,
     set_budget,
     set_draining,
@@ -34,6 +36,9 @@ WRITES: tuple[Callable[[AsyncSession], Awaitable[object]], ...] = (
     lambda s: set_budget(s, "node/n1", 4_000),
     lambda s: set_budget(s, "site", 6_000),
     lambda s: set_budget(s, "node/n1", 3_000),
+    lambda s: keep_gone(s, [Gone("n1", 1e9, b"")]),
+    lambda s: keep_gone(s, [Gone("n1", 1e9 + 0.5, b"")]),
+    lambda s: keep_gone(s, []),
 )
 
 

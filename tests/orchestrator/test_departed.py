@@ -64,3 +64,19 @@ def test_the_newest_are_shown_for_a_day() -> None:
     assert (len(shown), shown[0], shown[-1]) == (MOST_SHOWN, "n005", f"n{MOST_SHOWN + 4:03}")
     assert nodes.after(SHOWN_S - 50.0) == shown[-7:], "by when each was last seen"
     assert nodes.after(50.0) == []
+
+
+def test_what_was_kept_is_shown_by_the_next_leader_for_the_rest_of_its_day() -> None:
+    nodes, offset_s = Nodes(), 2e9
+    last = nodes.hear("n1", epoch=3)
+    assert nodes.after(7.0, draining=["n1"]) == ["n1"]
+    kept = nodes.links.departed.kept()
+    others = Nodes()
+    # This one's clock began later.
+    others.now_s = 1e9 + nodes.now_s - offset_s
+    others.links.departed.restore(kept, offset_s)
+    assert others.links.departed.kept() == kept
+    others.links.overhear([last])
+    assert others.links.get("n1") is None, "Redis keeps a report for some seconds"
+    assert others.after(SHOWN_S - 10.0) == ["n1"]
+    assert others.after(10.0) == [] and others.links.departed.kept() == ()

@@ -241,10 +241,16 @@ async def test_a_drained_node_that_leaves_is_gone_and_may_come_back(stand: Stand
         node = (await stand.nodes())["n1"]
         assert (dict(node.report.labels), list(node.report.devices)) == ({"rack": "r1"}, [])
         assert node.last_seen_time.seconds > 0
+        await stand.down()
+        await stand.up()
+        assert (await stand.nodes())["n1"] == node, "a restart does not forget it"
         undo = orchestrator_pb2.DrainNodeRequest(request_id=new_id(), node_id="n1", undo=True)
         assert (await stand.call("DrainNode", undo)).node.state == GONE
         one.connect()
         await stand.until_node("n1", ACTIVE)
+        await stand.down()
+        await stand.up()
+        assert GONE not in {node.state for node in (await stand.nodes()).values()}, "it came back"
 
 
 async def test_neighbours_away_the_last_known_goes_on(stand: Stand) -> None:

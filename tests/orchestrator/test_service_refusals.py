@@ -133,7 +133,7 @@ async def test_infeasible_names_the_limit_and_the_nearest_which_is_then_met(stan
     assert error.metadata["binding_limit"] == "TTFT_LIMIT"
     nearest = float(error.metadata["nearest_ttft_p95_ms"])
     assert nearest > 50, "two cores of the fast variant take about 57 ms"
-    assert f"{nearest:g} ms" in error.message
+    assert f"{nearest:g} ms" in error.message and "Ask for the nearest" in error.message
     made = await stand.deploy(ttft=nearest)
     assert made.explanation.binding_limit == ""
 
@@ -145,6 +145,31 @@ async def test_too_much_demand_says_how_much_would_do(stand: Stand) -> None:
     most = float(refused.value.metadata["nearest_requests_per_s"])
     made = await stand.deploy(ttft=400, rate=most)
     assert made.explanation.candidates[0].chosen
+    await stand.until_state(orchestrator_pb2.DEPLOYMENT_STATE_READY)
+    more = make_spec(ttft=400, rate=1000)
+    with pytest.raises(RemoteError) as refused:
+        await stand.call(
+            "UpdateDeployment",
+            orchestrator_pb2.UpdateDeploymentRequest(request_id=new_id(), deployment="chat", spec=more),
+        )
+    assert refused.value.remote_reason == "SLO_INFEASIBLE", "not planned for what was provisioned before"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"min_replicas": 500}, "at least 500 replicas are asked for, the nodes take at most"),
+        ({"node_selector": {"zone": "x"}}, "no node with the labels asked for"),
+    ],
+)
+async def test_what_no_other_limit_would_help_is_refused_without_a_nearest(
+    stand: Stand, wanted: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RemoteError) as refused:
+        await stand.deploy(**wanted)
+    message = refused.value.message
+    assert words in message and "Ask for the nearest" not in message
+    assert ("More devices would do: +1 cpu:test" in message) == ("node_selector" in wanted)
 
 
 async def test_an_infeasible_wish_can_be_kept(stand: Stand) -> None:

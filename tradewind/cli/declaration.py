@@ -40,6 +40,14 @@ class ModelPart(_Part):
     trust: bool = False
 
 
+class SizesPart(_Part):
+    """Sizes of a variant's functions; left out: the recipe's. Models that map tensors to tensors have none."""
+
+    prefill: Annotated[list[Tokens], Field(description="Prompt tokens that prefill calls take.")] = []
+    batch: Annotated[list[Tokens], Field(description="Sequences that decode calls take, the widest all slots.")] = []
+    slots: Annotated[Count, Field(description="Sequences that the cache holds; 0: as many as the widest batch.")] = 0
+
+
 class VariantsPart(_Part):
     """What to build when no admitted variant does."""
 
@@ -49,6 +57,7 @@ class VariantsPart(_Part):
     ] = False
     recipes: list[str] = []
     context_tokens: Count = 0
+    sizes: SizesPart = SizesPart()
     budget: Annotated[str, Field(description="Such as 10min.")] = ""
 
 

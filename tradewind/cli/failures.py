@@ -25,7 +25,7 @@ _MISUSE: Final = ("INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE")
 _NEXT: Final = {
     "SERVICE_UNAVAILABLE": "start everything with `tradewind up`; `tradewind status` shows what answers where",
     "SLO_INFEASIBLE": "loosen the limit named, or see every option with `tradewind explain` or `tradewind plan`; "
-    "--allow-infeasible keeps the wish until it can be met",
+    "--allow-infeasible (in a file: deployment.allow_infeasible) keeps the wish until it can be met",
     "PROFILE_MISSING": "measure first: `tradewind profile run MODEL`",
     "VARIANT_REJECTED": "`tradewind variant list MODEL` shows every variant with its figures",
     "WRONG_ANSWER": "build the variant for that device, or take another recipe: `tradewind variant build --recipe`",

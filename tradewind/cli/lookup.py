@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tradewind.client.compiler import CompilerClient
 from tradewind.domain.errors import NotFound, RemoteError
 from tradewind.v1 import compiler_pb2
@@ -49,3 +51,13 @@ def newest_chain(compiler: CompilerClient, model: str) -> compiler_pb2.FallbackC
         if error.metadata.get("kind") != "search of model":
             raise
         return compiler_pb2.FallbackChain()
+
+
+def require_decided(deployment: str, found: Sequence[object]) -> None:
+    """Refuses a name of which the journal says nothing; every deployment has the decision that made it.
+
+    Raises:
+        NotFound: one was named and nothing was found.
+    """
+    if deployment and not found:
+        raise NotFound("deployment", deployment, "nothing was decided about it; ended ones go by their id")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tradewind.cli.declaration import Declaration, ProfilePart, VariantsPart
+from tradewind.cli.declaration import Declaration, ProfilePart, SizesPart, VariantsPart
 from tradewind.v1 import common_pb2, compiler_pb2, orchestrator_pb2, profiler_pb2
 
 ADMITTED = compiler_pb2.VARIANT_STATE_ADMITTED
@@ -79,13 +79,15 @@ def _variants_step(wanted: VariantsPart, seen: Observed, model_missing: bool) ->
         return Step("variants", True, f"build {for_targets}")
     if wanted.chain:
         return _chain_step(wanted, seen)
-    if missing := [r for r in wanted.recipes if not any(v.recipe.name == r for v in seen.variants)]:
+    sized = [v for v in seen.variants if _has_sizes(v, wanted.sizes)]
+    if missing := [r for r in wanted.recipes if not any(v.recipe.name == r for v in sized)]:
         return Step("variants", True, f"build {', '.join(missing)} {for_targets}")
-    admitted = [v for v in seen.variants if v.state == ADMITTED]
+    admitted = [v for v in sized if v.state == ADMITTED]
     named = [t for t in wanted.targets if t != AUTO]
     bare = [t for t in named if not any(t in (v.target, v.compiled_target) for v in admitted)]
     if bare or not admitted:
-        return Step("variants", True, f"build {for_targets}: none is admitted")
+        with_sizes = " with these sizes" if len(sized) < len(seen.variants) else ""
+        return Step("variants", True, f"build {for_targets}: none{with_sizes} is admitted")
     short = wanted.context_tokens and not any(_context(v) >= wanted.context_tokens for v in admitted)
     if short:
         return Step("variants", True, f"build {for_targets}: none holds {wanted.context_tokens} tokens")
@@ -101,6 +103,8 @@ def _chain_step(wanted: VariantsPart, seen: Observed) -> Step:
         return Step(
             "variants", True, f"search for the chain {chain}: a link holds less than {wanted.context_tokens} tokens"
         )
+    if not all(_has_sizes(link, wanted.sizes) for link in links):
+        return Step("variants", True, f"search for the chain {chain}: a link has other sizes")
     return Step("variants", False, f"the chain {chain} has {len(links)} links")
 
 
@@ -150,6 +154,16 @@ def _measured(variant_id: str, wanted: ProfilePart, profiles: Sequence[profiler_
 def _means(said: str, target: str) -> bool:
     """Whether a person means a target: by its name, or by its kind where there is only one."""
     return said in (target, target.removesuffix(":default").removesuffix(":portable"))
+
+
+def _has_sizes(variant: compiler_pb2.Variant, wanted: SizesPart) -> bool:
+    """Whether a variant's functions have the sizes asked for; what is not asked for may be anything."""
+    recipe = variant.recipe
+    return (
+        (not wanted.prefill or list(recipe.prefill_chunks) == sorted(set(wanted.prefill)))
+        and (not wanted.batch or list(recipe.decode_batches) == sorted(set(wanted.batch)))
+        and wanted.slots in (0, recipe.slots)
+    )
 
 
 def _context(variant: compiler_pb2.Variant) -> int:

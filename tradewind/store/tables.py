@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, LargeBinary, String, UniqueConstraint, func, text
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    UniqueConstraint,
+    func,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -149,6 +160,16 @@ class NodePolicyRow(Base):
 
     node_id: Mapped[str] = mapped_column(String, primary_key=True)
     draining: Mapped[bool] = mapped_column(default=False)
+
+
+class GoneNodeRow(Base):
+    """A node that is gone, as shown for a day. Writer: orchestrator."""
+
+    __tablename__ = "gone_nodes"
+
+    node_id: Mapped[str] = mapped_column(String, primary_key=True)
+    last_seen_unix_s: Mapped[float] = mapped_column(Double)
+    record: Mapped[bytes] = mapped_column(LargeBinary)  # tradewind.v1.NodeReport, id, labels and place in the sequence
 
 
 class PowerBudgetRow(Base):

@@ -263,6 +263,32 @@ class DeploymentSpec(_message.Message):
 Global___DeploymentSpec: _TypeAlias = DeploymentSpec  # noqa: Y015
 
 @_typing.final
+class Attainment(_message.Message):
+    """How requests kept a latency limit lately."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    """Requests judged over the last two minutes, those lost by a fault of ours among them."""
+    kept: _builtins.float
+    """Share of them that kept the limit, each by the one in force at its time; lost ones did not."""
+    def __init__(
+        self,
+        *,
+        requests: _builtins.int = ...,
+        kept: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attainment: _TypeAlias = Attainment  # noqa: Y015
+
+@_typing.final
 class Deployment(_message.Message):
     """A deployment and how it is."""
 
@@ -279,6 +305,7 @@ class Deployment(_message.Message):
     VARIANT_IDS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    E2E_ATTAINMENT_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     """Identity."""
     name: _builtins.str
@@ -311,6 +338,12 @@ class Deployment(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def e2e_attainment(self) -> Global___Attainment:
+        """Of the limit of end-to-end latency at the highest percentile, as gateways judge it; unset without such a limit, and
+        when nothing was judged.
+        """
+
     def __init__(
         self,
         *,
@@ -325,10 +358,11 @@ class Deployment(_message.Message):
         variant_ids: _abc.Iterable[_builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        e2e_attainment: Global___Attainment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "e2e_attainment", b"e2e_attainment", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deployment_id", b"deployment_id", "generation", b"generation", "name", b"name", "observed_generation", b"observed_generation", "replicas", b"replicas", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "update_time", b"update_time", "variant_ids", b"variant_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deployment_id", b"deployment_id", "e2e_attainment", b"e2e_attainment", "generation", b"generation", "name", b"name", "observed_generation", b"observed_generation", "replicas", b"replicas", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "update_time", b"update_time", "variant_ids", b"variant_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

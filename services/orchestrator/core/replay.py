@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from services.orchestrator.core.asking import Asked, granted
 from services.orchestrator.core.effects import Commit
-from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.memo import from_text, to_text
 from services.orchestrator.core.planning.plan import Plan, make_plan
 from services.orchestrator.core.state import Observation, State
@@ -20,13 +20,6 @@ class Look:
     state: State
     seen: Observation
     now_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Inputs of a decision that somebody asked for."""
-
-    situation: Situation
 
 
 Inputs = Look | Asked
@@ -62,7 +55,8 @@ def read(kind: str, text: str) -> Inputs:
 def decide_again(inputs: Inputs) -> Again:
     """The decision, made anew."""
     if isinstance(inputs, Asked):
-        return Again(make_plan(inputs.situation))
+        plan, _ = granted(inputs, make_plan(inputs.situation))
+        return Again(plan)
     _, effects = step(inputs.state, inputs.seen, inputs.now_s)
     commits = [effect for effect in effects if isinstance(effect, Commit)]
     return Again(commits[0].plan, commits[0].trigger) if commits else Again(None)

@@ -20,7 +20,7 @@ from services.orchestrator.core.adaptation.pace import (
 )
 from services.orchestrator.core.adaptation.provision import AS_WISHED
 from services.orchestrator.core.adaptation.relief import NO_RELIEF, relief_for
-from services.orchestrator.core.bounding import bounded, portion_now
+from services.orchestrator.core.bounding import bounded, counted, portion_now
 from services.orchestrator.core.checking.check import check
 from services.orchestrator.core.effects import Broken, Commit, Effect, Note, Publish, Push
 from services.orchestrator.core.facts.blueprint import Blueprint
@@ -99,12 +99,18 @@ def _plan(
             return replace(state, planned=situation, deferred_s=cool_s), [*notes, Note(words)]
     due_s = None
     if portion.waiting:
-        plan, due_s, words = bounded(state, situation, plan, portion, now_s)
+        plan, due_s, words = bounded(counted(state, now_s), situation, plan, portion)
         notes.append(Note(words))
     waited = state.deferred_s is not None and now_s >= state.deferred_s
     trigger = trigger_words(state.acted, situation, state.learnt, waited=waited)
     news = plan.blueprint != seen.blueprint or verdicts(plan.explanations) != verdicts(state.explanations)
     asked = is_asked(state.acted, situation)
+    if state.acted is not None and state.acted.budgets != situation.budgets:
+        # People asked; what else they ask for is planned in `asking.py`.
+        counts = touched(
+            state.savings, changed_places(seen.blueprint, plan.blueprint), now_s, state.policy.bound.window_s
+        )
+        state = replace(state, savings=counts)
     held = not urgent and bool(portion.waiting) and plan.blueprint == seen.blueprint
     state = replace(
         state,

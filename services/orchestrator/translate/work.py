@@ -1,13 +1,17 @@
-"""Work as nodes report it: power of devices, speed of replicas, requests that wait at them. Contract → core."""
+"""Work as nodes report it: power of devices, speed of replicas, requests that wait at them; contract → core.
+
+And how gateways judge it: core → contract.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
 
-from services.orchestrator.core.facts.traffic import PowerReading, Speed
+from services.orchestrator.core.facts.traffic import PowerReading, Speed, Window
 from services.orchestrator.link import Link
-from tradewind.v1 import node_pb2
+from tradewind.domain.traffic import summed
+from tradewind.v1 import node_pb2, orchestrator_pb2
 
 
 def power_of(links: Iterable[Link]) -> tuple[PowerReading, ...]:
@@ -48,3 +52,10 @@ def queued_at(links: Iterable[Link]) -> dict[str, int]:
         for status in link.report.replicas:
             counts[status.deployment_id] += status.queued_sequences
     return dict(counts)
+
+
+def e2e_attainment(windows: Iterable[Window]) -> orchestrator_pb2.Attainment | None:
+    """How the limit of end-to-end latency was kept in some windows; None when nothing was judged."""
+    sums = summed(windows)
+    total = sums.judged + sums.lost if sums else 0
+    return orchestrator_pb2.Attainment(requests=total, kept=sums.e2e_within / total) if sums and total else None

@@ -92,10 +92,11 @@ def plan(session: Session, file: FileOption = Path("-")) -> None:
     preview = orchestrator_pb2.PreviewPlanResponse()
     ready = not any(s.needed for s in todo if s.name != "deployment")
     if ready:
-        preview = client.orchestrator.preview(declaration.deployment.name, _spec(client, declaration))
+        spec = _spec(client, declaration)
+        preview = client.orchestrator.preview(declaration.deployment.name, spec)
         for change in preview.changes:
             out.show(Text(f"  {change}"))
-        show_explanation(out, preview.explanation)
+        show_explanation(out, preview.explanation, spec.slo)
     elif not out.json:
         out.show(Text("the planner's report needs these steps first", style="dim"))
     out.document({"steps": [_step_json(s) for s in todo], "preview": to_json(preview) if ready else None})
@@ -154,6 +155,9 @@ def do_step(session: Session, declaration: Declaration, step: Step, file: Path) 
             budget_s=budget_s,
             search=wanted.chain,
             chain=wanted.chain,
+            prefill_chunks=wanted.sizes.prefill,
+            decode_batches=wanted.sizes.batch,
+            slots=wanted.sizes.slots,
         )
         follow(out, compiler.operations, started, f"Building variants of {name}")
         built = compiler.variants(name)

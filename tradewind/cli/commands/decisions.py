@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tradewind.cli import words
+from tradewind.cli.lookup import require_decided
 from tradewind.cli.output import to_json_list
 from tradewind.cli.session import Session, command
 
@@ -24,6 +25,7 @@ def decisions(
 ) -> None:
     """List the newest decisions."""
     found = session.client.orchestrator.decisions(deployment, limit=limit)
+    require_decided(deployment, found)
     session.out.document({"decisions": to_json_list(found)})
     rows = [
         [

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tradewind.cli import wish, words
 from tradewind.cli.commands.explain import show_explanation
+from tradewind.cli.end_to_end import judged_by, kept_cell, kept_lines
 from tradewind.cli.lookup import chain_of, find_variant
 from tradewind.cli.output import Cell, Output, lined, to_json, to_json_list
 from tradewind.cli.placing import DEFAULT_WAIT_S, Placed, place, wait_ready
@@ -187,7 +188,7 @@ def show_placed(session: Session, placed: Placed, *, wait_s: float, allow_infeas
             f"; SLO {slo_words(deployment.spec.slo)}",
         )
     )
-    show_explanation(out, explanation)
+    show_explanation(out, explanation, deployment.spec.slo)
     if deployment.state == orchestrator_pb2.DEPLOYMENT_STATE_READY:
         out.show(
             Text(
@@ -207,19 +208,21 @@ def list_deployments(session: Session) -> None:
 
 def show_deployments(out: Output, deployments: list[orchestrator_pb2.Deployment]) -> None:
     """A line for each deployment."""
+    limited = any(judged_by(d.spec.slo) for d in deployments)
     rows: list[list[Cell]] = [
         [
             d.name,
             _state(d),
             words.short(d.spec.model),
             f"{sum(r.state == node_pb2.REPLICA_STATE_READY for r in d.replicas)}/{len(d.replicas)}",
+            *([kept_cell(d)] if limited else []),
             common_pb2.Objective.Name(d.spec.objective).removeprefix("OBJECTIVE_").lower(),
             slo_words(d.spec.slo),
         ]
         for d in deployments
     ]
     if rows:
-        columns = ["deployment", "state", "model", "^ready", "objective", "SLO"]
+        columns = ["deployment", "state", "model", "^ready", *(["^E2E kept"] if limited else []), "objective", "SLO"]
         out.show(*lined(columns, rows, [d.state_reason for d in deployments]))
     else:
         out.show("no deployments; make one with `tradewind deploy MODEL --ttft-p95 300ms`")
@@ -239,6 +242,7 @@ def show(
             f"changed {words.age(found.update_time, time.time())}",
             style="dim",
         ),
+        *kept_lines(found),
     )
     rows: list[list[Cell]] = [
         [

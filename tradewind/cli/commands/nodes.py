@@ -91,7 +91,7 @@ def budget(
 def _drain(session: Session, node_id: str, *, undo: bool) -> None:
     node = session.client.orchestrator.drain(node_id, undo=undo)
     session.out.document({"node": to_json(node)})
-    what = "may have work again" if undo else "gets no new work; what it has moves elsewhere first"
+    what = "may have work again" if undo else "gets no new work; what it has goes on until it serves elsewhere"
     session.out.show(Text.assemble((node_id, "bold"), f" {what}; ", _state(node)))
 
 

@@ -9,6 +9,7 @@ import typer
 
 from tradewind.cli import words
 from tradewind.cli.failures import EXIT_FAILED
+from tradewind.cli.lookup import require_decided
 from tradewind.cli.output import to_json_list
 from tradewind.cli.session import Session, command
 from tradewind.v1 import orchestrator_pb2
@@ -32,6 +33,7 @@ def replay(
 ) -> None:
     """Make decisions again from their kept inputs; fails when today's code would act otherwise."""
     found = session.client.orchestrator.replay(deployment, limit=limit)
+    require_decided(deployment, found)
     session.out.document({"replays": to_json_list(found)})
     rows = [
         [

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from tradewind.cli import boards, words
+from tradewind.cli.end_to_end import kept_lines
 from tradewind.cli.output import Cell, table_of, to_json_list
 from tradewind.cli.session import Session, command
 from tradewind.cli.wish import parsed
@@ -71,7 +72,8 @@ def _view(nodes: list[orchestrator_pb2.Node], deployments: list[orchestrator_pb2
     head = Text.assemble(
         ("tradewind top", "bold"), f"  {time.strftime('%H:%M:%S')}  {here} nodes, {show_mw(total)} ({label})"
     )
-    return Group(head, _node_table(nodes), _replica_table(nodes, deployments))
+    kept = [line for d in deployments for line in kept_lines(d)]
+    return Group(head, _node_table(nodes), _replica_table(nodes, deployments), *kept)
 
 
 def _node_table(nodes: list[orchestrator_pb2.Node]) -> RenderableType:

@@ -151,6 +151,23 @@ def learn(
     return _provisioned(memory, _awake_if_slow(wishes, blueprint, catalog), traffic, now_s)
 
 
+def anticipated(
+    memory: Memory, wishes: tuple[Deployment, ...], about: str, traffic: Iterable[DeploymentTraffic], now_s: float
+) -> Memory:
+    """The memory with provisions for wishes that are new or changed, as the first look at them will make them.
+
+    Args:
+        about: what somebody asks about, by id, is planned for though it sleeps; so are wishes that changed.
+    """
+    known = {p.deployment_id: p.generation for p in memory.provisions}
+    changed = tuple(w for w in wishes if known.get(w.deployment_id) != w.generation)
+    made = _provisioned(memory, changed, {t.deployment_id: t for t in traffic}, now_s).provisions
+    names = {w.deployment_id for w in changed}
+    both = (*(p for p in memory.provisions if p.deployment_id not in names), *made)
+    woken = names | {about}
+    return replace(memory, provisions=tuple(replace(p, asleep=p.asleep and p.deployment_id not in woken) for p in both))
+
+
 def watch_changes(
     memory: Memory,
     wishes: tuple[Deployment, ...],

@@ -195,7 +195,8 @@ def _variant_refusal(deployment: Deployment, variant: Variant) -> tuple[Refusal,
         return Refusal.VARIANT_REJECTED, "its quality was never checked; pin it to use it all the same"
     tokens = deployment.demand.longest_tokens
     if variant.context_tokens and tokens > variant.context_tokens:
-        return Refusal.CONTEXT, f"prompt and output are {tokens} tokens, its context is {variant.context_tokens}"
+        words = f"prompt and output are {tokens} tokens, its context is {variant.context_tokens}; build a longer one"
+        return Refusal.CONTEXT, words
     return None
 
 

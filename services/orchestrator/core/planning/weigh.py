@@ -367,6 +367,8 @@ def _short(deployment: Deployment, point: Point, shown: Figures) -> str:
     """Why a point cannot do alone."""
     most = most_replicas(deployment, point)
     limit = "the wish allows" if deployment.max_replicas and most == deployment.max_replicas else "the nodes take"
+    if shown.replicas <= deployment.min_replicas:
+        return f"at least {deployment.min_replicas} replicas are asked for, {limit} at most {most}"
     need = f"{shown.replicas} replicas would be needed for {deployment.demand.requests_per_s:.4g} requests/s"
     return f"{need} at {shown.capacity:.4g} each, {limit} at most {most}"
 

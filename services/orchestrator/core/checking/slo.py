@@ -53,13 +53,17 @@ def slo_findings(
 def least_active_mw(
     situation: Situation, wish: Deployment, replicas: tuple[Replica, ...], power: dict[tuple[str, str], PowerSetting]
 ) -> list[float]:
-    """The least active power that each replica can have at its part of the demand, by its best measured load."""
+    """The least active power that each replica can have at its part of the demand, by its best measured load.
+
+    Where replicas do not carry the demand each is at its capacity, no further.
+    """
     shelf, found = _Shelf(situation), []
     for replica, part in zip(replicas, _parts(replicas), strict=True):
         setting = power.get((replica.node_id, replica.partition.device_id), DEFAULT_POWER)
         profile = shelf.profile(replica, setting)
         rate = wish.demand.mean_requests_per_s or wish.demand.requests_per_s
-        tokens_per_s = rate * part * max(wish.demand.output_tokens, 1)
+        most = replica.capacity_requests_per_s or math.inf
+        tokens_per_s = min(rate * part, most) * max(wish.demand.output_tokens, 1)
         energies = [_token_energy(load, wish.demand.output_tokens) for load in profile.loads] if profile else [0.0]
         found.append(tokens_per_s * min(energies))
     return found

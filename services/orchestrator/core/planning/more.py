@@ -91,7 +91,7 @@ def _meets(
     options = tuple(option for option in weighed if isinstance(option, Option))
     names = tuple(d.deployment_id for d in situation.deployments)
     trust = {d.deployment_id: d.trust_level for d in situation.deployments}
-    budgets = Budgets(situation.budgets, situation.nodes, {}, {})
+    budgets = Budgets(situation.budgets, situation.nodes, ())
     desk = Desk(ground, names, trust, budgets, consolidation=situation.levers.consolidation)
     items = items_of(deployment, options, frozenset(), budgeted=bool(situation.budgets))
     return desk.fit((*others, Wanted(deployment, items))) is not None

@@ -16,11 +16,11 @@ from services.orchestrator.core.facts.loads import Sheaf
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.accept import Accepted, Desk
-from services.orchestrator.core.planning.budgets import Budgets
+from services.orchestrator.core.planning.budgets import Budgets, draws_of
 from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.descent import blueprint_of_layout
 from services.orchestrator.core.planning.drafts import Draft, write_all
-from services.orchestrator.core.planning.ground import Base, Ground, base_of, ground_of
+from services.orchestrator.core.planning.ground import Ground, base_of, ground_of
 from services.orchestrator.core.planning.more import hardware_that_would_do
 from services.orchestrator.core.planning.nearest import TRIES, TRIES_OF_MANY, nearest
 from services.orchestrator.core.planning.nearest_budget import nearest_budget
@@ -62,14 +62,6 @@ class _Weighed:
     def deployment(self) -> Deployment:
         return self.wanted.deployment
 
-    @property
-    def active_mw(self) -> dict[Base, float]:
-        """Active power of a replica by its base, at most; of one that does not meet the SLO the most measured."""
-        found: dict[Base, float] = {}
-        for option in self.options:
-            found[option.base] = max(found.get(option.base, 0.0), option.shown.active_mw)
-        return {point.key[:4]: point.at_work_mw for point in self.points} | found
-
 
 def make_plan(situation: Situation, known: Known | None = None) -> Plan:
     """Plans everything anew, changing least.
@@ -93,12 +85,16 @@ def make_plan(situation: Situation, known: Known | None = None) -> Plan:
 
 
 def _desk(situation: Situation, ground: Ground, weighed: tuple[_Weighed, ...]) -> Desk:
-    active_mw = {w.deployment.deployment_id: w.active_mw for w in weighed} if situation.budgets else {}
+    draws = [
+        draw
+        for w in (weighed if situation.budgets else ())
+        for draw in draws_of(w.deployment, w.options, w.points, ground.incumbents.get(w.deployment.deployment_id, ()))
+    ]
     return Desk(
         ground,
         tuple(d.deployment_id for d in situation.deployments),
         {d.deployment_id: d.trust_level for d in situation.deployments},
-        Budgets(situation.budgets, situation.nodes, ground.incumbents, active_mw),
+        Budgets(situation.budgets, situation.nodes, draws),
         consolidation=situation.levers.consolidation,
     )
 

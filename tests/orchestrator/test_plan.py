@@ -199,6 +199,15 @@ def test_a_drained_or_lost_node_is_left() -> None:
     assert planned(replace(settled, nodes=suspect)).blueprint is settled.parent
 
 
+def test_nodes_asked_for_by_label_are_the_only_ones() -> None:
+    nodes = (node("n1"), node("n2", cores=2, labels=(("zone", "a"),)), node("n3", cores=1, labels=(("zone", "a"),)))
+    plan = planned(
+        world(wish(node_selector=(("zone", "a"),), min_replicas=3), wish("any", min_replicas=2), nodes=nodes)
+    )
+    assert {r.node_id for r in plan.blueprint.of("d-chat")} == {"n2", "n3"}
+    assert {r.node_id for r in plan.blueprint.of("d-any")} == {"n1"}
+
+
 def test_a_node_that_returns_has_its_replica_taken_back() -> None:
     situation = world(wish())
     settled = after(situation, planned(situation))

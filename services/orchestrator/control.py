@@ -314,7 +314,7 @@ class Control:
     def _forget_nodes(self) -> None:
         blueprint = self.register.blueprint
         self.links.forget(
-            lambda: {r.node_id for r in (*blueprint.replicas, *blueprint.leaving)},
+            lambda: {r.node_id for r in blueprint.replicas},
             self.register.draining,
             self._state.patience.suspect_after_s,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.node_agent.core.board_wish import WHOLE_KIND
 from services.node_agent.core.replica_states import ReplicaState
 from services.node_agent.core.target import ReplicaSpec
 
@@ -76,7 +77,8 @@ Action = Create | Retry | Drain | Settle | Serve | Remove
 def step(wanted: Sequence[ReplicaSpec], observed: Sequence[Observed], now_s: float) -> tuple[Action, ...]:
     """Actions towards the wanted state; none when it is reached or on its way.
 
-    Removals come first, so that what they free is there for what is created.
+    Removals come first, so that what they free is there for what is created. One that is not wanted any more finishes
+    what it has in hand, unless its room is wanted: a node that comes back may have been given up meanwhile.
 
     Args:
         wanted: every replica there shall be.
@@ -91,7 +93,9 @@ def step(wanted: Sequence[ReplicaSpec], observed: Sequence[Observed], now_s: flo
         spec = want.get(replica_id)
         if seen.state is ReplicaState.STOPPING:
             continue
-        if spec is None or spec.process != seen.spec.process:
+        if spec is None and _may_finish(seen, wanted):
+            changes.extend([Drain(replica_id)] if seen.state is ReplicaState.READY else [])
+        elif spec is None or spec.process != seen.spec.process:
             removals.append(Remove(replica_id))
         else:
             changes.extend(_toward(spec, seen, now_s))
@@ -103,6 +107,20 @@ def next_retry_s(observed: Sequence[Observed]) -> float | None:
     """When the next failed replica may be tried again; None when none failed."""
     times = [o.retry_at_s for o in observed if o.state is ReplicaState.FAILED]
     return min(times, default=None)
+
+
+def _may_finish(seen: Observed, wanted: Sequence[ReplicaSpec]) -> bool:
+    if seen.in_hand == 0 or seen.state not in (ReplicaState.READY, ReplicaState.DRAINING):
+        return False
+    return not any(_share_units(seen.spec, spec) for spec in wanted)
+
+
+def _share_units(a: ReplicaSpec, b: ReplicaSpec) -> bool:
+    if a.device_id != b.device_id:
+        return False
+    if a.cpu_ids or b.cpu_ids:
+        return not set(a.cpu_ids).isdisjoint(b.cpu_ids)
+    return a.partition_id == b.partition_id or WHOLE_KIND in (a.partition_kind, b.partition_kind)
 
 
 def _toward(spec: ReplicaSpec, seen: Observed, now_s: float) -> list[Action]:

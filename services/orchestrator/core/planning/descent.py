@@ -129,9 +129,12 @@ def _still_there(ground: Ground, reports: _Reports, replica: Replica) -> bool:
 
 
 def _given_up(ground: Ground, replica: Replica, serving: list[ReplicaReport | None], *, wished: bool) -> bool:
-    """Whether a replica on a lost node is not waited for: its deployment is gone, or is served elsewhere."""
+    """Whether a replica that cannot be heard is not waited for: its deployment is gone, or its node is.
+
+    One on a lost node stays, for the node may come back with requests at work on it.
+    """
     node = ground.nodes.get(replica.node_id)
-    if node is not None and node.state is not NodeState.LOST:
+    if node is not None and (wished or node.state is not NodeState.LOST):
         return False
     if not wished:
         return True

@@ -99,7 +99,7 @@ class Desk:
         A short search goes before a long one, whose answer may have room where that of the short one has none.
         """
         names = frozenset(one.deployment.deployment_id for one in wanted)
-        layout: Layout | Misfit | None = None
+        misfit: Misfit | None = None
         for briefly in (True, False) if outlook is not None else (False,):
             mix = choose(self._ground.groups, wanted, rules, budgets, outlook, briefly=briefly)
             if mix is None:
@@ -107,7 +107,8 @@ class Desk:
             layout = lay_out(mix, rules)
             if isinstance(layout, Layout):
                 return Accepted(names, mix, layout)
-        return layout
+            misfit = layout
+        return misfit
 
     def accept(self, wanted: tuple[Wanted, ...]) -> Accepted:
         """As many wishes as fit, in their order of rank."""

@@ -19,8 +19,9 @@ from services.orchestrator.core.adaptation.drift import Drift, corrected, drifte
 from services.orchestrator.core.adaptation.fading import NOTHING, Faded
 from services.orchestrator.core.adaptation.history import NO_SEASON, History, absorb, judged_by
 from services.orchestrator.core.adaptation.hold import Hold, held_to
+from services.orchestrator.core.adaptation.promise import Told, promised_mw, slept_mw, told_of
 from services.orchestrator.core.adaptation.provision import Provision, has_room, inherited, provide
-from services.orchestrator.core.adaptation.trial import LIKE_LOAD, Change, Outcome, Trial, begin, judge
+from services.orchestrator.core.adaptation.trial import Change, Outcome, Trial, begin, judge
 from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.catalog import EMPTY_CATALOG, Catalog, Quarantine
 from services.orchestrator.core.facts.explanation import Explanation
@@ -42,15 +43,6 @@ class Sense:
     traffic: tuple[DeploymentTraffic, ...] = ()
     power: tuple[PowerReading, ...] = ()
     speeds: tuple[Speed, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a plan said that a deployment draws (modelled), at which mean load."""
-
-    deployment_id: str
-    requests_per_s: float
-    power_mw: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +180,14 @@ def watch_changes(
     trials = {t.deployment_id: t for t in memory.trials}
     power = {place: mean.mean for place, mean in memory.power}
     told = {one.deployment_id: one for one in memory.told}
-    newly = _told(memory, wishes, explanations)
+    newly = told_of(wishes, memory.provisions, explanations)
     for wish in wishes:
         seen = by_id.get(wish.deployment_id)
         if seen is None:
             continue
         name = wish.deployment_id
-        promised = _promised(name, before, explanations, told.get(name), newly.get(name))
-        promised = promised if promised is None else promised - _slept_mw(before, after, nodes)
+        promised = promised_mw(name, before, explanations, told.get(name), newly.get(name))
+        promised = promised if promised is None else promised - slept_mw(before, after, nodes)
         saving = _is_saving(wish.deployment_id, before, after, savings)
         trial = begin(wish, before, after, seen.windows, power, promised, now_s, saving=saving)
         if trial is not None:
@@ -324,48 +316,3 @@ def _is_saving(deployment_id: str, before: Blueprint, after: Blueprint, savings:
     )
     changed = {place[:2] for place in old ^ new} or {place[:2] for place in new} & savings
     return bool(changed) and changed <= savings
-
-
-def _told(memory: Memory, wishes: tuple[Deployment, ...], explanations: tuple[Explanation, ...]) -> dict[str, Told]:
-    demands = {w.deployment_id: w.demand for w in wishes}
-    demands |= {p.deployment_id: p.demand for p in memory.provisions if p.deployment_id in demands}
-    drawn = {e.deployment_id: sum(c.power_mw for c in e.candidates if c.chosen) for e in explanations}
-    return {
-        name: Told(name, demand.compared_requests_per_s, drawn[name])
-        for name, demand in demands.items()
-        if drawn.get(name)
-    }
-
-
-def _promised(
-    deployment_id: str,
-    before: Blueprint,
-    explanations: tuple[Explanation, ...],
-    told: Told | None,
-    now: Told | None,
-) -> float | None:
-    """Change of power that the plan promised, modelled: the chosen option against the old, both at the planned load.
-
-    Where the old option is not weighed any more, what the plan before it said, if that was of a like load.
-    """
-    explanation = next((e for e in explanations if e.deployment_id == deployment_id), None)
-    old = before.of(deployment_id)
-    if explanation is None or explanation.chosen is None or not old:
-        return None
-    power = before.power_of(old[0].node_id, old[0].partition.device_id)
-    mine = (old[0].variant_id, old[0].device_class, old[0].partition.kind, power)
-    for c in explanation.candidates:
-        is_mine = (c.variant_id, c.device_class, c.partition_kind, c.power) == mine
-        if is_mine and not c.refusal and c.power_mw > 0.0:
-            return explanation.chosen.power_mw - c.power_mw
-    if told is None or now is None or not 1.0 - LIKE_LOAD < now.requests_per_s / told.requests_per_s < 1.0 + LIKE_LOAD:
-        return None
-    return now.power_mw - told.power_mw
-
-
-def _slept_mw(before: Blueprint, after: Blueprint, nodes: tuple[Node, ...]) -> float:
-    """Idle power that devices save which sleep now and had work before, less that of those that wake."""
-    devices = {(n.node_id, d.device_id): d for n in nodes for d in n.devices}
-    was, now = ({(layout.node_id, name) for layout in b.layouts for name in layout.asleep} for b in (before, after))
-    saved = sum(d.idle_power_mw - d.least_power_mw for place, d in devices.items() if place in now - was)
-    return saved - sum(d.idle_power_mw - d.least_power_mw for place, d in devices.items() if place in was - now)

@@ -95,16 +95,32 @@ class Desk:
         pinned: frozenset[str] = frozenset()
         for _ in range(MOST_LAYOUTS_TRIED):
             trial = tuple(self._pinned(one) if one.deployment.deployment_id in pinned else one for one in wanted)
-            mix = choose(self._ground.groups, trial, rules, limits, outlook)
+            found = self._laid_out(trial, rules, limits, outlook)
+            if not isinstance(found, Misfit):
+                return found
+            if found.deployments <= pinned:
+                return None
+            pinned |= found.deployments
+        return None
+
+    def _laid_out(
+        self, wanted: tuple[Wanted, ...], rules: Rules, budgets: tuple[Budget, ...], outlook: Outlook | None
+    ) -> Accepted | Misfit | None:
+        """A choice laid out, who found no room in it, or None when sums do not fit.
+
+        A short search goes before a long one, whose answer may have room where that of the short one has none.
+        """
+        names = _names(wanted)
+        misfit: Misfit | None = None
+        for briefly in (True, False) if outlook is not None else (False,):
+            mix = choose(self._ground.groups, wanted, rules, budgets, outlook, briefly=briefly)
             if mix is None:
                 return None
             layout = lay_out(mix, rules)
             if isinstance(layout, Layout):
                 return Accepted(names, mix, layout)
-            if layout.deployments <= pinned:
-                return None
-            pinned |= layout.deployments
-        return None
+            misfit = layout
+        return misfit
 
     def accept(self, wanted: tuple[Wanted, ...]) -> Accepted:
         """As many wishes as fit, in their order of rank."""
@@ -182,7 +198,7 @@ class Desk:
     def _kept(self, able: tuple[Wanted, ...], staying: Case, outlook: Outlook | None) -> Accepted | None:
         """What starts nothing anew, None when that does not do."""
         names = _names(able)
-        mix = staying.mix(outlook)
+        mix = staying.mix(outlook, most_tries=1)
         layout = lay_out(mix, replace(self._rules(names), starts=False)) if mix is not None else None
         return Accepted(names, mix, layout) if mix is not None and isinstance(layout, Layout) else None
 

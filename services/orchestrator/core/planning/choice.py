@@ -18,7 +18,7 @@ from services.orchestrator.core.planning.demands import Wanted, add_demands
 from services.orchestrator.core.planning.ground import Group, Tenant
 from services.orchestrator.core.planning.outlook import Outlook
 from services.orchestrator.core.planning.parcel import MW_PER_UNIT, Opening, Parcel, Rules, add_parcel
-from services.orchestrator.core.planning.pricing import FEW_WAYS, WAYS_KEPT, solve_by_ways
+from services.orchestrator.core.planning.pricing import FEW_WAYS, WAYS_KEPT, Priced, priced_ways, solve_by_ways
 from services.orchestrator.core.planning.scores import Item
 from services.orchestrator.core.planning.solver import Answer, Program, Relaxed
 
@@ -104,17 +104,20 @@ def choose(
     rules: Rules,
     budgets: tuple[Budget, ...],
     outlook: Outlook | None = None,
+    *,
+    briefly: bool = False,
 ) -> Mix | None:
     """The choice of least cost, None when the wishes do not fit together.
 
     Args:
         outlook: of a large program for these wishes, or for the same ones with more options.
+        briefly: whether a large program is searched near its relaxed answer first (docs/adr/0121).
     """
     if any(not one.items for one in wanted):
         return None
     if outlook is not None and outlook.worth:
         menus = tuple(outlook.menu_of(one) for one in wanted)
-        if mix := Case(groups, menus, rules, budgets).mix(outlook):
+        if mix := Case(groups, menus, rules, budgets).mix(outlook, briefly=briefly):
             return mix
     return Case(groups, wanted, rules, budgets).mix()
 
@@ -144,14 +147,16 @@ class Case:
         """No choice costs less; infinite when there is none."""
         return self._relaxed.cost * MW_PER_UNIT if self._relaxed else math.inf
 
-    def mix(self, outlook: Outlook | None = None) -> Mix | None:
+    def mix(self, outlook: Outlook | None = None, *, briefly: bool = False, most_tries: int = 2) -> Mix | None:
         """The choice of least cost, None when the wishes do not fit together.
 
         Args:
             outlook: of these wishes, or of the same ones with more options; the gap is told against its bound.
+            briefly: whether a large program is searched near its relaxed answer first.
+            most_tries: answers of a large program after which no better one is looked for.
         """
         bound_mw = outlook.bound_mw if outlook is not None and outlook.worth else None
-        answer = self._answer(bound_mw)
+        answer = self._answer(bound_mw, most_tries, briefly=briefly)
         if answer is None:
             return None
         values = [round(value) for value in answer.values]
@@ -160,7 +165,7 @@ class Case:
         gap = answer.gap if bound_mw is None else gap_of(cost_mw, bound_mw)
         return Mix(shares, cost_mw, gap, answer.timed_out)
 
-    def _answer(self, bound_mw: float | None) -> Answer | None:
+    def _answer(self, bound_mw: float | None, most_tries: int, *, briefly: bool) -> Answer | None:
         """The answer; a large program settles for one within `MOST_GAP`."""
         program = self._program
         if len(program.costs) <= MOST_DIRECT:
@@ -172,22 +177,25 @@ class Case:
         bound, large = bound_mw / MW_PER_UNIT, len(program.costs) > MOST_BY_WAYS
         enough, good = bound / (1.0 - ENOUGH_GAP), bound / (1.0 - MOST_GAP)
         tries: list[Callable[[], Answer | None]] = [
-            lambda: self._by_ways(FEW_WAYS, enough),
+            lambda: self._by_ways(FEW_WAYS, enough, good if briefly else -math.inf),
             lambda: program.solve(enough=enough, settle=good if large else -math.inf),
         ]
         found: list[Answer] = []
         for solve in reversed(tries) if large else tries:
             if answer := solve():
                 found.append(answer)
-                if answer.cost <= good:
+                if answer.cost <= good or len(found) == most_tries:
                     break
         return min(found, key=lambda answer: answer.cost, default=None)
 
-    def _by_ways(self, keep: int = WAYS_KEPT, enough: float | None = None) -> Answer | None:
-        assert self._relaxed is not None
-        return solve_by_ways(
-            self._program, self._parcels, self._wanted, self._covers, self._relaxed.prices, keep, enough
-        )
+    def _by_ways(self, keep: int = WAYS_KEPT, enough: float | None = None, good: float = -math.inf) -> Answer | None:
+        priced = self._priced(keep)
+        return solve_by_ways(self._program, priced, self._covers, enough, good) if priced else None
+
+    def _priced(self, keep: int) -> Priced | None:
+        if self._relaxed is None:
+            return None
+        return priced_ways(self._program, self._parcels, self._wanted, self._covers, self._relaxed.prices, keep)
 
 
 def _by_class(menus: Iterable[tuple[Item, ...]]) -> dict[str, list[Item]]:

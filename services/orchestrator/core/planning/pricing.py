@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Final
+
+import numpy
 
 from services.orchestrator.core.planning.demands import Wanted
 from services.orchestrator.core.planning.mixes import Way, ways
@@ -16,6 +19,12 @@ from services.orchestrator.core.planning.weigh import replicas_needed
 # Ways offered for each wish: more of them come nearer to the least cost and take longer (docs/adr/0058).
 WAYS_KEPT: Final = 24
 FEW_WAYS: Final = 10
+# Columns up to which a program is searched whole at once.
+MOST_SEARCHED_WHOLE: Final = 1_000
+# In larger ones columns are looked at first of which one alone raises the relaxed cost by no more than this share, half
+# of them; that search is short, so it may come nearer to the best (docs/adr/0121).
+NEAR_SHARE: Final = 5e-4
+NEAR_GAP: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,33 +71,48 @@ def priced_ways(
 
 def solve_by_ways(
     program: Program,
-    parcels: list[Parcel],
-    wanted: tuple[Wanted, ...],
+    priced: Priced,
     covers: frozenset[int],
-    prices: tuple[float, ...],
-    keep: int = WAYS_KEPT,
     enough: float | None = None,
+    good: float = -math.inf,
 ) -> Answer | None:
-    """Solves a large program by ways: prices of room first, then one way for each wish among those near the cheapest.
+    """Solves a large program by ways: one for each wish among those near the cheapest.
 
     The gap is against the bound of the prices (Lagrange), for plans with at most two options for each wish.
 
     Args:
-        prices: of the rows, when columns need not be whole numbers.
-        keep: ways for each wish.
+        covers: rows of demands and numbers of replicas, which ways meet.
         enough: a cost that is good enough to stop at.
+        good: a cost that ends the search among the columns that look best (docs/adr/0121).
     """
-    priced = priced_ways(program, parcels, wanted, covers, prices, keep)
-    if priced is None:
-        return None
     smaller = program.without(covers)
     for items, near in priced.ways:
         _one_of(smaller, items, priced.columns, [way.counts for way in near])
-    answer = smaller.solve(enough=enough)
+    answer = None
+    if math.isfinite(good) and len(program.costs) > MOST_SEARCHED_WHOLE:
+        answer = _near_best(smaller, enough, good)
+    answer = answer or smaller.solve(enough=enough)
     if answer is None:
         return None
     gap = max(answer.cost - priced.bound, 0.0) / max(abs(answer.cost), 1e-9)
     return replace(answer, values=answer.values[: len(program.costs)], gap=gap)
+
+
+def _near_best(program: Program, enough: float | None, good: float) -> Answer | None:
+    """The best among columns near the relaxed answer, None when it is dearer than `good`."""
+    open_columns = numpy.array(program.uppers) > 0.0
+    smaller = program.only(open_columns)
+    relaxed = smaller.relaxed()
+    if relaxed is None or not math.isfinite(relaxed.cost):
+        return None
+    reduced = numpy.array(smaller.reduced_costs(relaxed.prices, frozenset()))
+    near = reduced <= NEAR_SHARE * abs(relaxed.cost)
+    answer = smaller.only(near).solve(NEAR_GAP, enough, good)
+    if answer is None or answer.cost > good:
+        return None
+    values = numpy.zeros(len(program.costs))
+    values[numpy.flatnonzero(open_columns)[near]] = answer.values
+    return replace(answer, values=tuple(values.tolist()))
 
 
 def _one_of(

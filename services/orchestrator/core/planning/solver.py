@@ -12,6 +12,7 @@ from typing import Final
 
 import highspy
 import numpy
+from numpy.typing import NDArray
 
 # A plan within this share of the best is as good as the profiles it is made from.
 WANTED_GAP: Final = 0.005
@@ -102,6 +103,24 @@ class Program:
         self.columns += [column for column, _ in terms]
         self.coefficients += [coefficient for _, coefficient in terms]
         self.starts.append(len(self.columns))
+
+    def only(self, kept: NDArray[numpy.bool_]) -> Program:
+        """A copy with some of the columns, as if the others were 0."""
+        columns, heights = numpy.array(self.columns, dtype=numpy.int64), numpy.diff(self.starts)
+        terms = kept[columns]
+        ends = numpy.cumsum(
+            numpy.bincount(numpy.repeat(numpy.arange(self.height), heights)[terms], minlength=self.height)
+        )
+        return Program(
+            costs=numpy.array(self.costs)[kept].tolist(),
+            uppers=numpy.array(self.uppers)[kept].tolist(),
+            whole=numpy.array(self.whole)[kept].tolist(),
+            leasts=list(self.leasts),
+            mosts=list(self.mosts),
+            starts=[0, *ends.tolist()],
+            columns=(numpy.cumsum(kept) - 1)[columns[terms]].tolist(),
+            coefficients=numpy.array(self.coefficients)[terms].tolist(),
+        )
 
     def without(self, rows: frozenset[int]) -> Program:
         """A copy in which some rows bind nothing."""

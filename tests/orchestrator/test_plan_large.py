@@ -67,6 +67,16 @@ def test_boards_that_idle_at_nearly_the_same_power_are_one_kind() -> None:
     assert check(drawing(1e-6), plan.blueprint, plan.explanations) == ()
 
 
+def test_a_short_search_whose_choice_has_no_room_is_followed_by_a_long_one() -> None:
+    """The sums of what the short search finds for this fleet fit, and one deployment has no room once laid out."""
+    first, known = situation(100, 20, 4), Known()
+    world = busier(ready(first, make_plan(first, known).blueprint), 0.9, 5)
+    plan = make_plan(world, known)
+    assert all(explanation.feasible for explanation in plan.explanations)
+    assert plan.gap <= 0.02
+    assert check(world, plan.blueprint, plan.explanations) == ()
+
+
 def test_no_plan_is_cheaper_than_the_folded_groups() -> None:
     world = busier(ready(small := situation(12, 3), make_plan(small).blueprint), 1.2)
     folded, whole = programs(world)

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 
+import numpy
 import pytest
 
 from bench.orchestrator.fleet_of import situation
@@ -83,6 +84,21 @@ def test_no_answer_costs_less_than_the_program_relaxed_and_an_impossible_one_has
     program.row([(one, 1.0), (other, 1.0)], least=6.0)
     assert program.relaxed() is None
     assert program.solve() is None
+
+
+def test_a_program_with_some_of_its_columns_is_as_if_the_others_were_0() -> None:
+    program = Program()
+    cheap, dear, aside = program.column(1.0, 2.0), program.column(5.0, 9.0), program.column(0.0, whole=False)
+    program.row([(cheap, 1.0), (dear, 2.0), (aside, 1.0)], least=4.0)
+    program.row([(dear, 1.0)], most=7.0)
+    smaller = program.only(numpy.array([True, True, False]))
+    assert (smaller.starts, smaller.columns, smaller.coefficients) == ([0, 2, 3], [0, 1, 1], [1.0, 2.0, 1.0])
+    answer = smaller.solve()
+    assert answer is not None
+    assert answer.values == (2.0, 1.0)
+    without_dear = program.only(numpy.array([True, False, False]))
+    assert without_dear.starts == [0, 1, 1], "a row without terms stays"
+    assert without_dear.solve() is None
 
 
 def test_a_report_says_that_the_clock_ended_the_search_and_how_far_the_plan_may_be_off() -> None:

@@ -24,7 +24,7 @@ MOST_SEARCHED_WHOLE: Final = 1_000
 # In larger ones columns are looked at first of which one alone raises the relaxed cost by no more than this share, half
 # of them; that search is short, so it may come nearer to the best (docs/adr/0121).
 NEAR_SHARE: Final = 5e-4
-NEAR_GAP: Final = 0.001
+NEAR_GAP: Final = 0.0025
 
 
 @dataclass(frozen=True, slots=True)

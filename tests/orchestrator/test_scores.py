@@ -9,7 +9,7 @@ from services.orchestrator.core.facts.wish import Deployment
 from services.orchestrator.core.planning.ground import Base, ground_of
 from services.orchestrator.core.planning.offer import offer_of
 from services.orchestrator.core.planning.points import points_of
-from services.orchestrator.core.planning.scores import items_of
+from services.orchestrator.core.planning.scores import STANDING_SHARE, items_of
 from services.orchestrator.core.planning.weigh import Option, weigh_all
 
 _WORLD = situation(20, 3)
@@ -50,4 +50,5 @@ def test_a_replica_of_the_option_that_takes_least_for_a_request_costs_what_it_dr
         more_mj = (shown.energy_per_token_mj - least) * wish.demand.output_tokens
         served = min(shown.capacity, wish.demand.requests_per_s) / wish.demand.requests_per_s
         expected = without_work + more_mj * served * wish.demand.compared_requests_per_s
-        assert item.cost_mw == pytest.approx(expected, rel=1e-3, abs=1.0)
+        standing = item.option.cost / shown.replicas * STANDING_SHARE
+        assert item.cost_mw == pytest.approx(expected + standing, rel=1e-3, abs=1.0)

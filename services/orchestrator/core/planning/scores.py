@@ -31,6 +31,8 @@ PAYBACK_S: Final = 600.0
 UNKNOWN_ENERGY_MW: Final = 1e8
 # A share of a latency or a price outweighs so many times the power that is at stake.
 REGRET_WEIGHT: Final = 10.0
+# Of what a replica draws at work, what it costs to stand without need: a process, memory and a place of others.
+STANDING_SHARE: Final = 0.02
 # Energy decides between options of equal latency or price.
 _ENERGY_TIE: Final = 1e-3
 # Options of one deployment for one kind of partition at one power setting; beyond it the dearest are left out.
@@ -163,7 +165,7 @@ def _beyond_least_mw(deployment: Deployment, options: tuple[Option, ...], whole_
     request_mj = numpy.array([option.shown.energy_per_token_mj for option in options]) * demand.output_tokens
     capacities = numpy.array([option.shown.capacity for option in options])
     served = numpy.minimum(capacities, demand.requests_per_s) * demand.compared_requests_per_s / demand.requests_per_s
-    beyond = whole_mw - active + (request_mj - request_mj.min()) * served
+    beyond = whole_mw - active + (request_mj - request_mj.min()) * served + whole_mw * STANDING_SHARE
     # A difference has fewer digits than what it is made of.
     costs: Vector = numpy.round(beyond / whole_mw.max(), _HELD_DIGITS) * whole_mw.max()
     return costs

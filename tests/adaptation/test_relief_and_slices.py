@@ -8,6 +8,7 @@ from services.orchestrator.core.adaptation.alarm import Alarm, Danger
 from services.orchestrator.core.adaptation.relief import NO_RELIEF, Relief, relief_for
 from services.orchestrator.core.facts.blueprint import EMPTY, Blueprint, NodeLayout, Replica, child_of
 from services.orchestrator.core.facts.fleet import (
+    DEFAULT_POWER,
     Device,
     DeviceKind,
     Node,
@@ -27,6 +28,7 @@ GIB = 1 << 30
 SMALL = SliceKind(19, "mig/1g.10gb", 10 * GIB, 1, 1, (0, 1, 2, 3, 4, 5, 6), 7)
 HALF = SliceKind(9, "mig/3g.40gb", 40 * GIB, 3, 4, (0, 4), 2)
 SLOW = PowerSetting(sm_clock_mhz=900)
+EASED = PowerSetting(eased_sm_clock_mhz=900)
 
 
 def piece(kind: SliceKind, start: int, uuid: str = "") -> Partition:
@@ -48,8 +50,9 @@ def look(
     memory: RolloutMemory | None = None,
     now_s: float = 100.0,
     relief: Relief = NO_RELIEF,
+    setting: PowerSetting = DEFAULT_POWER,
 ) -> Rollout:
-    device = Device("GPU-1", "gpu:test", 80 * GIB, (), made, kind=DeviceKind.GPU, table=(HALF, SMALL))
+    device = Device("GPU-1", "gpu:test", 80 * GIB, (), made, kind=DeviceKind.GPU, table=(HALF, SMALL), setting=setting)
     reports = tuple(ReplicaReport(name, state) for name, state in states.items())
     node = Node("g1", NodeState.ACTIVE, (device,), reports)
     return roll_out(blueprint, (node,), memory or RolloutMemory(), now_s, relief)
@@ -100,6 +103,16 @@ def test_clocks_wait_for_what_is_on_its_way_out_and_danger_lifts_them() -> None:
     danger = relief_for((Alarm("chat", Danger.QUEUE, 0.0, 100.0, ""),), frozenset())
     (target,) = look(settled, {"new": S.READY}, (KEPT,), relief=danger).targets
     assert target.power_settings == ()
+
+
+def test_a_board_goes_on_easing_while_one_eased_replica_takes_the_place_of_another() -> None:
+    new, old = replica("new", KEPT), replica("old", OLD, hold=True)
+    layout = NodeLayout("g1", (KEPT,), (("GPU-1", EASED),))
+    both, swapped = {"old": S.READY, "new": S.STARTING}, child_of(EMPTY, (new,), (old,), (layout,))
+    (target,) = look(swapped, both, (OLD, KEPT), setting=EASED).targets
+    assert target.power_settings == (("GPU-1", EASED),)
+    (target,) = look(swapped, both, (OLD, KEPT)).targets
+    assert target.power_settings == (), "what was not planned for easing serves at the full clock until its end"
 
 
 def test_a_standby_is_kept_loaded_and_woken_by_danger() -> None:

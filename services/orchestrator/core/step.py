@@ -22,6 +22,7 @@ from services.orchestrator.core.adaptation.provision import AS_WISHED
 from services.orchestrator.core.adaptation.relief import NO_RELIEF, relief_for
 from services.orchestrator.core.bounding import bounded, counted, portion_now
 from services.orchestrator.core.checking.check import check
+from services.orchestrator.core.cooling import cooling
 from services.orchestrator.core.effects import Broken, Commit, Effect, Note, Publish, Push
 from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.fleet import Node, NodeState
@@ -96,7 +97,13 @@ def _plan(
         cool_s = cool_at_s(state.touches, places, now_s)
         if cool_s is not None:
             words = f"a saving waits {cool_s - now_s:.0f} s: {len(places)} devices would change, some did lately"
-            return replace(state, planned=situation, deferred_s=cool_s), [*notes, Note(words)]
+            notes.append(Note(words))
+            rest = cooling(plan, situation, planned, words)
+            waiting = replace(state, planned=replace(situation, parent=rest.blueprint), deferred_s=cool_s)
+            if rest.blueprint == seen.blueprint:
+                return waiting, notes
+            waiting = replace(waiting, explanations=rest.explanations, asked=False, saving=())
+            return waiting, [*notes, Commit(rest, seen.blueprint, trigger_words(state.acted, situation, state.learnt))]
     due_s = None
     if portion.waiting:
         plan, due_s, words = bounded(counted(state, now_s), situation, plan, portion)

@@ -29,8 +29,8 @@ STATED_S: Final = 600.0
 HEADROOM: Final = 0.10
 # A forecast above the provision by more than this share of it is a rise.
 RAISE_SHARE: Final = 0.02
-# One below by more than this share is a fall: less would not free a replica of most deployments.
-LOWER_SHARE: Final = 0.20
+# One below by more than this share is a fall. A plan that frees no replica by it changes nothing.
+LOWER_SHARE: Final = 0.10
 # A fall must last so long: half the cool-down of a device, and longer than the pauses of on/off traffic.
 LOWER_AFTER_S: Final = 300.0
 # It goes to this share of the provision at most: a calm says little of the next burst, and a rise after it is late.

@@ -31,6 +31,8 @@ PAYBACK_S: Final = 600.0
 UNKNOWN_ENERGY_MW: Final = 1e8
 # A share of a latency or a price outweighs so many times the power that is at stake.
 REGRET_WEIGHT: Final = 10.0
+# Of what a replica draws at work, what it costs to stand without need: a process, memory and a place of others.
+STANDING_SHARE: Final = 0.02
 # Energy decides between options of equal latency or price.
 _ENERGY_TIE: Final = 1e-3
 # Options of one deployment for one kind of partition at one power setting; beyond it the dearest are left out.
@@ -122,9 +124,10 @@ def _scores(deployment: Deployment, options: tuple[Option, ...], bases: frozense
     rate, incumbent = deployment.demand.requests_per_s, numpy.array([option.base in bases for option in options])
     capacities = numpy.array([option.shown.capacity for option in options])
     capacities = numpy.minimum(capacities / rate * (1 + 1e-9), 1.0) if rate > 0.0 else numpy.ones(len(options))
-    costs = _costs_mw(deployment, options)
+    whole = _costs_mw(deployment, options)
+    costs = _beyond_least_mw(deployment, options, whole)
     if bases:
-        costs = numpy.where(incumbent, costs, costs * (1.0 + HYSTERESIS_SHARE))
+        costs = numpy.where(incumbent, costs, costs + whole * HYSTERESIS_SHARE)
     changes = numpy.array([change_mw(option) for option in options]) if bases else numpy.zeros(len(options))
     rooms = _numbered([(o.point.key[1], o.point.key[2], o.point.key[4]) for o in options])
     return _Scores(
@@ -153,6 +156,27 @@ def _costs_mw(deployment: Deployment, options: tuple[Option, ...]) -> Vector:
         option.point.energy_source[0] in (FigureSource.UNAVAILABLE, FigureSource.UNSPECIFIED) for option in options
     ]
     return costs + numpy.where(unknown, UNKNOWN_ENERGY_MW, 0.0)
+
+
+def _beyond_least_mw(deployment: Deployment, options: tuple[Option, ...], whole_mw: Vector) -> Vector:
+    """What a replica costs beyond what the requests take wherever they are served best.
+
+    All requests are served by any plan, and a replica more or a larger one adds none: it adds what it draws without
+    work, and, for its part of the load, what a request takes more on it than on the best. Charging each replica for
+    the work of its share would make plans of replicas that just cover the demand, however small, cheaper than those
+    of fewer boards that cover more.
+    """
+    demand = deployment.demand
+    if deployment.objective is not Objective.ENERGY or demand.requests_per_s <= 0.0:
+        return whole_mw
+    active = numpy.array([option.shown.active_mw for option in options])
+    request_mj = numpy.array([option.shown.energy_per_token_mj for option in options]) * demand.output_tokens
+    capacities = numpy.array([option.shown.capacity for option in options])
+    served = numpy.minimum(capacities, demand.requests_per_s) * demand.compared_requests_per_s / demand.requests_per_s
+    beyond = whole_mw - active + (request_mj - request_mj.min()) * served + whole_mw * STANDING_SHARE
+    # A difference has fewer digits than what it is made of.
+    costs: Vector = numpy.round(beyond / whole_mw.max(), _HELD_DIGITS) * whole_mw.max()
+    return costs
 
 
 def _numbered(names: list[tuple[object, ...]]) -> Whole:

@@ -101,9 +101,12 @@ def _kind(partition: Partition, device: Device | None) -> SliceKind | None:
 
 
 def _faster(a: PowerSetting, b: PowerSetting) -> PowerSetting:
-    """The setting that slows neither down; None, the default, is the fastest."""
+    """The setting that slows neither down; None, the default, is the fastest. Where both ease it eases."""
     clocks, caps = (a.sm_clock_mhz, b.sm_clock_mhz), (a.power_cap_mw, b.power_cap_mw)
-    return PowerSetting(
+    faster = PowerSetting(
         None if None in clocks else max(c for c in clocks if c is not None),
         None if None in caps else max(c for c in caps if c is not None),
     )
+    if faster != DEFAULT_POWER or a.eased_sm_clock_mhz is None or b.eased_sm_clock_mhz is None:
+        return faster
+    return PowerSetting(eased_sm_clock_mhz=max(a.eased_sm_clock_mhz, b.eased_sm_clock_mhz))

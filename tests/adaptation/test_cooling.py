@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.orchestrator.core.cooling import cooling
 from services.orchestrator.core.checking.check import check
+from services.orchestrator.core.cooling import cooling
 from services.orchestrator.core.facts.blueprint import Blueprint
 from services.orchestrator.core.facts.catalog import Catalog
 from services.orchestrator.core.facts.fleet import Node

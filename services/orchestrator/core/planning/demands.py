@@ -34,6 +34,7 @@ def add_demands(
     for parcel in parcels:
         for item, column in parcel.placed.items():
             places[item.deployment_id].append((column, item, parcel.group))
+    program.base += sum(one.items[0].work_mw for one in wanted if one.items) / MW_PER_UNIT
     covers = [row for one in wanted for row in _meet(program, places[one.deployment.deployment_id], one)]
     for budget in budgets:
         _limit(program, parcels, budget, rules)

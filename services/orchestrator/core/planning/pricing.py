@@ -47,10 +47,14 @@ def priced_ways(
     """Ways at the prices of room (Lagrange), `keep` for each wish; None when a wish has none."""
     reduced = program.reduced_costs(prices, covers)
     placing = {column for parcel in parcels for column in parcel.placed.values()}
-    bound = program.paid(prices, covers) + sum(
-        min(cost * upper, 0.0)
-        for column, (cost, upper) in enumerate(zip(reduced, program.uppers, strict=True))
-        if cost < -1e-9 and column not in placing
+    bound = (
+        program.base
+        + program.paid(prices, covers)
+        + sum(
+            min(cost * upper, 0.0)
+            for column, (cost, upper) in enumerate(zip(reduced, program.uppers, strict=True))
+            if cost < -1e-9 and column not in placing
+        )
     )
     columns: dict[Item, list[int]] = defaultdict(list)
     for parcel in parcels:

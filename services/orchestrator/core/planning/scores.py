@@ -55,6 +55,7 @@ class Item:
         change_mw: what it costs when it is not there yet.
         incumbent: whether some running replica is of its base.
         selector: labels that its node must have.
+        work_mw: what the deployment's requests take wherever they are served best, which no cost of an item has.
     """
 
     deployment_id: str
@@ -69,6 +70,7 @@ class Item:
     power: PowerSetting
     incumbent: bool
     selector: tuple[tuple[str, str], ...]
+    work_mw: float
 
 
 def items_of(
@@ -96,6 +98,7 @@ class _Scores:
         told_mw, told_new_mw: cost without and with its change, as far as profiles tell it.
         held: capacity without what rounding makes of it, by which no demand needs another replica.
         active_mw: of a replica at work where power is limited, else 0: no option beats another by it.
+        work_mw: of the deployment, see `Item`.
     """
 
     rooms: Whole
@@ -109,6 +112,7 @@ class _Scores:
     told_new_mw: Vector
     held: Vector
     active_mw: Vector
+    work_mw: float
 
 
 def _unit_mw(deployment: Deployment, options: tuple[Option, ...]) -> float:
@@ -125,7 +129,8 @@ def _scores(deployment: Deployment, options: tuple[Option, ...], bases: frozense
     capacities = numpy.array([option.shown.capacity for option in options])
     capacities = numpy.minimum(capacities / rate * (1 + 1e-9), 1.0) if rate > 0.0 else numpy.ones(len(options))
     whole = _costs_mw(deployment, options)
-    costs = _beyond_least_mw(deployment, options, whole)
+    work_mw = _work_mw(deployment, options)
+    costs = _beyond_mw(deployment, options, whole, work_mw) if work_mw > 0.0 else whole
     if bases:
         costs = numpy.where(incumbent, costs, costs + whole * HYSTERESIS_SHARE)
     changes = numpy.array([change_mw(option) for option in options]) if bases else numpy.zeros(len(options))
@@ -141,6 +146,7 @@ def _scores(deployment: Deployment, options: tuple[Option, ...], bases: frozense
         told_mw=_rounded(costs, _TOLD_DIGITS),
         told_new_mw=_rounded(costs + changes, _TOLD_DIGITS),
         held=_rounded(capacities, _HELD_DIGITS),
+        work_mw=work_mw,
         active_mw=_rounded(numpy.array([o.shown.active_mw if by_power else 0.0 for o in options]), _TOLD_DIGITS),
     )
 
@@ -158,7 +164,16 @@ def _costs_mw(deployment: Deployment, options: tuple[Option, ...]) -> Vector:
     return costs + numpy.where(unknown, UNKNOWN_ENERGY_MW, 0.0)
 
 
-def _beyond_least_mw(deployment: Deployment, options: tuple[Option, ...], whole_mw: Vector) -> Vector:
+def _work_mw(deployment: Deployment, options: tuple[Option, ...]) -> float:
+    """What the requests take wherever they are served best; 0 where energy is not what is chosen by."""
+    demand = deployment.demand
+    if deployment.objective is not Objective.ENERGY or demand.requests_per_s <= 0.0:
+        return 0.0
+    token_mj = min(option.shown.energy_per_token_mj for option in options)
+    return token_mj * demand.output_tokens * demand.compared_requests_per_s
+
+
+def _beyond_mw(deployment: Deployment, options: tuple[Option, ...], whole_mw: Vector, work_mw: float) -> Vector:
     """What a replica costs beyond what the requests take wherever they are served best.
 
     All requests are served by any plan, and a replica more or a larger one adds none: it adds what it draws without
@@ -167,13 +182,11 @@ def _beyond_least_mw(deployment: Deployment, options: tuple[Option, ...], whole_
     of fewer boards that cover more.
     """
     demand = deployment.demand
-    if deployment.objective is not Objective.ENERGY or demand.requests_per_s <= 0.0:
-        return whole_mw
     active = numpy.array([option.shown.active_mw for option in options])
-    request_mj = numpy.array([option.shown.energy_per_token_mj for option in options]) * demand.output_tokens
-    capacities = numpy.array([option.shown.capacity for option in options])
-    served = numpy.minimum(capacities, demand.requests_per_s) * demand.compared_requests_per_s / demand.requests_per_s
-    beyond = whole_mw - active + (request_mj - request_mj.min()) * served + whole_mw * STANDING_SHARE
+    tokens_mj = numpy.array([option.shown.energy_per_token_mj for option in options]) * demand.output_tokens
+    parts = numpy.minimum([option.shown.capacity for option in options], demand.requests_per_s) / demand.requests_per_s
+    more = (tokens_mj * demand.compared_requests_per_s - work_mw) * parts
+    beyond = whole_mw - active + more + whole_mw * STANDING_SHARE
     # A difference has fewer digits than what it is made of.
     costs: Vector = numpy.round(beyond / whole_mw.max(), _HELD_DIGITS) * whole_mw.max()
     return costs
@@ -210,6 +223,7 @@ def _item(deployment: Deployment, option: Option, scores: _Scores, row: int) -> 
         power=profile.power,
         incumbent=bool(scores.incumbent[row]),
         selector=deployment.node_selector,
+        work_mw=scores.work_mw,
     )
 
 

@@ -73,6 +73,7 @@ class Program:
 
     Attributes:
         starts: where each row's terms start in `columns` and `coefficients`, and where the last one's end.
+        base: what every answer costs beside its columns; gaps are shares of the whole.
     """
 
     costs: list[float] = field(default_factory=list)
@@ -83,6 +84,7 @@ class Program:
     starts: list[int] = field(default_factory=lambda: [0])
     columns: list[int] = field(default_factory=list)
     coefficients: list[float] = field(default_factory=list)
+    base: float = 0.0
 
     @property
     def height(self) -> int:
@@ -120,11 +122,13 @@ class Program:
             starts=[0, *ends.tolist()],
             columns=(numpy.cumsum(kept) - 1)[columns[terms]].tolist(),
             coefficients=numpy.array(self.coefficients)[terms].tolist(),
+            base=self.base,
         )
 
     def without(self, rows: frozenset[int]) -> Program:
         """A copy in which some rows bind nothing."""
-        copy = Program(*(list(getattr(self, part.name)) for part in fields(self)))
+        lists = {p.name: list(getattr(self, p.name)) for p in fields(self) if p.name != "base"}
+        copy = Program(**lists, base=self.base)
         for number in rows:
             copy.leasts[number], copy.mosts[number] = -math.inf, math.inf
         return copy
@@ -145,7 +149,7 @@ class Program:
         """
         if not self.costs:
             unmet = any(least > 0.0 or most < 0.0 for least, most in zip(self.leasts, self.mosts, strict=True))
-            return None if unmet else Answer((), 0.0, 0.0)
+            return None if unmet else Answer((), self.base, 0.0)
         limits: _Options = {"mip_rel_gap": gap, "mip_max_nodes": MOST_NODES, "time_limit": most_s}
         solver = self._solver(limits | ({"objective_target": enough} if enough is not None else {}))
         solver.passModel(self._model(relaxed=False))
@@ -200,6 +204,7 @@ class Program:
     def _model(self, *, relaxed: bool) -> highspy.HighsLp:
         model = highspy.HighsLp()
         model.num_col_, model.num_row_ = len(self.costs), self.height
+        model.offset_ = self.base
         model.col_cost_ = numpy.array(self.costs, dtype=float)
         model.col_lower_ = numpy.zeros(len(self.costs))
         model.col_upper_ = numpy.array(self.uppers, dtype=float)

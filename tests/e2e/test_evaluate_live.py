@@ -33,7 +33,10 @@ def test_from_files_and_a_trace_to_a_report(tmp_path: Path) -> None:
     further = ["--agent-cores", str(max(os.sched_getaffinity(0)))] if len(os.sched_getaffinity(0)) > 1 else []
     slo, policies = ["--ttft-p95", "5s", "--tpot-p95", "1s"], ["--policy", "static", "--policy", "energy"]
     done = evaluate(
-        tmp_path, "tiny", "--source", str(source), "--recipe", "f32-grouped", *further, *slo, *policies, "--json"
+        tmp_path,
+        "tiny",
+        *("--source", str(source), "--recipe", "f32-grouped", "--context", "64"),
+        *(*further, *slo, *policies, "--json"),
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -23,15 +23,11 @@ from tradewind.domain.errors import CompileFailed, InvalidField
 TARGETS = known_targets("test")
 # What a module built for each says of its processor.
 COMPILED = {
-    "cpu:x86-64-v2": "x86-64-v2",
     "cpu:x86-64-v4": "x86-64-v4",
     "cpu:neoverse-n1": "neoverse-n1",
     "cuda:sm_80": "sm_80",
-    "cuda:sm_86": "sm_86",
     "cuda:sm_90": "sm_89",
-    "rocm:gfx90a": "gfx90a",
     "rocm:gfx942": "gfx942",
-    "rocm:gfx1100": "gfx1100",
     "vulkan:ampere": "sm_80",
     "vulkan:baseline": "",
     "metal": "apple",

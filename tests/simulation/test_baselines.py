@@ -18,7 +18,7 @@ def test_the_best_fixed_placement_attains_and_is_cheaper_than_the_peak_s() -> No
     assert min(tried, key=lambda o: o.energy.total_j) not in able, "the cheapest of all is not what is asked for"
     assert best.attainment >= WANTED_ATTAINMENT
     assert best.energy.total_j == min(outcome.energy.total_j for outcome in able)
-    assert best.energy.total_j < max(outcome.energy.total_j for outcome in able), "the search went below its first find"
+    assert len({outcome.energy.total_j for outcome in tried}) > 2, "the search went on below its first find"
     assert not best.findings
     assert [line["trigger"] for line in best.journal] == ["start"]
     peak = static_peak(case, lambda _, __: None)

@@ -123,9 +123,8 @@ def test_the_module_answers_as_pytorch_does_with_the_same_weights(
 @pytest.mark.parametrize(
     ("target", "recipe"),
     [
+        # One of each form; search and targets have tests of their own.
         ("cuda:sm_80", "w8a8-gpu"),
-        ("rocm:gfx942", "w8-gpu"),
-        ("vulkan:ampere", "w8a8-f32-gpu"),
         ("metal:default", "w8-f32-gpu"),
     ],
 )

@@ -17,7 +17,7 @@ class Situation:
 
     Attributes:
         deployments: oldest first: of wishes that do not fit together, the older ones win.
-        settled: deployments whose variant was swapped lately; they keep it while it meets their SLO.
+        settled: deployments whose variant was swapped lately; they keep it while it meets their SLO and the budgets.
         quarantined: variants that failed to start.
         gone: leaving replicas that have ended.
         levers: which means may be used.

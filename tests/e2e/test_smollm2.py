@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.e2e.stack import CALL_S, running
 from tests.real_model import smollm2
 from tradewind.v1 import common_pb2, compiler_pb2, orchestrator_pb2
+
+README: Final = Path(__file__).parents[2] / "README.md"
+# Recipes of few bits move a difference of two log-probabilities by 0.2 nats in a prompt's answer, 0.42 seen at most.
+LEAST_MARGIN_NATS: Final = 0.6
+
+
+def first_question() -> str:
+    """What the README has a newcomer ask, on the command line and in Python."""
+    text = README.read_text(encoding="utf-8")
+    typed = re.findall(r'tradewind chat chat "(.+)"', text)
+    written = re.findall(r'question = "(.+)"', text)
+    assert len(typed) == 1
+    assert typed == written
+    return str(typed[0])
 
 
 @pytest.mark.smollm2
@@ -30,9 +46,17 @@ def test_it_knows_the_capital_of_france(tmp_path: Path) -> None:
         stack.create("chat", orchestrator_pb2.DeploymentSpec(model="smollm2", slo=common_pb2.Slo(latency=[limit])))
         answer = stack.openai().chat.completions.create(
             model="chat",
-            messages=[{"role": "user", "content": "What is the capital of France? Answer in one sentence."}],
+            messages=[{"role": "user", "content": first_question()}],
             temperature=0,
             max_tokens=30,
+            logprobs=True,
+            top_logprobs=2,
         )
         assert "Paris" in (answer.choices[0].message.content or "")
         assert answer.choices[0].finish_reason == "stop"
+        # The source's own margins: nothing that rounds may turn a newcomer's first answer into another one.
+        logprobs = answer.choices[0].logprobs
+        assert logprobs is not None and logprobs.content
+        for token in logprobs.content:
+            likeliest, second = token.top_logprobs
+            assert likeliest.logprob - second.logprob >= LEAST_MARGIN_NATS, token

@@ -297,7 +297,8 @@ class Replica:
     def _between_steps(self, now_s: float) -> Run | None:
         """With a pace: as much of the prompt as fits before the next step is due, else that step.
 
-        None where there is no pace, a step is late, or somebody waits for a place.
+        None where there is no pace, a step is late, or somebody waits for a place; and when nothing fits although a step
+        was just made.
         """
         n, cost, request = len(self._decoding), self._cost, self._prefill
         assert request is not None
@@ -311,7 +312,7 @@ class Replica:
         fits = min(cost.tokens_within(wait_s, self._filled), left)
         if fits >= min(left, LEAST_CHUNK_TOKENS, cost.chunk_tokens):
             return prompt_run(cost, fits, self._filled)
-        return decode_run(cost, 1, self._reach(), self._context, n)
+        return None if self._run.steps else decode_run(cost, 1, self._reach(), self._context, n)
 
     def _follow(self, now_s: float) -> float:
         """Takes the clock that its node chooses for what is in hand; see `Clocks.follow`."""

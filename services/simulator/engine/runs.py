@@ -39,6 +39,8 @@ class Run:
         """A run of decode steps that ends with the step under way, or at once between two."""
         if self.wait_s and after_s < self.wait_s:
             return replace(self, steps=0, step_s=0.0, wait_s=max(after_s, 0.0), decode_mj=0.0)
+        if not self.steps:
+            return self
         each_s = self.step_s + self.gap_s
         steps = int((after_s - self.wait_s) / each_s) + 1
         if steps >= self.steps:

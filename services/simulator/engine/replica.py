@@ -124,7 +124,7 @@ class Replica:
         self._waiting.add(request)
         if self.ends_at_s == inf:
             self._wake(now_s)
-        elif self._prefill is None and len(self._decoding) < self.batch_limit:
+        elif self._prefill is None and (len(self._decoding) < self.batch_limit or self._run.is_paced):
             self._cut(now_s)
         return True
 
@@ -312,7 +312,8 @@ class Replica:
         fits = min(cost.tokens_within(wait_s, self._filled), left)
         if fits >= min(left, LEAST_CHUNK_TOKENS, cost.chunk_tokens):
             return prompt_run(cost, fits, self._filled)
-        return None if self._run.steps else decode_run(cost, 1, self._reach(), self._context, n)
+        stepped = self._run.steps and not self._run.rests_s
+        return None if stepped else decode_run(cost, 1, self._reach(), self._context, n)
 
     def _follow(self, now_s: float) -> float:
         """Takes the clock that its node chooses for what is in hand; see `Clocks.follow`."""
@@ -349,7 +350,7 @@ class Replica:
             return prompt_run(cost, left, self._filled)
         steps = min(chunks - cost.apart, self._decoding[0][0] - self._steps)
         if self._clocks.eases or self._pacer.pace_s:
-            steps = min(steps, LOOK_CHUNKS)
+            steps = min(steps, 1 if self._pacer.pace_s else LOOK_CHUNKS)
         tokens = min(steps * cost.chunk_tokens, left)
         return mixed_run(cost, steps, tokens, self._filled, self._reach(), self._context)
 

@@ -67,7 +67,7 @@ class StepCost:
         if seconds <= 0.0:
             return 0
         each_s = self.prefill_token_s + 2.0 * self.prefill_square_s * start
-        tokens = int(2.0 * seconds / (each_s + sqrt(each_s * each_s + 4.0 * self.prefill_square_s * seconds)) + 1e-6)
+        tokens = int(2.0 * seconds / (each_s + sqrt(each_s * each_s + 4.0 * self.prefill_square_s * seconds)))
         return tokens - tokens % self.prefill_grain_tokens
 
     def step_s(self, sequences: int, context_tokens: float) -> float:

@@ -104,7 +104,10 @@ def test_runs_of_steps_equal_single_steps(seed: int, cost: StepCost) -> None:
     assert replica.tokens == sum(r.output_tokens for r in requests)
 
 
-def paced_step_by_step(requests: list[Request], batch: int, pace_s: float) -> tuple[dict[int, tuple[float, float]], float]:
+Times = dict[int, tuple[float, float]]
+
+
+def paced_step_by_step(requests: list[Request], batch: int, pace_s: float) -> tuple[Times, float]:
     """The plain way with a pace: after each step, chunk and pause it is asked anew what comes. As `token_by_token`."""
     coming, waiting = deque(requests), deque[Request]()
     decoding: dict[int, int] = {}

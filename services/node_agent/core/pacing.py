@@ -1,9 +1,9 @@
 """When the next decode step has to begin: as late as the pace of its sequences allows, so that more share it. Pure.
 
-The energy of a token falls with the batch, and faster than a limit nobody asked for tokens. Steps begin a pace apart, so
-that more requests are at work together; where a sequence is behind (its first token came early in a pause, a prompt got
-between), the step begins sooner, at once if need be. Prompts are taken in between the steps. The simulator paces by the
-same class.
+The energy of a token falls with the batch, and nobody asked for tokens faster than the limit. Steps begin a pace apart,
+so that more requests are at work together; where a sequence is behind (its first token came early in a pause, a prompt
+got between), the step begins sooner, at once if need be. Prompts are taken in between the steps. The simulator paces by
+the same class.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from heapq import heapify, heappop, heappush
 class Pacer:
     """Keeps for each decoding sequence when its next token is due.
 
-    A sequence whose first token came at t gets its kth token after it by t + k·pace. All sequences get one of each step, so
-    that what is due first does not change its place: t - pace·(steps made by then) is kept once for each.
+    A sequence whose first token came at t gets its kth token after it by t + k·pace. All sequences get one of each
+    step, so that what is due first stays first: t - pace·(steps made by then) is kept once for each.
 
     Args:
         pace_s: seconds from token to token; 0 for as soon as they can come.

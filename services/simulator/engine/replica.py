@@ -297,8 +297,8 @@ class Replica:
     def _between_steps(self, now_s: float) -> Run | None:
         """With a pace: as much of the prompt as fits before the next step is due, else that step.
 
-        None where there is no pace, a step is late, or somebody waits for a place; and when nothing fits although a step
-        was just made.
+        None where there is no pace, a step is late, or somebody waits for a place; and when nothing fits although a
+        step was just made.
         """
         n, cost, request = len(self._decoding), self._cost, self._prefill
         assert request is not None

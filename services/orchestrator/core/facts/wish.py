@@ -155,8 +155,8 @@ class Deployment:
     def pace_ms(self) -> float:
         """How long a token may be held back after the one before it, for larger batches; 0 for not at all.
 
-        Only where least energy is wanted, and tokens have a limit of their own: of an end-to-end limit nobody knows what
-        a token may take before the answer has ended.
+        Only where least energy is wanted, and tokens have a limit of their own: of an end-to-end limit nobody knows
+        what a token may take before the answer has ended.
         """
         tpot_ms = self.slo.strictest_ms(Metric.TPOT)
         if self.objective is not Objective.ENERGY or tpot_ms is None or self.slo.strictest_ms(Metric.E2E) is not None:

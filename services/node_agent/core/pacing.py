@@ -1,22 +1,26 @@
 """When the next decode step has to begin: as late as the pace of its sequences allows, so that more share it. Pure.
 
-The energy of a token falls with the batch, and faster than a limit nobody asked for tokens. Steps begin a pace apart, so
-that more requests are at work together; where a sequence is behind (its first token came early in a pause, a prompt got
-between), the step begins sooner, at once if need be. Prompts are taken in between the steps. The simulator paces by the
-same class.
+The energy of a token falls with the batch, and faster than a limit nobody asked for tokens. Steps begin a pace apart,
+so that more requests are at work together; where a sequence is behind (its first token came early in a pause, a prompt
+got between), the step begins sooner, at once if need be. Prompts are taken in between the steps. The simulator paces by
+the same class.
 """
 
 from __future__ import annotations
 
 import math
 from heapq import heapify, heappop, heappush
+from typing import Final
+
+# Of sequences that are gone so many are kept, beside as many as there are: they are forgotten in passing otherwise.
+MOST_GONE: Final = 64
 
 
 class Pacer:
     """Keeps for each decoding sequence when its next token is due.
 
-    A sequence whose first token came at t gets its kth token after it by t + k·pace. All sequences get one of each step, so
-    that what is due first does not change its place: t - pace·(steps made by then) is kept once for each.
+    A sequence whose first token came at t gets its kth token after it by t + k·pace. All sequences get one of each
+    step, so that what is due first does not change its place: t - pace·(steps made by then) is kept once for each.
 
     Args:
         pace_s: seconds from token to token; 0 for as soon as they can come.
@@ -45,6 +49,9 @@ class Pacer:
     def joins(self, sequence_id: int, now_s: float) -> None:
         """A sequence had its first token."""
         self._present.add(sequence_id)
+        if len(self._due) > 2 * len(self._present) + MOST_GONE:
+            self._due = [one for one in self._due if one[1] in self._present]
+            heapify(self._due)
         heappush(self._due, (now_s - self._pace_s * self._steps, sequence_id))
 
     def leaves(self, sequence_id: int) -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from services.node_agent.core.pacing import Pacer
+from services.node_agent.core.pacing import MOST_GONE, Pacer
 
 PACE_S, STEP_S = 0.040, 0.010
 
@@ -67,6 +67,16 @@ def test_nothing_to_decode_may_wait_for_ever_and_no_pace_never() -> None:
     unpaced = Pacer()
     unpaced.joins(1, 100.0)
     assert unpaced.wait_s(STEP_S, 100.0) == 0.0
+
+
+def test_who_is_gone_is_forgotten_although_somebody_is_always_there() -> None:
+    pacer = Pacer(PACE_S)
+    for sequence_id in range(10 * MOST_GONE):
+        pacer.joins(sequence_id, 100.0 + 0.001 * sequence_id)
+        pacer.stepped(100.0 + 0.001 * sequence_id)
+        pacer.leaves(sequence_id - 1)
+    assert len(pacer._due) <= MOST_GONE + 4
+    assert pacer.wait_s(STEP_S, 100.0 + 0.640) == pytest.approx(0.639 + PACE_S - 0.640)
 
 
 def test_a_new_pace_counts_from_now_on() -> None:

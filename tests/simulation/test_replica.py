@@ -132,7 +132,7 @@ def paced_step_by_step(requests: list[Request], batch: int, pace_s: float) -> tu
                 tokens, steps = fits if n else left, False
             elif wait_s < 0.0 or crowded or stepped:
                 tokens = min(left, COST.chunk_tokens)
-        elif not waiting and wait_s > 0.0:
+        elif not waiting and n < batch and wait_s > 0.0:
             pause_s = min(wait_s, coming[0].arrival_s - now) if coming else wait_s
             if pause_s < wait_s:
                 now += pause_s

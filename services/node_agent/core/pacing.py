@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import math
 from heapq import heapify, heappop, heappush
+from typing import Final
+
+# Of sequences that are gone so many are kept, beside as many as there are: they are forgotten in passing otherwise.
+MOST_GONE: Final = 64
 
 
 class Pacer:
@@ -45,6 +49,9 @@ class Pacer:
     def joins(self, sequence_id: int, now_s: float) -> None:
         """A sequence had its first token."""
         self._present.add(sequence_id)
+        if len(self._due) > 2 * len(self._present) + MOST_GONE:
+            self._due = [one for one in self._due if one[1] in self._present]
+            heapify(self._due)
         heappush(self._due, (now_s - self._pace_s * self._steps, sequence_id))
 
     def leaves(self, sequence_id: int) -> None:

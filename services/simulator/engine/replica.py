@@ -124,7 +124,7 @@ class Replica:
         self._waiting.add(request)
         if self.ends_at_s == inf:
             self._wake(now_s)
-        elif self._prefill is None and (len(self._decoding) < self.batch_limit or self._run.is_paced):
+        elif self._prefill is None and len(self._decoding) < self.batch_limit:
             self._cut(now_s)
         return True
 
@@ -285,7 +285,8 @@ class Replica:
         """Steps until the next sequence ends, or the clock eases."""
         decoding, reach = self._decoding, self._reach()
         steps = decoding[0][0] - self._steps
-        pace_s = 0.0 if self._waiting else self._pacer.pace_s
+        # While all places are taken, who comes next would wait for those that are held back.
+        pace_s = 0.0 if self._waiting or len(decoding) >= self.batch_limit else self._pacer.pace_s
         if self._clocks.eases_at_s != inf:
             each_s = max(self._step_s(), pace_s)
             steps = min(steps, int((self._clocks.eases_at_s - now_s) / each_s) + 1)

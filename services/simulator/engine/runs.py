@@ -35,11 +35,6 @@ class Run:
         steps = max(self.steps, 1)
         return self.wait_s + steps * self.step_s + (steps - 1) * self.gap_s + self.rests_s
 
-    @property
-    def is_paced(self) -> bool:
-        """Whether it waits before or between steps."""
-        return self.wait_s > 0.0 or self.gap_s > 0.0
-
     def cut(self, after_s: float) -> Run:
         """A run of decode steps that ends with the step under way, or at once between two."""
         if self.wait_s and after_s < self.wait_s:

@@ -59,6 +59,7 @@ def _spec_of(message: node_pb2.ReplicaSpec) -> ReplicaSpec:
         limits=Limits(
             message.ttft_limit_ms / 1e3 if message.HasField("ttft_limit_ms") else math.inf,
             message.tpot_limit_ms / 1e3 if message.HasField("tpot_limit_ms") else math.inf,
+            message.pace_ms / 1e3,
         ),
     )
 

@@ -16,7 +16,8 @@ from tradewind.domain.errors import InvalidField
 ORDER: Final = (
     "static-peak", "static", "static-resting", "static-packed", "static-packed-resting", "static-equipped", "latency",
     "energy", "energy-no-variants", "energy-no-partitions", "energy-no-power", "energy-no-easing",
-    "energy-no-deadlines", "energy-no-resting", "energy-no-consolidation", "energy-no-packing", "oracle",
+    "energy-no-deadlines", "energy-no-pacing", "energy-no-resting", "energy-no-consolidation", "energy-no-packing",
+    "oracle",
 )  # fmt: skip
 
 # The best fixed placement with hindsight, under these levers.

@@ -46,6 +46,11 @@ def blueprint(*names: str, power: PowerSetting | None = None) -> Blueprint:
     return child_of(EMPTY, tuple(replica(name) for name in names), (), layouts)
 
 
+def paced(pace_ms: float) -> Blueprint:
+    """Of a replica that holds its tokens back."""
+    return child_of(EMPTY, (replace(replica("a"), pace_ms=pace_ms),), (), ())
+
+
 def after(speeds: tuple[Speed, ...], seconds: float = 1800.0, plan: Blueprint | None = None) -> tuple[Drift, ...]:
     """Drifts after so long of the same speeds, a look in each ten seconds."""
     found: tuple[Drift, ...] = ()
@@ -98,6 +103,8 @@ def test_what_says_nothing_of_the_planned_variant_is_left_out() -> None:
     assert not after((replace(slow, variant_id=LEAN.variant_id),)), "a fallback"
     assert not after((replace(slow, replica_id="gone"),))
     assert after((slow,), plan=blueprint("a", power=LOW)), "at a clock that was profiled"
+    assert after((slow,), plan=paced(50.0)), "slower than it was asked to be"
+    assert not after((slow,), plan=paced(60.0)), "held back"
     assert not after((slow,), plan=blueprint("a", power=EASED)), "at an unknown clock"
 
 

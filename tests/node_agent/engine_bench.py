@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,12 +24,15 @@ LIMIT_S = 20
 class Caller:
     """Collects the outcomes of one request."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: Callable[[], float]) -> None:
         self.outcomes: list[Outcome] = []
+        self.came_s: list[float] = []
         self.over = threading.Event()
+        self._now_s = now_s
 
     def deliver(self, _request: Request, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
+        self.came_s.append(self._now_s())
         if outcome.finish is not None or outcome.error is not None:
             self.over.set()
 
@@ -39,6 +43,49 @@ class Caller:
     def wait(self) -> Caller:
         assert self.over.wait(LIMIT_S), "no end"
         return self
+
+
+class VirtualTime:
+    """A clock that moves by what calls take and by waits that run out, so that nothing depends on the machine.
+
+    Args:
+        takes_s: what a call takes, by its function.
+
+    Attributes:
+        waits: those with a limit, so far.
+    """
+
+    def __init__(self, takes_s: Callable[[Function], float]) -> None:
+        self.waits: list[float] = []
+        self._now_s = 0.0
+        self._takes_s = takes_s
+        self._due: list[tuple[float, Callable[[], object]]] = []
+
+    def now_s(self) -> float:
+        return self._now_s
+
+    def at(self, when_s: float, do: Callable[[], object]) -> None:
+        """Has something done in the wait that this time falls into, or at the end of the call that it does."""
+        self._due.append((when_s, do))
+        self._due.sort(key=lambda one: one[0])
+
+    def take(self, function: Function) -> None:
+        self._now_s += self._takes_s(function)
+        while self._due and self._due[0][0] <= self._now_s:
+            self._due.pop(0)[1]()
+
+    def wait(self, condition: threading.Condition, limit_s: float | None) -> None:
+        """The engine's: with its lock held, on its thread; whoever submits there does so in the midst of a wait."""
+        if limit_s is not None:
+            self.waits.append(limit_s)
+        until_s = math.inf if limit_s is None else self._now_s + limit_s
+        if self._due and self._due[0][0] <= until_s:
+            self._now_s, do = self._due.pop(0)
+            do()
+        elif limit_s is None:
+            condition.wait()
+        else:
+            self._now_s = until_s
 
 
 class Bench:
@@ -52,11 +99,12 @@ class Bench:
         picks: int = 0,
         model: type[CacheModel] = CacheModel,
         now_s: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Condition, float | None], object] = threading.Condition.wait,
     ) -> None:
         self.model = model(of, before_call, picks)
         self.faults: list[BaseException] = []
-        clocks = Clocks(now_s, time.process_time)
-        self.engine = Engine(self.model, of, policy or Policy(), clocks, self.faults.append)
+        self._clocks = Clocks(now_s, time.process_time, wait)
+        self.engine = Engine(self.model, of, policy or Policy(), self._clocks, self.faults.append)
         self.requests: dict[int, Request] = {}
         self.engine.start()
 
@@ -69,7 +117,7 @@ class Bench:
         stop_ids: frozenset[int] = frozenset(),
         salt: str = "",
     ) -> Caller:
-        caller = Caller()
+        caller = Caller(self._clocks.now_s)
         ids = np.array(prompt, np.int64)
         request = Request(sequence_id, ids, count, choice or Choice(), stop_ids, caller.deliver, salt)
         self.requests[sequence_id] = request

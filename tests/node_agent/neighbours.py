@@ -130,7 +130,13 @@ async def serve_orchestrator(orchestrator: Orchestrator, listen: str = "127.0.0.
 
 
 def spec(
-    tiny: TinyVariant, replica_id: str, *, drain: bool = False, cpu_ids: tuple[int, ...] = (0,), batch_limit: int = 4
+    tiny: TinyVariant,
+    replica_id: str,
+    *,
+    drain: bool = False,
+    cpu_ids: tuple[int, ...] = (0,),
+    batch_limit: int = 4,
+    pace_ms: float = 0.0,
 ) -> node_pb2.ReplicaSpec:
     intent = node_pb2.REPLICA_INTENT_DRAIN if drain else node_pb2.REPLICA_INTENT_SERVE
     named = ",".join(map(str, cpu_ids))
@@ -145,6 +151,7 @@ def spec(
         batch_limit=batch_limit,
         intent=intent,
         model_id=tiny.model.model_id,
+        pace_ms=pace_ms,
     )
 
 

@@ -119,6 +119,31 @@ async def test_a_client_that_goes_away_frees_its_slot(
     await orchestrator[0].state("r1", DRAINED)
 
 
+async def test_tokens_come_at_the_pace_of_the_target_in_force(
+    start_agent: StartAgent, orchestrator: Neighbour, tiny: TinyVariant
+) -> None:
+    link, hour_ms = orchestrator[0], 3.6e6
+    link.push(target(NODE_ID, 1, spec(tiny, "r1", pace_ms=hour_ms)))
+    agent = await start_agent()
+    await link.state("r1", READY)
+    pids = {child.pid for child in agent.children()}
+    expected = torch_greedy(tiny.model_folder, [[5, 6, 7]], 100)[0]
+    asked = asyncio.create_task(generate(agent.inference, "r1", [5, 6, 7], max_tokens=100, ignore_eos=True))
+    await until(lambda: _active(link, "r1") == 1)
+    heard = len(link.reports)
+    await until(lambda: len(link.reports) > heard + 2)
+    assert _active(link, "r1") == 1 and not asked.done(), "at once it takes a fraction of a second"
+    link.push(target(NODE_ID, 2, spec(tiny, "r1")))
+    answer = await asked
+    assert tokens_of(answer) == expected
+    assert {child.pid for child in agent.children()} == pids, "it needs no new process"
+
+
+def _active(link: Orchestrator, replica_id: str) -> int:
+    replica = link.replica(replica_id)
+    return replica.active_sequences if replica is not None else 0
+
+
 async def test_a_swap_under_load_fails_no_request(
     start_agent: StartAgent, orchestrator: Neighbour, tiny: TinyVariant
 ) -> None:

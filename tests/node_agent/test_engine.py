@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from services.node_agent.core.governor import Limits
 from services.node_agent.core.sampling import Choice
 from services.node_agent.core.schedule import Policy
 from services.node_agent.replica.request import Finish
@@ -53,7 +54,7 @@ def test_the_prompt_that_keeps_most_in_time_is_next(limit_s: float, order: list[
         now[0] += 0.1 * function.tokens
 
     bench = Bench(shapes(), before_call=take_time, now_s=lambda: now[0])
-    bench.engine.ttft_limit_s = limit_s
+    bench.engine.follow(Limits(ttft_s=limit_s))
     callers = [bench.ask(i, [1] * length, 1) for i, length in ((1, 4), (2, 40), (3, 4))]
     for i, caller in enumerate(callers, 1):
         caller.over = _Noted(answered, i)

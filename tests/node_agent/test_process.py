@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +12,7 @@ import psutil
 import pytest
 
 from services.node_agent.core.energy import Rate
+from services.node_agent.core.governor import Limits
 from services.node_agent.replica.spec import ProcessSpec
 from services.node_agent.supervision.process import ReplicaProcess, environment_of
 from tests.node_agent.wait import until
@@ -80,8 +80,8 @@ async def test_it_stays_on_its_cores_and_takes_new_rates_and_limits(start: Start
     assert psutil.Process(process.pid).cpu_affinity() == [0]
     assert psutil.Process(process.pid).environ()["CUDA_VISIBLE_DEVICES"] == "", "on a CPU no board is seen"
     assert (await energy_of(process)).energy.method == "test@1"
-    process.tell_ttft_limit(0.5)
-    process.tell_ttft_limit(math.inf)
+    process.tell_limits(Limits(ttft_s=0.5, pace_s=0.001))
+    process.tell_limits(Limits())
     process.tell_rate(Rate(5.0, FigureSource.ATTRIBUTED, "other@2"))
     async with asyncio.timeout(10):
         while (usage := await energy_of(process)).energy.method != "other@2":

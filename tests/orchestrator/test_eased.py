@@ -11,6 +11,7 @@ from services.orchestrator.core.facts.eased import with_eased
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Node, PowerSetting
 from services.orchestrator.core.facts.levers import Levers
 from services.orchestrator.core.facts.situation import Situation
+from services.orchestrator.core.facts.wish import Deployment, Objective
 from services.orchestrator.core.planning.plan import make_plan
 from services.orchestrator.translate.blueprints import blueprint_message, blueprint_of
 from tests.orchestrator.test_plan_boards import LOW, catalog, gpus
@@ -98,6 +99,26 @@ def test_nodes_are_told_the_limits_of_what_they_serve() -> None:
     again = blueprint_of(blueprint_message(blueprint))
     assert again.replicas == blueprint.replicas
     assert again.layouts == blueprint.layouts
+
+
+@pytest.mark.parametrize(
+    ("wished", "levers", "told_ms"),
+    [
+        (wish(slo=slo(ttft=900, tpot=60)), Levers(), 48.0),
+        (wish(slo=slo(ttft=900, tpot=60)), Levers(pacing=False), 0.0),
+        (wish(slo=slo(ttft=900, tpot=60), objective=Objective.LATENCY), Levers(), 0.0),
+        (wish(slo=slo(tpot=60, e2e=9000)), Levers(), 0.0),
+        (wish(slo=slo(ttft=900)), Levers(), 0.0),
+    ],
+    ids=["energy", "no lever", "latency", "end to end", "no limit"],
+)
+def test_tokens_are_held_back_where_least_energy_is_wanted_and_their_limit_allows(
+    wished: Deployment, levers: Levers, told_ms: float
+) -> None:
+    situation = replace(world(wished, nodes=easing(gpus()), catalog=known()), levers=levers)
+    blueprint = make_plan(situation).blueprint
+    assert {r.pace_ms for r in blueprint.replicas} == {told_ms}
+    assert blueprint_of(blueprint_message(blueprint)).replicas == blueprint.replicas
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from math import inf
 import pytest
 
 from services.node_agent.core.line import PATIENCE
+from services.node_agent.core.pacing import Pacer
 from services.simulator.engine.cost import StepCost
 from services.simulator.engine.replica import Replica
 from services.simulator.engine.request import Request
@@ -101,6 +102,110 @@ def test_runs_of_steps_equal_single_steps(seed: int, cost: StepCost) -> None:
         assert request.done_s == pytest.approx(times[request.number][1], abs=1e-6), request.number
     assert replica.active_mj / 1000.0 == pytest.approx(joules, rel=1e-6)
     assert replica.tokens == sum(r.output_tokens for r in requests)
+
+
+Times = dict[int, tuple[float, float]]
+
+
+def paced_step_by_step(requests: list[Request], batch: int, pace_s: float) -> tuple[Times, float]:
+    """The plain way with a pace: after each step, chunk and pause it is asked anew what comes. As `token_by_token`."""
+    coming, waiting = deque(requests), deque[Request]()
+    decoding: dict[int, int] = {}
+    prefill: tuple[Request, int] | None = None
+    times: dict[int, tuple[float, float]] = {}
+    pacer, now, joules, stepped = Pacer(pace_s), 0.0, 0.0, False
+    while coming or waiting or decoding or prefill:
+        if not waiting and not decoding and prefill is None:
+            now = max(now, coming[0].arrival_s)
+        while coming and coming[0].arrival_s <= now:
+            waiting.append(coming.popleft())
+        if prefill is None and waiting and len(decoding) < batch:
+            prefill = (waiting.popleft(), 0)
+        n = len(decoding)
+        step_s, tokens, steps = COST.decode_s[n], 0, n > 0
+        wait_s = pacer.wait_s(step_s, now)
+        if prefill is not None:
+            left = prefill[0].prompt_tokens - prefill[1]
+            crowded = waiting and n >= batch - 1
+            fits = min(COST.tokens_within(wait_s, prefill[1]), left) if n and wait_s < inf else left
+            if not n or (wait_s >= 0.0 and not crowded and fits >= min(left, COST.chunk_tokens)):
+                tokens, steps = fits if n else left, False
+            elif wait_s < 0.0 or crowded or stepped:
+                tokens = min(left, COST.chunk_tokens)
+        elif not waiting and n < batch and wait_s > 0.0:
+            pause_s = min(wait_s, coming[0].arrival_s - now) if coming else wait_s
+            if pause_s < wait_s:
+                now += pause_s
+                stepped = False
+                continue
+            now += wait_s
+        began, took = now, COST.prefill_s(tokens)
+        joules += took * (COST.prefill_power_w - COST.idle_power_w)
+        if steps:
+            took += step_s
+            joules += step_s * (COST.decode_power_w[n] - COST.idle_power_w)
+        now += took
+        stepped = steps
+        if steps:
+            pacer.stepped(began)
+        for number in list(decoding) if steps else ():
+            decoding[number] -= 1
+            if not decoding[number]:
+                times[number] = (times[number][0], now)
+                del decoding[number]
+                pacer.leaves(number)
+        if prefill is not None and tokens:
+            prefill = (prefill[0], prefill[1] + tokens)
+            if prefill[1] >= prefill[0].prompt_tokens:
+                request, prefill = prefill[0], None
+                times[request.number] = (now, now)
+                if request.output_tokens > 1:
+                    decoding[request.number] = request.output_tokens - 1
+                    pacer.joins(request.number, now)
+    return times, joules
+
+
+def some_requests(seed: int, each_s: float) -> list[Request]:
+    draw, now = random.Random(seed), 0.0
+    made = []
+    for number in range(60):
+        now += draw.expovariate(1.0 / each_s) if draw.random() < 0.9 else 3.0
+        made.append(Request(number, now, 64 * draw.randint(1, 8), draw.randint(1, 40)))
+    return made
+
+
+@pytest.mark.parametrize("pace_s", [0.01237, 0.03141, 0.07993])
+@pytest.mark.parametrize("seed", range(8))
+def test_paced_runs_equal_single_steps(seed: int, pace_s: float) -> None:
+    requests = some_requests(seed, 0.25)
+    times, joules = paced_step_by_step(requests, 4, pace_s)
+    replica = in_runs(requests, 4, replica=Replica("r", COST, 4, pace_s=pace_s))
+    # Whether a token more fits between two steps is a matter of rounding.
+    tokens_s = 20 * COST.prefill_token_s
+    for request in requests:
+        assert request.first_s == pytest.approx(times[request.number][0], abs=tokens_s), request.number
+        assert request.done_s == pytest.approx(times[request.number][1], abs=tokens_s), request.number
+    assert replica.active_mj / 1000.0 == pytest.approx(joules, rel=1e-6)
+
+
+def test_a_pace_makes_batches_larger_and_takes_less_energy_within_its_limit() -> None:
+    pace_s = 0.040
+    free, held = some_requests(1, 0.5), some_requests(1, 0.5)
+    fast = in_runs(free, 8)
+    slow = in_runs(held, 8, replica=Replica("r", COST, 8, pace_s=pace_s))
+    assert slow.active_mj < 0.9 * fast.active_mj
+    assert slow.prefill_mj == pytest.approx(fast.prefill_mj), "it is the same work"
+    each_s = [(r.done_s - r.first_s) / (r.output_tokens - 1) for r in held if r.output_tokens > 4]
+    assert max(each_s) < 1.25 * pace_s, "a pace, and what others' prompts take"
+    assert sum(r.first_s - r.arrival_s for r in held) < sum(r.first_s - r.arrival_s for r in free)
+
+
+def test_prompts_that_fit_between_no_two_steps_are_taken_in_all_the_same() -> None:
+    pace_s = 1.05 * COST.decode_s[1]
+    first, second = Request(0, 0.0, 64, 400), Request(1, 1.0, 512, 2)
+    in_runs([first, second], 4, replica=Replica("r", COST, 4, pace_s=pace_s))
+    chunks = 512 / COST.chunk_tokens
+    assert second.first_s - 1.0 < 2.0 * (COST.prefill_s(512) + 2.0 * chunks * COST.decode_s[1])
 
 
 def test_where_prompts_are_apart_the_first_token_waits_for_no_step_of_others_and_the_second_for_one() -> None:

@@ -605,6 +605,7 @@ class ReplicaSpec(_message.Message):
     FALLBACKS_FIELD_NUMBER: _builtins.int
     TTFT_LIMIT_MS_FIELD_NUMBER: _builtins.int
     TPOT_LIMIT_MS_FIELD_NUMBER: _builtins.int
+    PACE_MS_FIELD_NUMBER: _builtins.int
     replica_id: _builtins.str
     """Identity, never used again."""
     deployment_id: _builtins.str
@@ -621,6 +622,10 @@ class ReplicaSpec(_message.Message):
     """Time to first token that its requests may take, in milliseconds; unset without a limit."""
     tpot_limit_ms: _builtins.float
     """Time of a later token that they may take, in milliseconds; unset without a limit."""
+    pace_ms: _builtins.float
+    """A token need not come sooner than this after the one before it, in milliseconds; 0 where it shall come as soon as it
+    can. Larger batches come of it, which take less energy.
+    """
     @_builtins.property
     def manifest(self) -> _compiler_pb2.ArtifactRef:
         """The variant's manifest."""
@@ -647,10 +652,11 @@ class ReplicaSpec(_message.Message):
         fallbacks: _abc.Iterable[Global___FallbackLink] | None = ...,
         ttft_limit_ms: _builtins.float | None = ...,
         tpot_limit_ms: _builtins.float | None = ...,
+        pace_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tpot_limit_ms", b"_tpot_limit_ms", "_ttft_limit_ms", b"_ttft_limit_ms", "manifest", b"manifest", "partition", b"partition", "tpot_limit_ms", b"tpot_limit_ms", "ttft_limit_ms", b"ttft_limit_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_limit_ms", b"_tpot_limit_ms", "_ttft_limit_ms", b"_ttft_limit_ms", "batch_limit", b"batch_limit", "deployment_id", b"deployment_id", "fallbacks", b"fallbacks", "intent", b"intent", "manifest", b"manifest", "model_id", b"model_id", "partition", b"partition", "replica_id", b"replica_id", "tpot_limit_ms", b"tpot_limit_ms", "ttft_limit_ms", b"ttft_limit_ms", "variant_id", b"variant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tpot_limit_ms", b"_tpot_limit_ms", "_ttft_limit_ms", b"_ttft_limit_ms", "batch_limit", b"batch_limit", "deployment_id", b"deployment_id", "fallbacks", b"fallbacks", "intent", b"intent", "manifest", b"manifest", "model_id", b"model_id", "pace_ms", b"pace_ms", "partition", b"partition", "replica_id", b"replica_id", "tpot_limit_ms", b"tpot_limit_ms", "ttft_limit_ms", b"ttft_limit_ms", "variant_id", b"variant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tpot_limit_ms: _TypeAlias = _typing.Literal["tpot_limit_ms"]  # noqa: Y015
     _WhichOneofArgType__tpot_limit_ms: _TypeAlias = _typing.Literal["_tpot_limit_ms", b"_tpot_limit_ms"]  # noqa: Y015

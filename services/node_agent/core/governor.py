@@ -25,10 +25,15 @@ DWELL_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds that a replica's requests may take; infinite without a limit."""
+    """Seconds that a replica's requests may take; infinite without a limit.
+
+    Attributes:
+        pace_s: a token need not come sooner than this after the one before it; 0 where it shall come as soon as it can.
+    """
 
     ttft_s: float = math.inf
     tpot_s: float = math.inf
+    pace_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from services.node_agent.core.governor import Work
+from services.node_agent.core.governor import Limits, Work
 from services.node_agent.core.kept_rows import Costs
 from services.node_agent.core.line import Waiting, first_in_line
 from services.node_agent.core.pace import Pace
@@ -40,27 +40,27 @@ def next_of(
     policy: Policy,
     paces: Paces,
     arrived_s: Mapping[int, float],
-    limit_s: float,
+    limits: Limits,
     now_s: float,
 ) -> int:
     """Number in the queue of the sequence that is admitted next.
 
     Args:
-        limit_s: what a first token may take; infinite without a limit. Others as for `work_of`.
+        limits: of the requests. Others as for `work_of`.
     """
-    if len(state.queue) < 2 or math.isinf(limit_s):
+    if len(state.queue) < 2 or math.isinf(limits.ttft_s):
         return 0
     token_s = paces.prefill.each_s
     if state.active:
-        token_s += paces.decode.each_s * policy.decodes_between_chunks / _between(shapes, policy)
+        token_s += paces.decode.each_s * policy.decodes_between_chunks / _paced_between(shapes, policy, paces, limits)
     line = [Waiting(arrived_s.get(one.sequence_id, now_s), one.prompt_tokens * token_s) for one in state.queue]
-    return first_in_line(line, limit_s, now_s)
+    return first_in_line(line, limits.ttft_s, now_s)
 
 
 def work_of(
     state: State, shapes: Shapes, policy: Policy, paces: Paces, arrived_s: Mapping[int, float], now_s: float
 ) -> Work:
-    """What there is to do.
+    """What there is to do. That a pace lets more of a prompt in between two steps is not counted on.
 
     Args:
         state: of the schedule.
@@ -87,6 +87,14 @@ def work_of(
 def _between(shapes: Shapes, policy: Policy) -> int:
     """Prompt tokens between two decode steps."""
     return _chunk_tokens(shapes, policy.interleaved_chunk_tokens)
+
+
+def _paced_between(shapes: Shapes, policy: Policy, paces: Paces, limits: Limits) -> int:
+    """As `_between`, where steps come a pace apart: the chunks that fit beside a step."""
+    chunk_tokens = _between(shapes, policy)
+    chunk_s = chunk_tokens * paces.prefill.each_s
+    fitting = int((limits.pace_s - paces.decode.each_s) / chunk_s) if chunk_s else 0
+    return chunk_tokens * max(1, fitting)
 
 
 def _chunk_tokens(shapes: Shapes, most_tokens: int) -> int:

@@ -4,7 +4,8 @@
 
 Each `step` names one action; `complete` says what it did. One prompt is taken in at a time, in the order of `line`;
 between two of its chunks the sequences that decode get their steps, so that a long prompt does not stop the tokens of
-others. Knows counts only: neither tokens nor time.
+others. A decode step that is not due yet (`core.due_steps`) leaves its time to prompts. Knows counts only: neither
+tokens nor time.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Policy:
 
     Attributes:
         max_queued: sequences that may wait for a slot.
-        interleaved_chunk_tokens: longest prefill chunk while others decode.
+        interleaved_chunk_tokens: longest prefill chunk while others decode and their step is due.
         decodes_between_chunks: decode steps owed after each chunk while others decode, at least 1.
     """
 
@@ -137,7 +138,7 @@ def cancel(state: State, sequence_id: int) -> State:
 
 
 def step(
-    state: State, shapes: Shapes, policy: Policy, admitted: Admission | None = None
+    state: State, shapes: Shapes, policy: Policy, admitted: Admission | None = None, room_tokens: int | None = None
 ) -> tuple[State, Action | None]:
     """Admits a waiting sequence into a free slot when its prompt is next, and names what to do.
 
@@ -146,14 +147,23 @@ def step(
         shapes: the engine's functions.
         policy: how phases share the device.
         admitted: who goes where, when `next_admits`; None for the oldest into the lowest free slot.
+        room_tokens: prompt tokens that can be taken in before the next decode step is due; None when it is. Those that
+            decode are held back by it while a slot is free for who comes next.
 
     Returns:
-        The state, and what to do; None when nothing is at work.
+        The state, and what to do; None when nothing is at work, or nothing is due yet.
     """
     if next_admits(state):
         state = _admit(state, admitted or Admission(0, state.slots.index(None)))
     decoding = any(s is not None and s.decoding for s in state.slots)
     chunk = _in_prefill(state)
+    if decoding and room_tokens is not None and not _crowded(state):
+        # Owed steps wait, for they are not due; where no chunk fits they come early rather than that the device idles.
+        if chunk is not None and (action := _prefill(state, chunk, shapes, room_tokens)).function.tokens <= room_tokens:
+            return state, action
+        # While all slots are taken, who comes next would wait for those that are held back.
+        if chunk is None and None in state.slots:
+            return state, None
     if chunk is not None and not (decoding and state.owed_decodes):
         return state, _prefill(state, chunk, shapes, policy.interleaved_chunk_tokens if decoding else None)
     return state, _decode(state, shapes) if decoding else None
@@ -206,6 +216,10 @@ def _admit(state: State, admitted: Admission) -> State:
     slots, queue = list(state.slots), list(state.queue)
     slots[admitted.slot] = replace(queue.pop(admitted.number), filled=admitted.kept)
     return replace(state, slots=tuple(slots), queue=tuple(queue))
+
+
+def _crowded(state: State) -> bool:
+    return bool(state.queue) and None not in state.slots
 
 
 def _in_prefill(state: State) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Final
 import structlog
 
 from services.node_agent.core.batching import Batching
+from services.node_agent.core.governor import Limits
 from services.node_agent.core.schedule import Policy
 from services.node_agent.core.shapes import shapes_of
 from services.node_agent.replica.device_loop import Clocks
@@ -158,9 +158,9 @@ async def _obey(servicer: ReplicaInference | TensorInference, engine: Engine | I
         message = json.loads(line)
         if "rate" in message:
             servicer.rate = rate_from(message["rate"])
-        elif "ttft_limit_s" in message:
+        elif "limits" in message:
             if isinstance(engine, Engine):
-                engine.ttft_limit_s = math.inf if message["ttft_limit_s"] is None else message["ttft_limit_s"]
+                engine.follow(Limits(**message["limits"]))
         else:
             status.work(engine.work)
     os._exit(EXIT_FAILED)

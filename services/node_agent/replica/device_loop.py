@@ -29,10 +29,12 @@ class Clocks:
     Attributes:
         now_s: monotonic.
         cpu_s: time that energy is charged by: CPU time of this process over all its threads; monotonic on a GPU.
+        wait: returns when the condition is notified, or after so many seconds; None for as long as it takes.
     """
 
     now_s: Callable[[], float]
     cpu_s: Callable[[], float]
+    wait: Callable[[threading.Condition, float | None], object] = threading.Condition.wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,11 @@ class DeviceLoop(ABC, Generic[Step]):
 
     @abstractmethod
     def _choose(self) -> Step | None:
-        """The next step, None when there is nothing to do; called with the lock held."""
+        """The next step, None when there is nothing to do yet; called with the lock held."""
+
+    def _wait_s(self) -> float | None:
+        """After how long there is something to do although nobody says so; called as `_choose`."""
+        return None
 
     @abstractmethod
     def _do(self, step: Step) -> None:
@@ -122,5 +128,5 @@ class DeviceLoop(ABC, Generic[Step]):
             while not self._stopping:
                 if (step := self._choose()) is not None:
                     return step
-                self._wake.wait()
+                self._clocks.wait(self._wake, self._wait_s())
         return None

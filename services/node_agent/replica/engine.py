@@ -5,12 +5,12 @@ Decisions are `core.schedule` and `core.sampling`, the thread is `device_loop`. 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 from services.node_agent.core import schedule
 from services.node_agent.core.draws import uniform
-from services.node_agent.core.governor import Work
+from services.node_agent.core.due_steps import DueSteps
+from services.node_agent.core.governor import Limits, Work
 from services.node_agent.core.in_hand import Paces, next_of, work_of
 from services.node_agent.core.kept_rows import Admission, KeptRows, admission
 from services.node_agent.core.sampling import log_probabilities
@@ -32,10 +32,6 @@ class Engine(DeviceLoop[schedule.Action]):
         policy: of the schedule.
         clocks: time.
         on_fault: called once, on the engine's thread, when the model fails; the engine is dead then.
-
-    Attributes:
-        ttft_limit_s: prompts are taken in so that as many as possible are answered within it; infinite for first come,
-            first served.
     """
 
     def __init__(
@@ -51,8 +47,16 @@ class Engine(DeviceLoop[schedule.Action]):
         self._state = schedule.empty(shapes)
         self._requests: dict[int, Request] = {}
         self._paces = Paces()
+        self._due = DueSteps(shapes, self._paces)
         self._kept = KeptRows(shapes.slots, shapes.cache_tokens)
-        self.ttft_limit_s = math.inf
+        self._limits = Limits()
+
+    def follow(self, limits: Limits) -> None:
+        """Takes in prompts so that most get their first token in time, and paces later ones, from now on."""
+        with self._wake:
+            self._limits = limits
+            self._due.repace(limits.pace_s, self._clocks.now_s())
+            self._wake.notify()
 
     def submit(self, request: Request) -> None:
         """Puts a request in line; outcomes come through its `deliver`.
@@ -74,6 +78,8 @@ class Engine(DeviceLoop[schedule.Action]):
         with self._wake:
             if self._requests.pop(sequence_id, None) is not None:
                 self._state = schedule.cancel(self._state, sequence_id)
+                self._due.follow(self._state, self._clocks.now_s())
+                self._wake.notify()
 
     @property
     def load(self) -> Load:
@@ -90,14 +96,18 @@ class Engine(DeviceLoop[schedule.Action]):
 
     def _choose(self) -> schedule.Action | None:
         admitted = self._admit() if schedule.next_admits(self._state) else None
-        self._state, action = schedule.step(self._state, self._shapes, self._policy, admitted)
+        room_tokens = self._due.room_tokens(self._clocks.now_s())
+        self._state, action = schedule.step(self._state, self._shapes, self._policy, admitted, room_tokens)
         return action
+
+    def _wait_s(self) -> float | None:
+        return self._due.wait_s(self._clocks.now_s())
 
     def _admit(self) -> Admission:
         """Who is next, and into which slot."""
         state = self._state
         known = (state, self._shapes, self._policy, self._paces, self._arrived_s)
-        number = next_of(*known, self.ttft_limit_s, self._clocks.now_s())
+        number = next_of(*known, self._limits, self._clocks.now_s())
         request = self._requests[state.queue[number].sequence_id]
         self._kept.learn(request.prompt, request.salt)
         taken = [one is not None for one in state.slots]
@@ -123,7 +133,11 @@ class Engine(DeviceLoop[schedule.Action]):
             delivered = [pair for pair in outcomes if pair[0].sequence_id in self._requests]
             for sequence_id in ended:
                 self._requests.pop(sequence_id, None)
-            self._count(action, self._clocks.now_s() - began_s, self._clocks.cpu_s() - began_cpu_s)
+            now_s = self._clocks.now_s()
+            self._count(action, now_s - began_s, self._clocks.cpu_s() - began_cpu_s)
+            if isinstance(action, Decode):
+                self._due.stepped(began_s)
+            self._due.follow(self._state, now_s)
         for request, outcome in delivered:
             request.deliver(request, outcome)
 

@@ -2,7 +2,7 @@
 
 replica → agent   {"stage": "loading"} … {"ready": {…}} then {"stats": {…}} again and again; or {"failed": {…}};
                   {"work": {…}} when it is asked
-agent → replica   {"rate": {…}}, {"ttft_limit_s": …}, null without one, or {"ask": "work"};
+agent → replica   {"rate": {…}}, {"limits": {…}} without those that are infinite, or {"ask": "work"};
                   the end of the stream means that the agent is gone
 """
 

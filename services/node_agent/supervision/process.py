@@ -17,7 +17,7 @@ import psutil
 import structlog
 
 from services.node_agent.core.energy import Rate
-from services.node_agent.core.governor import Work
+from services.node_agent.core.governor import Limits, Work
 from services.node_agent.replica.device import NO_IDLE_BOOST, VISIBLE_DEVICES
 from services.node_agent.replica.latencies import Stats
 from services.node_agent.replica.spec import ProcessSpec
@@ -172,9 +172,9 @@ class ReplicaProcess:
         """Says what CPU time costs from now on."""
         self._tell({"rate": asdict(rate)})
 
-    def tell_ttft_limit(self, limit_s: float) -> None:
-        """Says what a first token may take from now on; infinite without a limit."""
-        self._tell({"ttft_limit_s": None if math.isinf(limit_s) else limit_s})
+    def tell_limits(self, limits: Limits) -> None:
+        """Says what requests may take from now on, and their pace."""
+        self._tell({"limits": {name: limit for name, limit in asdict(limits).items() if math.isfinite(limit)}})
 
     def _tell(self, message: dict[str, Any]) -> None:
         if self._process.stdin is not None and not self._process.stdin.is_closing():

@@ -104,7 +104,7 @@ class Replica:
         if limits != self.limits:
             self.limits = limits
             if self.process is not None:
-                self.process.tell_ttft_limit(limits.ttft_s)
+                self.process.tell_limits(limits)
 
     async def remove(self) -> None:
         """Ends it; returns when its process is gone."""
@@ -142,7 +142,7 @@ class Replica:
             self._around.check(self.spec)
             process = await self._load()
             self.load_s, ready_at_s = process.load_s, self._around.now_s()
-            process.tell_ttft_limit(self.limits.ttft_s)
+            process.tell_limits(self.limits)
             self._to(Event.READY)
             raise await process.ended()
         except TradewindError as error:

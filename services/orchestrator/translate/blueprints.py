@@ -112,6 +112,7 @@ def _spec(replica: Replica, intent: Intent) -> node_pb2.ReplicaSpec:
         ],
         ttft_limit_ms=replica.ttft_limit_ms,
         tpot_limit_ms=replica.tpot_limit_ms,
+        pace_ms=replica.pace_ms,
     )
 
 
@@ -141,6 +142,7 @@ def _replica(placed: orchestrator_pb2.PlacedReplica, *, hold: bool) -> Replica:
         fallbacks=tuple(Fallback(link.variant_id, _artifact_of(link.manifest)) for link in spec.fallbacks),
         ttft_limit_ms=spec.ttft_limit_ms if spec.HasField("ttft_limit_ms") else None,
         tpot_limit_ms=spec.tpot_limit_ms if spec.HasField("tpot_limit_ms") else None,
+        pace_ms=spec.pace_ms,
     )
 
 

@@ -14,7 +14,7 @@ from math import log
 
 import numpy as np
 
-from services.simulator.devices.tables import BatchRun
+from services.simulator.devices.tables import BatchRun, SweepRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,16 @@ def decode_error(runs: Sequence[BatchRun], prefill_token_s: float, what: str) ->
         said = latency_s(fit_decode(others, prefill_token_s), prefill_token_s, runs[left].tokens, runs[left].batch)
         shares.append(abs(said / runs[left].latency_s - 1.0))
     return _error(what, shares)
+
+
+def steps_error(fit: DecodeFit, rows: Sequence[SweepRow], context: int, what: str) -> Error:
+    """Steps that others measured, predicted by a fit that knows of none of them.
+
+    Args:
+        context: tokens in the cache for each sequence.
+    """
+    said = [fit.weights_s + (fit.sequence_s + fit.context_s * context) * row.batch for row in rows]
+    return _error(what, [abs(s * 1000.0 / row.step_ms - 1.0) for s, row in zip(said, rows, strict=True)])
 
 
 def power_w(points: Sequence[tuple[int, float]], batch: int) -> float:

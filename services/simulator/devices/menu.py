@@ -20,14 +20,22 @@ from services.simulator.devices.fits import (
     power_w,
     slope,
     slope_error,
+    steps_error,
 )
 from services.simulator.devices.slices import SLICES, kind_of, on_slice
-from services.simulator.devices.tables import BatchRun, Tables
+from services.simulator.devices.tables import BatchRun, SweepRow, Tables
 from services.simulator.engine.cost import StepCost
 from tradewind.domain.errors import InvalidField
 
-# Batches beyond were not measured with power on either GPU.
-MOST_SEQUENCES: Final = 64
+# vLLM's default; larger batches keep no usual limit on TPOT here.
+MOST_SEQUENCES: Final = 256
+# LLM-Inference-Bench ends at this batch. Steps of larger ones are the fit's; power grows as ML.ENERGY measured it on an
+# H100 with a model of the same shape, on other boards, too.
+_LARGEST_FITTED: Final = 64
+_GROWN_ON: Final = "Nvidia H100 GPU"
+_GROWN_AS: Final = "meta-llama/Llama-3.1-8B-Instruct"
+# Tokens in the cache for each sequence there: answers have 390 tokens on average, prompts some hundred (assumed).
+_GROWN_CONTEXT: Final = 300
 # Prefill chunk while others decode; vLLM's default token budget of a step is of this size.
 CHUNK_TOKENS: Final = 512
 # A prompt shorter than this does not fill the device; Vidur's slope is taken above it.
@@ -196,14 +204,20 @@ def _gpu(tables: Tables, model: Model, board: Board, errors: list[Error]) -> Ste
     room = board.memory_bytes * _USABLE_SHARE - 2.0 * model.parameters
     runs = [r for r in tables.batch_runs(board.hardware, model.measured_as) if _fits(r, room, model)]
     powers = [(r.batch, r.power_w) for r in tables.powers(board.hardware, model.measured_as)]
-    fit = fit_decode(runs, prefill_s)
+    fit, grown = fit_decode(runs, prefill_s), _grown(tables)
     errors += [
         decode_error(runs, prefill_s, f"{board.name} latency of a batch"),
         power_error(powers, f"{board.name} power by batch"),
         slope_error(linear, _LEAST_PREFILL_TOKENS, f"{board.name} linear operators of a prompt"),
     ]
     square = 2.0 * model.hidden * model.layers / (board.peak_flops * _ATTENTION_EFFICIENCY)
-    watts = [max(power_w(powers, n), board.loaded_idle_w) for n in range(1, MOST_SEQUENCES + 1)]
+    if board.hardware == _GROWN_ON:
+        errors.append(steps_error(fit, grown, _GROWN_CONTEXT, f"{board.name} steps of batches beyond the fitted"))
+    growth = [(row.batch, row.power_w / grown[0].power_w) for row in grown]
+    watts = [
+        min(max(power_w(powers, n) * power_w(growth, n), board.loaded_idle_w), board.most_w)
+        for n in range(1, MOST_SEQUENCES + 1)
+    ]
     return StepCost(
         decode_s=(0.0, *(fit.weights_s + fit.sequence_s * n for n in range(1, MOST_SEQUENCES + 1))),
         context_s=fit.context_s,
@@ -215,6 +229,14 @@ def _gpu(tables: Tables, model: Model, board: Board, errors: list[Error]) -> Ste
         cache_tokens=int(room / model.cache_bytes_per_token),
         load_s=board.start_s + 2.0 * model.parameters / board.load_bytes_per_s,
     )
+
+
+def _grown(tables: Tables) -> tuple[SweepRow, ...]:
+    """The largest fitted batch and those beyond."""
+    rows = [row for row in tables.sweep(_GROWN_AS, "H100", 1, "lm-arena-chat") if row.batch >= _LARGEST_FITTED]
+    if not rows or rows[0].batch != _LARGEST_FITTED:
+        raise InvalidField("device-tables", f"no row of {_GROWN_AS} with batch {_LARGEST_FITTED} to go on from")
+    return tuple(row for row in rows if row.batch <= MOST_SEQUENCES)
 
 
 def _fits(run: BatchRun, room_bytes: float, model: Model) -> bool:

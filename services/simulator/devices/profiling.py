@@ -16,7 +16,7 @@ from services.simulator.devices.menu import Point
 from services.simulator.engine.cost import StepCost
 from tradewind.domain.figures import FigureSource
 
-CONCURRENCIES: Final = (1, 4, 16, 32, 64)
+CONCURRENCIES: Final = (1, 4, 16, 32, 64, 96, 128, 192, 256)
 PROMPTS: Final = (128, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 METHOD: Final = "public-tables@1"
 # z-values at 95 % and 99 %; an exponential wait has its percentiles at these multiples of its mean.

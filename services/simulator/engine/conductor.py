@@ -170,7 +170,7 @@ def _spec(replica: Replica, intent: Intent) -> ReplicaSpec:
         batch_limit=replica.batch_limit,
         model_id=replica.model_id,
         draining=intent is Intent.DRAIN,
-        limits=Limits(_seconds(replica.ttft_limit_ms), _seconds(replica.tpot_limit_ms)),
+        limits=Limits(_seconds(replica.ttft_limit_ms), _seconds(replica.tpot_limit_ms), replica.pace_ms / 1000.0),
     )
 
 

@@ -7,6 +7,7 @@ reads the weights, the second the cache. A prompt of p tokens takes `prefill_tok
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,14 @@ class StepCost:
         tokens = -(-tokens // self.prefill_grain_tokens) * self.prefill_grain_tokens
         end = start + tokens
         return self.prefill_token_s * tokens + self.prefill_square_s * (end * end - start * start)
+
+    def tokens_within(self, seconds: float, start: int) -> int:
+        """Prompt tokens from `start` on that take no longer; 0 when not even the shortest chunk does."""
+        if seconds <= 0.0:
+            return 0
+        each_s = self.prefill_token_s + 2.0 * self.prefill_square_s * start
+        tokens = int(2.0 * seconds / (each_s + sqrt(each_s * each_s + 4.0 * self.prefill_square_s * seconds)))
+        return tokens - tokens % self.prefill_grain_tokens
 
     def step_s(self, sequences: int, context_tokens: float) -> float:
         """One decode step."""

@@ -163,8 +163,9 @@ class SimNode:
         held.state = after(held.state, Event.READY)
         limit_s = held.spec.limits.ttft_s if self._deadlines else math.inf
         held.engine = Replica(
-            held.spec.replica_id, self._cost(held), held.spec.batch_limit, now_s, self._easing(held), limit_s
-        )
+            held.spec.replica_id, self._cost(held), held.spec.batch_limit, now_s, self._easing(held), limit_s,
+            held.spec.limits.pace_s,
+        )  # fmt: skip
         held.device.serve(now_s)
         self._refit()
         self.follow(now_s)

@@ -29,6 +29,8 @@ STEP: Final = 0.10
 # Outside these the profile is of something else; the planner then errs on the safe side and says so.
 LEAST_FACTOR: Final = 0.5
 MOST_FACTOR: Final = 3.0
+# Tokens that come within this share of their pace were held back by it.
+PACED_SHARE: Final = 1.1
 # Weight of history below which no factor is drawn: about half a `DRIFT_S` of samples.
 _LEAST_WEIGHT: Final = 0.4
 
@@ -77,6 +79,8 @@ def drifted(
         power = powers.get((replica.node_id, replica.partition.device_id), DEFAULT_POWER)
         if power.eased_sm_clock_mhz is not None:
             continue  # its profile says what it can do, not at which of its clocks it was
+        if speed.tpot_ms <= PACED_SHARE * replica.pace_ms:
+            continue  # it was held back, so that nothing is known of what it can do
         profile = profiles.get((replica.variant_id, replica.device_class, replica.partition.kind, power))
         if profile is not None and (ratio := _ratio(profile, speed, predicted_ms)):
             seen.setdefault((replica.variant_id, replica.device_class), []).append((ratio, speed.samples))

@@ -30,6 +30,8 @@ class Replica:
             requests in this proportion. 0 stands for equal shares.
         ttft_limit_ms, tpot_limit_ms: of its deployment's requests, the strictest; None without one. The latter knows of
             end-to-end limits, too: `Deployment.token_limit_ms`.
+        pace_ms: a token need not come sooner than this after the one before it: `Deployment.pace_ms`; 0 for as soon as
+            it can.
         fallbacks: later links of its deployment's chain; the node goes down them by itself.
     """
 
@@ -48,6 +50,7 @@ class Replica:
     fallbacks: tuple[Fallback, ...] = ()
     ttft_limit_ms: float | None = None
     tpot_limit_ms: float | None = None
+    pace_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ class Levers:
             agents (`idle_boost`), told here so that the simulator compares policies with and without.
         deadlines: engines take in prompts so that as many as possible are in time; without it, first come, first
             served. Done by the replicas, told here so that the simulator compares policies with and without.
+        pacing: tokens come as late as their limit allows, so that batches are larger. Done by the replicas.
         packing: requests fill one replica before the next one works; without it they are shared out evenly.
         consolidation: devices with nothing on them may sleep, and work is packed for that.
     """
@@ -31,6 +32,7 @@ class Levers:
     consolidation: bool = True
     packing: bool = True
     deadlines: bool = True
+    pacing: bool = True
 
 
 ALL_LEVERS: Final = Levers()

@@ -29,8 +29,8 @@ class Policy:
     bound: ChangeBound = DEFAULT_BOUND
 
 
-# Nodes as people run them: clocks do not ease, and prompts come first come, first served.
-AS_USUAL: Final = Levers(easing=False, deadlines=False)
+# Nodes as people run them: clocks do not ease, prompts come first come, first served, and tokens as soon as they can.
+AS_USUAL: Final = Levers(easing=False, deadlines=False, pacing=False)
 ENERGY: Final = Policy("energy", objective=None)
 # What people run: the fastest variant on whole devices, provisioned for the peak, never changed.
 STATIC_PEAK: Final = Policy(
@@ -57,6 +57,7 @@ POLICIES: Final[dict[str, Policy]] = {
         Policy("energy-no-power", levers=Levers(power=False, easing=False, resting=False)),
         Policy("energy-no-easing", levers=Levers(easing=False)),
         Policy("energy-no-deadlines", levers=Levers(deadlines=False)),
+        Policy("energy-no-pacing", levers=Levers(pacing=False)),
         Policy("energy-no-resting", levers=Levers(resting=False)),
         Policy("energy-no-consolidation", levers=Levers(consolidation=False)),
         Policy("energy-no-packing", levers=Levers(packing=False)),

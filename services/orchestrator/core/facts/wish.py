@@ -12,6 +12,8 @@ NOMINAL_REQUESTS_PER_S: Final = 0.1
 # Shape of a request when the wish does not say: a short question and a short answer.
 DEFAULT_PROMPT_TOKENS: Final = 128
 DEFAULT_OUTPUT_TOKENS: Final = 64
+# Share of the TPOT limit that tokens are paced at; the rest is for prompts that get between them.
+PACE_SHARE: Final = 0.8
 
 
 class Metric(StrEnum):
@@ -148,6 +150,18 @@ class Deployment:
         longest = max(self.demand.output_tokens, self.demand.output_tokens_p95, 1)
         shared_ms = float(f"{e2e_ms / longest:.3g}")
         return shared_ms if tpot_ms is None else min(tpot_ms, shared_ms)
+
+    @property
+    def pace_ms(self) -> float:
+        """How long a token may be held back after the one before it, for larger batches; 0 for not at all.
+
+        Only where least energy is wanted, and tokens have a limit of their own: of an end-to-end limit nobody knows
+        what a token may take before the answer has ended.
+        """
+        tpot_ms = self.slo.strictest_ms(Metric.TPOT)
+        if self.objective is not Objective.ENERGY or tpot_ms is None or self.slo.strictest_ms(Metric.E2E) is not None:
+            return 0.0
+        return float(f"{PACE_SHARE * tpot_ms:.3g}")
 
     def names(self, variant_id: str) -> bool:
         """Whether it asks for this very variant, by a pin or in its chain."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from services.orchestrator.core.facts.blueprint import Blueprint, Fallback, Replica, child_of
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, NodeState, PowerSetting, ReplicaReport, ReplicaState
+from services.orchestrator.core.facts.levers import Levers
 from services.orchestrator.core.facts.situation import Situation
 from services.orchestrator.core.facts.variant import Admission
 from services.orchestrator.core.facts.wish import Deployment, Metric
@@ -35,7 +36,7 @@ def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted
     for kept in layout.kept:
         setting = power.get((kept.node_id, kept.partition.device_id), DEFAULT_POWER)
         capacity = capacities.get((kept.deployment_id, base_of(kept), setting), kept.capacity_requests_per_s)
-        replicas.append(_limited(replace(kept, hold=False, capacity_requests_per_s=capacity), wishes))
+        replicas.append(_limited(replace(kept, hold=False, capacity_requests_per_s=capacity), wishes, situation.levers))
     for number, place in enumerate(layout.places):
         item = place.item
         point = item.option.point
@@ -53,7 +54,7 @@ def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted
             capacity_requests_per_s=capacities.get((item.deployment_id, item.base, item.power), 0.0),
             fallbacks=_fallbacks(situation, chains.get(item.deployment_id, ()), point.variant.variant_id),
         )
-        replicas.append(_limited(replica, wishes))
+        replicas.append(_limited(replica, wishes, situation.levers))
     ordered = tuple(sorted(replicas, key=lambda r: (r.deployment_id, r.replica_id)))
     leaving = _leaving(situation, ground, ordered)
     layouts = layout.nodes
@@ -62,12 +63,17 @@ def blueprint_of_layout(situation: Situation, ground: Ground, accepted: Accepted
     return child_of(parent, ordered, leaving, layouts)
 
 
-def _limited(replica: Replica, wishes: Mapping[str, Deployment]) -> Replica:
+def _limited(replica: Replica, wishes: Mapping[str, Deployment], levers: Levers) -> Replica:
     """With the limits of its deployment as they are now; what meets none keeps those that it was planned for."""
     wish = wishes.get(replica.deployment_id)
     if wish is None:
         return replica
-    return replace(replica, ttft_limit_ms=wish.slo.strictest_ms(Metric.TTFT), tpot_limit_ms=wish.token_limit_ms)
+    return replace(
+        replica,
+        ttft_limit_ms=wish.slo.strictest_ms(Metric.TTFT),
+        tpot_limit_ms=wish.token_limit_ms,
+        pace_ms=wish.pace_ms if levers.pacing else 0.0,
+    )
 
 
 def _fallbacks(situation: Situation, chain: tuple[str, ...], variant_id: str) -> tuple[Fallback, ...]:

@@ -56,6 +56,8 @@ def explain_chosen(
     dearer = [_line(o.point, "", partial(_dearer, deployment, o, first)) for o in others if not o.short]
     short = [_line(o.point, Refusal.CAPACITY, partial(_crowded, o, Refusal.CAPACITY, "")) for o in others if o.short]
     held = " It was swapped lately and is kept for now." if verdict.settled else ""
+    pace_ms = next((r.pace_ms for r in blueprint.replicas if r.deployment_id == deployment.deployment_id), 0.0)
+    held += f" Tokens are held back to {pace_ms:.4g} ms for larger batches." if pace_ms else ""
     apart = f" The plan is within {verdict.gap:.2%} of the least cost." if verdict.gap > _SHOWN_GAP else ""
     if verdict.timed_out:
         apart += " The search was ended by the clock: made again, the plan may be another one."

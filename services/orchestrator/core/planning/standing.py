@@ -28,8 +28,9 @@ def standing_of(parcels: Sequence[Parcel]) -> Standing:
     found: dict[tuple[str, Base], Counter[tuple[int, int, int]]] = {}
     for parcel in parcels:
         like, size = parcel.group.likeness, parcel.group.size
+        stays = {tenant for tenant, _ in parcel.kept}
         for tenant in like.content:
-            if tenant in parcel.kept:
+            if tenant in stays:
                 found.setdefault((tenant.deployment_id, tenant.base), Counter())[like.setting.order] += size
     return found
 
@@ -76,14 +77,12 @@ def ways_from(
     return sorted(ways, key=lambda way: (way.cost, way.counts))[:_ADDED]
 
 
-def _less(
-    counts: Mapping[int, int], capacities: Sequence[float], costs: Sequence[float], least: int
-) -> dict[int, int]:
+def _less(counts: Mapping[int, int], capacities: Sequence[float], costs: Sequence[float], least: int) -> dict[int, int]:
     """What is left when all that is not needed ends, the dearest for what it covers first."""
     left = dict(counts)
     beyond, spare = sum(capacities[n] * count for n, count in left.items()) - 1.0, sum(left.values()) - least
     for number in sorted(left, key=lambda n: (-costs[n] / capacities[n], n)):
-        gone = min(left[number], int(math.floor(beyond / capacities[number] + _SLACK)), spare)
+        gone = min(left[number], math.floor(beyond / capacities[number] + _SLACK), spare)
         left[number] -= gone
         beyond, spare = beyond - gone * capacities[number], spare - gone
     return {number: count for number, count in left.items() if count}

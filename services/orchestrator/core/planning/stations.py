@@ -92,7 +92,7 @@ class Curves:
     @property
     def most(self) -> int:
         """Columns."""
-        return self.rates_per_s.shape[1]
+        return int(self.rates_per_s.shape[1])
 
     def take(self, rows: Whole) -> Curves:
         """Some of the profiles."""

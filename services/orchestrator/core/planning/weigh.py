@@ -40,7 +40,14 @@ from services.orchestrator.core.planning.figures import (
 )
 from services.orchestrator.core.planning.ground import Base
 from services.orchestrator.core.planning.points import Point, PointKey
-from services.orchestrator.core.planning.stations import Served, Stations, Vector, Whole, stations_beside, stations_together
+from services.orchestrator.core.planning.stations import (
+    Served,
+    Stations,
+    Vector,
+    Whole,
+    stations_beside,
+    stations_together,
+)
 
 # A single replica is ready this share of the time: a crash an hour, with about half a minute to load again.
 SINGLE_AVAILABILITY: Final = 0.99

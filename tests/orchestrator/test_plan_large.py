@@ -67,10 +67,13 @@ def test_boards_that_idle_at_nearly_the_same_power_are_one_kind() -> None:
     assert check(drawing(1e-6), plan.blueprint, plan.explanations) == ()
 
 
-def test_a_short_search_whose_choice_has_no_room_is_followed_by_a_long_one() -> None:
-    """The sums of what the short search finds for this fleet fit, and one deployment has no room once laid out."""
-    first, known = situation(100, 20, 4), Known()
-    world = busier(ready(first, make_plan(first, known).blueprint), 0.9, 5)
+def test_a_choice_without_room_is_made_again_with_settings_told_apart() -> None:
+    """Two boards with a replica of each of two deployments are to be one board of each, at other clocks.
+
+    Each would have to wait for the other to leave, which sums over both boards do not tell.
+    """
+    first, known = situation(100, 20, 33), Known()
+    world = busier(ready(first, make_plan(first, known).blueprint), 1.1, 34)
     plan = make_plan(world, known)
     assert all(explanation.feasible for explanation in plan.explanations)
     assert plan.gap <= 0.02

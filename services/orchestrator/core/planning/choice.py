@@ -17,7 +17,7 @@ from services.orchestrator.core.facts.fleet import Budget
 from services.orchestrator.core.planning.demands import Wanted, add_demands
 from services.orchestrator.core.planning.ground import Group, Tenant
 from services.orchestrator.core.planning.outlook import Outlook
-from services.orchestrator.core.planning.parcel import MW_PER_UNIT, Opening, Parcel, Rules, add_parcel
+from services.orchestrator.core.planning.parcel import MW_PER_UNIT, Opening, Parcel, Rules, Stay, add_parcel
 from services.orchestrator.core.planning.pricing import FEW_WAYS, WAYS_KEPT, Priced, priced_ways, solve_by_ways
 from services.orchestrator.core.planning.scores import Item
 from services.orchestrator.core.planning.solver import Answer, Program, Relaxed
@@ -42,7 +42,7 @@ class Share:
     fixed: tuple[Tenant, ...]
     opened: tuple[tuple[Opening, int], ...]
     placed: tuple[tuple[Item, int], ...]
-    kept: tuple[tuple[Tenant, int], ...]
+    kept: tuple[tuple[Stay, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Mix:
             balance: dict[tuple[object, ...], int] = defaultdict(int)
             for item, count in share.placed:
                 balance[item.deployment_id, item.base] += count
-            for tenant, count in share.kept:
+            for (tenant, _), count in share.kept:
                 balance[tenant.deployment_id, tenant.base] -= count
             found |= {str(key[0]) for key, count in balance.items() if count > 0}
         return frozenset(found)
@@ -212,5 +212,5 @@ def _share(parcel: Parcel, values: list[int]) -> Share:
         parcel.fixed,
         tuple((opening, values[column]) for opening, column in parcel.opened.items() if values[column]),
         tuple((item, values[column]) for item, column in parcel.placed.items() if values[column]),
-        tuple((tenant, values[column]) for tenant, column in parcel.kept.items() if values[column]),
+        tuple((stay, values[column]) for stay, column in parcel.kept.items() if values[column]),
     )

@@ -107,10 +107,11 @@ def _fill(share: Share, lots: list[Lot], rules: Rules) -> set[str]:
     wanted = dict(share.kept)
     for lot in (lot for lot in lots if lot.opening is not None):
         for tenant, replica in zip(content, lot.spot.replicas, strict=True):
-            items = by_base.get((tenant.deployment_id, tenant.base, lot.opening.power), [])  # type: ignore[union-attr]
+            items = by_base.get((tenant.deployment_id, tenant.base, lot.power), [])
             found = next((i for i in items if left[i] > 0), None)
-            if wanted.get(tenant, 0) > 0 and found is not None and lot.keep(replica):
-                wanted[tenant] -= 1
+            stay = next((key for key in ((tenant, lot.power), (tenant, None)) if wanted.get(key, 0) > 0), None)
+            if stay is not None and found is not None and lot.keep(replica):
+                wanted[stay] -= 1
                 left[found] -= 1
     missing: set[str] = set()
     turn = 0

@@ -6,7 +6,7 @@ import operator
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from services.orchestrator.core.facts.catalog import Quarantine
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, Device, PowerSetting, cores_of
@@ -21,7 +21,7 @@ from services.orchestrator.core.planning.ground import Ground, Group, step_of
 
 if TYPE_CHECKING:
     from services.orchestrator.core.planning.points import Point, Setting
-    from services.orchestrator.core.planning.weigh import Option, Refused
+    from services.orchestrator.core.planning.weigh import Able, Option, Refused
 
 # Share of a device's memory that replicas may fill; the rest is for the system, for buffers and for a measuring run.
 USABLE_MEMORY_SHARE: Final = 0.9
@@ -111,7 +111,8 @@ class Known:
         self._sheaves: dict[str, tuple[tuple[Profile, ...], tuple[Sheaf, ...]]] = {}
         self._source: tuple[Shapes, Variants, Profiles] | None = None
         self._settings: Settings = {}
-        self._weighed: dict[str, tuple[Deployment, tuple[Point, ...], Weighed]] = {}
+        self._weighed: _Memo[Weighed] = _Memo()
+        self._able: _Memo[Able] = _Memo()
 
     def sheaves(self, profiles: dict[str, list[Profile]]) -> dict[str, tuple[Sheaf, ...]]:
         """The sheaves of the profiles of each model."""
@@ -128,27 +129,56 @@ class Known:
             self._source, self._settings = (shapes, variants, profiles), {}
         return self._settings
 
-    def weighed(
-        self, asked: Sequence[tuple[Deployment, tuple[Point, ...]]], weigh: Callable[[Sequence[int]], Sequence[Weighed]]
-    ) -> list[Weighed]:
+    def weighed(self, asked: Sequence[Asked], weigh: Callable[[Sequence[int]], Sequence[Weighed]]) -> list[Weighed]:
         """What points of wishes were weighed to.
 
         Args:
             weigh: does it for those, by number, of which the wish or a point is another than last time.
         """
-        new = [number for number, (wish, points) in enumerate(asked) if not self._has(wish, points)]
-        fresh = dict(zip(new, weigh(new), strict=True)) if new else {}
-        if len(self._weighed) + len(fresh) > MOST_WEIGHED:
-            kept = [wish.deployment_id for wish, _ in asked]
-            self._weighed = {name: self._weighed[name] for name in kept if name in self._weighed}
-        for number, found in fresh.items():
-            wish, points = asked[number]
-            self._weighed[wish.deployment_id] = (wish, points, found)
-        return [self._weighed[wish.deployment_id][2] for wish, _ in asked]
+        return self._weighed.of([(wish.deployment_id, wish, points) for wish, points in asked], weigh)
 
-    def _has(self, wish: Deployment, points: tuple[Point, ...]) -> bool:
-        last = self._weighed.get(wish.deployment_id)
-        return last is not None and last[0] == wish and _same(last[1], points)
+    def able(self, asked: Sequence[Asked], find: Callable[[Sequence[int]], Sequence[Able]]) -> list[Able]:
+        """What points of wishes can do, whatever the rate is.
+
+        Args:
+            find: does it for those, by number, of which a limit, the shape of a request or a point is another.
+        """
+        return self._able.of([(wish.deployment_id, _shape_of(wish), points) for wish, points in asked], find)
+
+
+Asked = tuple[Deployment, tuple["Point", ...]]
+T = TypeVar("T")
+
+
+class _Memo(Generic[T]):
+    """What was last found for each wish, by what it was asked for and the points."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[object, tuple[Point, ...], T]] = {}
+
+    def of(
+        self,
+        asked: Sequence[tuple[str, object, tuple[Point, ...]]],
+        find: Callable[[Sequence[int]], Sequence[T]],
+    ) -> list[T]:
+        """What is known, or found now for those numbers of which it is not."""
+        new = [number for number, one in enumerate(asked) if not self._has(*one)]
+        fresh = dict(zip(new, find(new), strict=True)) if new else {}
+        if len(self._known) + len(fresh) > MOST_WEIGHED:
+            self._known = {name: self._known[name] for name, _, _ in asked if name in self._known}
+        for number, found in fresh.items():
+            name, key, points = asked[number]
+            self._known[name] = (key, points, found)
+        return [self._known[name][2] for name, _, _ in asked]
+
+    def _has(self, name: str, key: object, points: tuple[Point, ...]) -> bool:
+        last = self._known.get(name)
+        return last is not None and last[0] == key and _same(last[1], points)
+
+
+def _shape_of(wish: Deployment) -> object:
+    """What of a wish says what a replica can do for it."""
+    return (wish.slo, wish.demand.prompt_tokens, wish.demand.output_tokens)
 
 
 def _same(one: Sequence[object], other: Sequence[object]) -> bool:

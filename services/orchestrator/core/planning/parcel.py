@@ -15,7 +15,7 @@ from typing import Final
 
 from services.orchestrator.core.facts.fleet import DEFAULT_POWER, PowerSetting
 from services.orchestrator.core.planning.cuts import Cut, board_cuts, core_cuts
-from services.orchestrator.core.planning.ground import Group, Tenant
+from services.orchestrator.core.planning.ground import Base, Group, Tenant
 from services.orchestrator.core.planning.offer import USABLE_MEMORY_SHARE
 from services.orchestrator.core.planning.scores import PAYBACK_S, Item
 from services.orchestrator.core.planning.solver import Program
@@ -41,6 +41,10 @@ class Opening:
     cut: Cut | None
 
 
+# A replica that stays where it is, and the setting that its device has then; None is any.
+Stay = tuple[Tenant, PowerSetting | None]
+
+
 @dataclass(slots=True)
 class Parcel:
     """A group with its columns: numbers of devices by opening, of placed replicas by item and trust, of kept ones."""
@@ -49,7 +53,7 @@ class Parcel:
     fixed: tuple[Tenant, ...]
     opened: dict[Opening, int] = field(default_factory=dict)
     placed: dict[Item, int] = field(default_factory=dict)
-    kept: dict[Tenant, int] = field(default_factory=dict)
+    kept: dict[Stay, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class Rules:
         movers: deployments that have replicas already.
         stuck: deployments that keep exactly what they have.
         starts: whether new replicas may be started at all.
+        apart: whether what stays and what moves is told by the setting of its device, where something starts. That
+            takes longer, and is needed only where a choice without it has no room.
     """
 
     trust: dict[str, str]
@@ -68,6 +74,7 @@ class Rules:
     stuck: frozenset[str]
     consolidation: bool
     starts: bool = True
+    apart: bool = False
 
 
 def add_parcel(program: Program, group: Group, items: Iterable[Item], rules: Rules) -> Parcel:
@@ -101,8 +108,8 @@ def add_folded(
     kept: dict[tuple[object, ...], list[tuple[int, float]]] = defaultdict(list)
     for tenant, count in standing.items():
         if alike := by_base.get((tenant.deployment_id, tenant.base)):
-            parcel.kept[tenant] = program.column(-_worth(tenant, alike), float(count))
-            kept[tenant.deployment_id, tenant.base].append((parcel.kept[tenant], 1.0))
+            column = parcel.kept[tenant, None] = program.column(-_worth(tenant, alike), float(count))
+            kept[tenant.deployment_id, tenant.base].append((column, 1.0))
     for key, columns in kept.items():
         program.row([*columns, *((parcel.placed[item], -1.0) for item in by_base[key])], most=0.0)
     _fill(program, parcel, rules)
@@ -183,37 +190,49 @@ def _change(item: Item) -> float:
 
 
 def _keep(program: Program, parcel: Parcel, offered: list[Item], rules: Rules) -> None:
-    """Columns of what stays: each tenant at most once on each opened device, and only as one that is placed."""
-    everywhere = [(column, 1.0) for column in parcel.opened.values()]
-    by_base: dict[tuple[object, ...], list[Item]] = defaultdict(list)
+    """Columns of what stays: each tenant at most once on each device opened for it, and only as one that is placed."""
+    starts = parcel.group.likeness.takes_work and rules.starts
+    apart = rules.apart or not starts
+    by_base, by_place = defaultdict[object, list[Item]](list), defaultdict[_Place, list[Item]](list)
     for item in offered:
         by_base[item.deployment_id, item.base].append(item)
-    columns: dict[tuple[object, ...], list[tuple[int, float]]] = defaultdict(list)
-    for tenant, count in Counter(t for t in parcel.group.likeness.content if t.keepable).items():
-        items = by_base.get((tenant.deployment_id, tenant.base), [])
-        if not items:
-            continue
-        column = program.column(-_worth(tenant, items), float(count * parcel.group.size))
-        parcel.kept[tenant] = column
-        columns[tenant.deployment_id, tenant.base].append((column, 1.0))
-        program.row([(column, 1.0), *((c, -float(count)) for c, _ in everywhere)], most=0.0)
-    for key, kept in columns.items():
-        program.row([*kept, *((parcel.placed[item], -1.0) for item in by_base[key])], most=0.0)
-    if not (parcel.group.likeness.takes_work and rules.starts):
-        for key, items in by_base.items():
+        by_place[item.deployment_id, item.base, item.power if apart else None].append(item)
+    opened = _opened(parcel, apart=apart)
+    standing = Counter(tenant for tenant in parcel.group.likeness.content if tenant.keepable)
+    columns: dict[_Place, list[tuple[int, float]]] = defaultdict(list)
+    for place in by_place:
+        name, base, power = place
+        for tenant, count in standing.items():
+            if (tenant.deployment_id, tenant.base) != (name, base):
+                continue
+            column = program.column(-_worth(tenant, by_base[name, base]), float(count * parcel.group.size))
+            parcel.kept[tenant, power] = column
+            columns[place].append((column, 1.0))
+            room = ((c, -float(count)) for _, c in opened[_way(power, rules.trust.get(name, ""), apart=apart)])
+            program.row([(column, 1.0), *room], most=0.0)
+    for place, kept in columns.items():
+        program.row([*kept, *((parcel.placed[item], -1.0) for item in by_place[place])], most=0.0)
+    if not starts:
+        for place, items in by_place.items():
             new = [(parcel.placed[item], 1.0) for item in items]
-            program.row([*new, *((column, -1.0) for column, _ in columns.get(key, []))], most=0.0)
-            _stay(program, parcel, items, rules)
+            program.row([*new, *((column, -1.0) for column, _ in columns[place])], most=0.0)
 
 
-def _stay(program: Program, parcel: Parcel, items: list[Item], rules: Rules) -> None:
-    """Rows of a group where nothing starts: what counts as an item at a power setting stands on devices set so."""
-    base = (items[0].deployment_id, items[0].base)
-    here = sum((t.deployment_id, t.base) == base and t.keepable for t in parcel.group.likeness.content)
-    for item in items:
-        way = (item.power, rules.trust.get(item.deployment_id, ""))
-        opened = [(column, -float(here)) for o, column in parcel.opened.items() if (o.power, o.trust) == way]
-        program.row([(parcel.placed[item], 1.0), *opened], most=0.0)
+_Place = tuple[str, Base, PowerSetting | None]
+# Devices opened for one setting and trust level; None is all of them.
+_Way = tuple[PowerSetting | None, str] | None
+
+
+def _way(power: PowerSetting | None, trust: str, *, apart: bool) -> _Way:
+    return (power, trust) if apart else None
+
+
+def _opened(parcel: Parcel, *, apart: bool) -> dict[_Way, list[tuple[Opening, int]]]:
+    """Openings with their columns, by way."""
+    found: dict[_Way, list[tuple[Opening, int]]] = defaultdict(list)
+    for opening, column in parcel.opened.items():
+        found[_way(opening.power, opening.trust, apart=apart)].append((opening, column))
+    return found
 
 
 def _fill(program: Program, parcel: Parcel, rules: Rules) -> None:
@@ -238,30 +257,34 @@ def _fill(program: Program, parcel: Parcel, rules: Rules) -> None:
 
 
 def _move(program: Program, parcel: Parcel, rules: Rules) -> None:
-    """Rows of transition: new replicas of movers beyond what they leave themselves take only what nobody holds."""
+    """Rows of transition: new replicas of movers beyond what they leave themselves take only what nobody holds.
+
+    Told apart, for each power setting and trust level by itself: devices that are opened for others lend no room.
+    """
     group, content = parcel.group, parcel.group.likeness.content
     if not content:
         return
-    moving: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    opened = _opened(parcel, apart=rules.apart)
+    moving: dict[tuple[_Way, str], dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
     for item in parcel.placed:
         if item.deployment_id in rules.movers:
-            moving[item.kind if group.board is not None else "", item.deployment_id].append(item)
-    for kind in sorted({kind for kind, _ in moving}):
+            way = _way(item.power, rules.trust.get(item.deployment_id, ""), apart=rules.apart)
+            moving[way, item.kind if group.board is not None else ""][item.deployment_id].append(item)
+    for (way, kind), movers in sorted(moving.items(), key=lambda entry: entry[0][1]):
         here = [t for t in content if not kind or t.base[2] == kind]
         beyond: list[tuple[int, float]] = []
-        for deployment_id in sorted(name for other, name in moving if other == kind):
-            items = moving[kind, deployment_id]
+        for deployment_id, items in sorted(movers.items()):
             own = sum(t.units for t in here if t.deployment_id == deployment_id)
             column = program.column(0.0, whole=False)
             terms = [(parcel.placed[item], float(item.units)) for item in items]
-            program.row([*terms, (column, -1.0), *((c, -float(own)) for c in parcel.opened.values())], most=0.0)
+            program.row([*terms, (column, -1.0), *((c, -float(own)) for _, c in opened[way])], most=0.0)
             beyond.append((column, 1.0))
         held = sum(tenant.units for tenant in here)
         if group.board is None:
             free = float(max(group.likeness.cores - held, 0))
-            program.row([*beyond, *((c, -free) for c in parcel.opened.values())], most=0.0)
+            program.row([*beyond, *((c, -free) for _, c in opened[way])], most=0.0)
         else:
-            room = [(c, -float(dict(o.cut or ()).get(kind, 0) - held)) for o, c in parcel.opened.items()]
+            room = [(c, -float(dict(o.cut or ()).get(kind, 0) - held)) for o, c in opened[way]]
             program.row([*beyond, *room], most=0.0)
 
 
@@ -272,7 +295,7 @@ def _hold(program: Program, parcel: Parcel) -> None:
     now = sum(tenant.memory_bytes for tenant in like.content)
     placed = [(c, i.memory_bytes / usable) for i, c in parcel.placed.items() if i.memory_bytes]
     if placed:
-        kept = [(c, -t.memory_bytes / usable) for t, c in parcel.kept.items() if t.memory_bytes]
+        kept = [(c, -t.memory_bytes / usable) for (t, _), c in parcel.kept.items() if t.memory_bytes]
         opened = [(c, -max(1.0 - now / usable, 0.0)) for c in parcel.opened.values()]
         program.row([*placed, *kept, *opened], most=0.0)
 

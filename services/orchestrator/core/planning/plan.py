@@ -7,6 +7,7 @@ it has, and its report names the limit that binds and the nearest that would do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from services.orchestrator.core.facts.blueprint import Blueprint
@@ -28,7 +29,7 @@ from services.orchestrator.core.planning.offer import Known, Offer, offer_of
 from services.orchestrator.core.planning.points import Point, points_of
 from services.orchestrator.core.planning.report import Verdict, explain_chosen, explain_infeasible
 from services.orchestrator.core.planning.scores import items_of
-from services.orchestrator.core.planning.weigh import Load, Option, Refused, weigh_loads
+from services.orchestrator.core.planning.weigh import Load, Option, Refused, able_of, judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,13 @@ def _weigh(situation: Situation, ground: Ground, offer: Offer, known: Known) -> 
         for wish, (points, _) in zip(situation.deployments, found, strict=True)
     ]
     asked = [(load.deployment, tuple(load.points)) for load in loads]
-    weighed = known.weighed(asked, lambda numbers: weigh_loads([loads[number] for number in numbers]))
+
+    def weigh(numbers: Sequence[int]) -> list[tuple[Option | Refused, ...]]:
+        some = [loads[number] for number in numbers]
+        able = known.able([asked[n] for n in numbers], lambda rows: able_of([some[row] for row in rows]))
+        return judged(some, able)
+
+    weighed = known.weighed(asked, weigh)
     return tuple(
         _sorted_out(situation, ground, load, refused, results)
         for load, (_, refused), results in zip(loads, found, weighed, strict=True)

@@ -14,6 +14,7 @@ from services.orchestrator.core.planning.mixes import Way, ways
 from services.orchestrator.core.planning.parcel import Parcel
 from services.orchestrator.core.planning.scores import Item
 from services.orchestrator.core.planning.solver import Answer, Program
+from services.orchestrator.core.planning.standing import standing_counts, standing_of, ways_from
 from services.orchestrator.core.planning.weigh import replicas_needed
 
 # Ways offered for each wish: more of them come nearer to the least cost and take longer (docs/adr/0058).
@@ -60,16 +61,19 @@ def priced_ways(
     for parcel in parcels:
         for item, column in parcel.placed.items():
             columns[item].append(column)
-    found = []
+    found, standing = [], standing_of(parcels)
     for one in wanted:
         items = [item for item in one.items if item in columns]
         costs = [max(min(reduced[column] for column in columns[item]), 0.0) for item in items]
         least, most = replicas_needed(one.deployment), one.deployment.max_replicas
-        near = ways([item.capacity for item in items], costs, least, most, keep) if items else []
+        capacities = [item.capacity for item in items]
+        near = ways(capacities, costs, least, most, keep) if items else []
         if not near:
             return None
-        bound += near[0].cost
-        found.append((items, near))
+        counts = standing_counts(items, costs, standing) if standing else {}
+        more = [way for way in ways_from(counts, capacities, costs, least, most) if way not in near]
+        bound += min(way.cost for way in (near[0], *more))
+        found.append((items, [*near, *more]))
     return Priced(tuple(found), bound, columns)
 
 

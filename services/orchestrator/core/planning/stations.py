@@ -89,6 +89,17 @@ class Curves:
     energies_mj: Vector
     output_tokens: Vector
 
+    @property
+    def most(self) -> int:
+        """Columns."""
+        return int(self.rates_per_s.shape[1])
+
+    def take(self, rows: Whole) -> Curves:
+        """Some of the profiles."""
+        ttft, tpot = self.ttft.at(rows, self.most), self.tpot.at(rows, self.most)
+        columns = (self.rates_per_s, self.log_rates, self.energies_mj, self.output_tokens)
+        return Curves(ttft, tpot, *(column[rows] for column in columns))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stations:
@@ -151,6 +162,11 @@ class Stations:
         """Some of them."""
         return Stations(self.curves, self.rows[rows], self.batches[rows], self.most)
 
+    def apart(self) -> Stations:
+        """They with curves of their own, without those of others."""
+        rows, places = numpy.unique(self.rows, return_inverse=True)
+        return Stations(self.curves.take(rows), places, self.batches, self.most)
+
     def up_to(self, most: int) -> Stations:
         """They without what would be of more sequences than so many."""
         return Stations(self.curves, self.rows, self.batches, most)
@@ -175,6 +191,27 @@ def put_together(parts: Sequence[Spreads]) -> Spreads:
     return Spreads(
         numpy.concatenate([part.medians_ms for part in parts]), numpy.concatenate([part.sigmas for part in parts])
     )
+
+
+def stations_beside(parts: Sequence[Stations]) -> Stations:
+    """All of them, one after the other."""
+    most = max(part.curves.most for part in parts)
+    curves = [part.curves for part in parts]
+    starts = numpy.cumsum([0, *(len(one.output_tokens) for one in curves[:-1])])
+    joined = Curves(
+        ttft=_spreads_beside([one.ttft for one in curves], most),
+        tpot=_spreads_beside([one.tpot for one in curves], most),
+        rates_per_s=numpy.concatenate([_wider(one.rates_per_s, most) for one in curves]),
+        log_rates=numpy.concatenate([_wider(one.log_rates, most + 1) for one in curves]),
+        energies_mj=numpy.concatenate([_wider(one.energies_mj, most) for one in curves]),
+        output_tokens=numpy.concatenate([one.output_tokens for one in curves]),
+    )
+    rows = numpy.concatenate([part.rows + start for part, start in zip(parts, starts.tolist(), strict=True)])
+    return Stations(joined, rows, numpy.concatenate([part.batches for part in parts]), most)
+
+
+def _spreads_beside(parts: Sequence[Spreads], most: int) -> Spreads:
+    return put_together([Spreads(_wider(part.medians_ms, most), _wider(part.sigmas, most)) for part in parts])
 
 
 class Served(NamedTuple):

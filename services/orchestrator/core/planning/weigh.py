@@ -40,7 +40,14 @@ from services.orchestrator.core.planning.figures import (
 )
 from services.orchestrator.core.planning.ground import Base
 from services.orchestrator.core.planning.points import Point, PointKey
-from services.orchestrator.core.planning.stations import Served, Stations, Vector, Whole, stations_together
+from services.orchestrator.core.planning.stations import (
+    Served,
+    Stations,
+    Vector,
+    Whole,
+    stations_beside,
+    stations_together,
+)
 
 # A single replica is ready this share of the time: a crash an hour, with about half a minute to load again.
 SINGLE_AVAILABILITY: Final = 0.99
@@ -157,7 +164,34 @@ def weigh_all(
 
 def weigh_loads(loads: Sequence[Load]) -> list[tuple[Option | Refused, ...]]:
     """The points of some wishes, side by side."""
-    return [found for portion in _portions(loads) for found in _weigh_portion(portion)]
+    return judged(loads, able_of(loads))
+
+
+class Able(NamedTuple):
+    """What points of a wish can do, whatever its rate is.
+
+    Attributes:
+        refused: for each point, None for those that are able.
+        stations: the able ones; None when there are none.
+        capacities: theirs.
+    """
+
+    refused: tuple[Refused | None, ...]
+    stations: Stations | None
+    capacities: Vector
+
+
+def able_of(loads: Sequence[Load]) -> list[Able]:
+    """What the points of some wishes can do, side by side."""
+    return [found for portion in _portions(loads) for found in _able_of_portion(portion)]
+
+
+def judged(loads: Sequence[Load], able: Sequence[Able]) -> list[tuple[Option | Refused, ...]]:
+    """The points of some wishes with what they can do, each as an option or refused by the first limit it breaks."""
+    left, found = iter(able), list[tuple[Option | Refused, ...]]()
+    for portion in _portions(loads):
+        found += _judge_portion(portion, [next(left) for _ in portion])
+    return found
 
 
 def _portions(loads: Sequence[Load]) -> list[list[Load]]:
@@ -171,15 +205,40 @@ def _portions(loads: Sequence[Load]) -> list[list[Load]]:
     return portions
 
 
-def _weigh_portion(loads: list[Load]) -> list[tuple[Option | Refused, ...]]:
+def _able_of_portion(loads: list[Load]) -> list[Able]:
     poor = [_poor(load) for load in loads]
     left = [
         [point for point, one in zip(load.points, mine, strict=True) if one is None]
         for load, mine in zip(loads, poor, strict=True)
     ]
     scale = _scale_of([Load(load.deployment, mine, load.sheaves) for load, mine in zip(loads, left, strict=True)])
-    weighed = iter(_weighed(scale)) if scale is not None else iter(())
-    return [tuple(one or next(weighed) for one in mine) for mine in poor]
+    if scale is None:
+        return [Able(tuple(mine), None, numpy.zeros(0)) for mine in poor]
+    broken = broken_at_rest(scale.stations, scale.columns)
+    slow, fast = numpy.flatnonzero(broken >= 0), numpy.flatnonzero(broken < 0)
+    refused = dict(zip(slow.tolist(), _too_slow(scale.take(slow), broken[slow]), strict=True)) if slow.size else {}
+    some, numbers = scale.take(fast), iter(range(len(scale.points)))
+    capacities = capacities_within(some.stations, some.columns) if fast.size else numpy.zeros(0)
+    found = []
+    for owner, mine in enumerate(poor):
+        rows = numpy.flatnonzero(some.owners == owner)
+        stations = some.stations.take(rows).apart() if rows.size else None
+        found.append(Able(tuple(one or refused.get(next(numbers)) for one in mine), stations, capacities[rows]))
+    return found
+
+
+def _judge_portion(loads: list[Load], able: list[Able]) -> list[tuple[Option | Refused, ...]]:
+    left = [
+        [point for point, refused in zip(load.points, one.refused, strict=True) if refused is None]
+        for load, one in zip(loads, able, strict=True)
+    ]
+    found = iter(list[Option | Refused]())
+    if stations := [one.stations for one in able if one.stations is not None]:
+        owners = numpy.repeat(numpy.arange(len(loads)), [len(points) for points in left])
+        points, wishes = [point for mine in left for point in mine], [load.deployment for load in loads]
+        scale = _Scale(wishes, owners, points, stations_beside(stations), ())
+        found = iter(_judged(scale, numpy.concatenate([one.capacities for one in able])))
+    return [tuple(refused or next(found) for refused in one.refused) for one in able]
 
 
 def _poor(load: Load) -> list[Refused | None]:
@@ -260,31 +319,19 @@ class _Scale:
 
 
 def _scale_of(loads: Sequence[Load]) -> _Scale | None:
-    some = [load for load in loads if load.points]
-    if not some:
+    wishes, points = [load.deployment for load in loads], [point for load in loads for point in load.points]
+    if not points:
         return None
-    wishes, points = [load.deployment for load in some], [point for load in some for point in load.points]
     served = [
         Served(
             [p.profile for p in load.points], [p.batch_limit for p in load.points], load.deployment.demand, load.sheaves
         )
-        for load in some
+        for load in loads
+        if load.points
     ]
-    owners = numpy.repeat(numpy.arange(len(some)), [len(load.points) for load in some])
-    columns = columns_of([(len(load.points), load.deployment.slo.latency) for load in some])
+    owners = numpy.repeat(numpy.arange(len(loads)), [len(load.points) for load in loads])
+    columns = columns_of([(len(load.points), load.deployment.slo.latency) for load in loads])
     return _Scale(wishes, owners, points, stations_together(served), columns)
-
-
-def _weighed(scale: _Scale) -> list[Option | Refused]:
-    """Each point as an option, or refused by the first limit that it breaks."""
-    broken = broken_at_rest(scale.stations, scale.columns)
-    slow, able = numpy.flatnonzero(broken >= 0), numpy.flatnonzero(broken < 0)
-    found: dict[int, Option | Refused] = {}
-    if slow.size:
-        found.update(zip(slow.tolist(), _too_slow(scale.take(slow), broken[slow]), strict=True))
-    if able.size:
-        found.update(zip(able.tolist(), _judged(scale.take(able)), strict=True))
-    return [found[row] for row in range(len(scale.points))]
 
 
 def _too_slow(scale: _Scale, broken: Whole) -> list[Refused]:
@@ -303,10 +350,9 @@ def _too_slow(scale: _Scale, broken: Whole) -> list[Refused]:
     ]
 
 
-def _judged(scale: _Scale) -> list[Option | Refused]:
+def _judged(scale: _Scale, capacities: Vector) -> list[Option | Refused]:
     """Points that are fast enough alone, with as many replicas as the demand takes, held against limits of energy."""
     stations, points = scale.stations, scale.points
-    capacities = capacities_within(stations, scale.columns)
     rates, least = scale.each(lambda wish: wish.demand.requests_per_s), scale.each(replicas_needed)
     replicas = numpy.maximum(numpy.ceil(rates / numpy.maximum(capacities, _NO_CAPACITY) - _SLACK), least)
     means = scale.each(lambda wish: wish.demand.compared_requests_per_s)

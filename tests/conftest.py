@@ -35,7 +35,7 @@ if os.environ.get("CI"):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files in the order in which workers take them: what runs for minutes first, then many tests before few."""
+    """Files in the order in which workers take them, see `BothEnds`: compiles, then many tests before few."""
     tests_in = Counter(item.path for item in items)
 
     def place(item: pytest.Item) -> tuple[int, int, Path]:
@@ -46,17 +46,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
-class TogetherScheduling(LoadFileScheduling):
-    """A file stays on one worker, and those of `TOGETHER` do with each other."""
+class BothEnds(LoadFileScheduling):
+    """A file stays on one worker, and those of `TOGETHER` do with each other.
+
+    Every other worker takes files from the end of the order: while one compiles, which takes all of a core and more,
+    another mostly waits, for processes that start, stop and are killed.
+    """
+
+    def _assign_work_unit(self, node: Any) -> None:
+        if self.nodes.index(node) % 2:
+            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+        super()._assign_work_unit(node)
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
         return TOGETHER.get(file, file)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> TogetherScheduling:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BothEnds:
     """In place of xdist's own."""
-    return TogetherScheduling(config, log)
+    return BothEnds(config, log)
 
 
 @pytest.fixture(scope="session")

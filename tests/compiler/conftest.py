@@ -16,6 +16,7 @@ from services.compiler.app import start
 from services.compiler.jobs.limits import JobLimits
 from services.compiler.settings import CompilerSettings
 from services.compiler.workshop import Workshop
+from tests.once import made_once
 from tests.tiny_model import write_tiny_model
 from tests.tiny_variant import TinyVariant, build_tiny_variant
 from tradewind.rpc.client import open_channel
@@ -44,13 +45,15 @@ def tiny_variant() -> TinyVariant:
 
 
 @pytest.fixture(scope="session")
-def imported_state(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def imported_state(tiny_folder: Path, shared_folder: Path) -> Path:
     """A state folder that has imported the tiny model; not to be changed."""
-    folder = tmp_path_factory.mktemp("imported") / "state"
-    workshop = Workshop(folder, LIMITS)
-    asyncio.run(workshop.importer.import_model(tiny_folder, lambda _stage, _share: None))
-    workshop.close()
-    return folder
+
+    def make(folder: Path) -> None:
+        workshop = Workshop(folder, LIMITS)
+        asyncio.run(workshop.importer.import_model(tiny_folder, silent))
+        workshop.close()
+
+    return made_once(shared_folder / "imported", make)
 
 
 @pytest.fixture

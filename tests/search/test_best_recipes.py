@@ -16,7 +16,7 @@ from services.compiler.search.devices import NoDevices
 from services.compiler.search.records import SearchRecords, shape_class
 from services.compiler.search.searching import Searcher, SearchOrder
 from services.compiler.workshop import Workshop
-from tests.compiler.conftest import LIMITS, imported_state, silent, tiny_folder  # noqa: F401  fixtures
+from tests.compiler.conftest import LIMITS, silent
 from tests.tiny_model import write_tiny_model
 from tests.tiny_variant import TINY_RECIPE
 from tradewind.domain.quality_floor import QualityFloor
@@ -47,11 +47,11 @@ class Tried(Progress):
 
 async def test_the_next_search_for_a_like_model_begins_with_the_best(
     database: Database,
-    imported_state: Path,  # noqa: F811
-    tiny_folder: Path,  # noqa: F811
+    asked_state: Path,
+    tiny_folder: Path,
     tmp_path: Path,
 ) -> None:
-    workshop = Workshop(shutil.copytree(imported_state, tmp_path / "state"), LIMITS, places=1)
+    workshop = Workshop(shutil.copytree(asked_state, tmp_path / "state"), LIMITS, places=1)
     records, catalog = SearchRecords(database), Catalog(database)
     searcher = Searcher((workshop.trier, workshop.prober), workshop.places, records, catalog, NoDevices())
     host = workshop.targets[0]

@@ -20,7 +20,7 @@ from services.compiler.search.probing import Prober, Try
 from services.compiler.store.index import Index
 from services.compiler.store.signing import open_signing_key
 from services.compiler.workshop import Workshop
-from tests.compiler.conftest import LIMITS, imported_state, silent, tiny_folder  # noqa: F401  fixtures
+from tests.compiler.conftest import LIMITS, silent
 from tests.tiny_variant import TINY_RECIPE
 from tradewind.domain.quality_floor import QualityFloor
 
@@ -38,8 +38,8 @@ GROW = f"exec {sys.executable} -c 'data = [bytearray(1 << 24) for _ in iter(int,
     ],
 )
 async def test_a_child_that_fails_is_a_fate(
-    imported_state: Path,  # noqa: F811
-    tiny_folder: Path,  # noqa: F811
+    imported_state: Path,
+    tiny_folder: Path,
     tmp_path: Path,
     program: str,
     limits: JobLimits,

@@ -7,20 +7,24 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from services.compiler.jobs.runner import JobRunner, Outcome
+from services.compiler.jobs.limits import JobLimits
+from services.compiler.jobs.runner import JobRunner, Outcome, Report
 from services.compiler.making import Maker
 from services.compiler.order import Order
-from services.compiler.search.bench import Wish
+from services.compiler.search.bench import Bench, Wish
 from services.compiler.search.core.facts import Fate, Trial
-from services.compiler.search.probing import Try
+from services.compiler.search.lending import Lender
+from services.compiler.search.probing import Prober, Try
 from services.compiler.store.index import Index
+from services.compiler.store.signing import open_signing_key
 from services.compiler.workshop import Workshop
-from tests.compiler.conftest import LIMITS, imported_state, silent, tiny_folder  # noqa: F401  fixtures
+from tests.compiler.conftest import LIMITS, silent
 from tests.tiny_variant import TINY_RECIPE
-from tradewind.domain.errors import CompileFailed
 from tradewind.domain.passes import FLAT_LINEAR
 from tradewind.domain.quality_floor import QualityFloor
 
@@ -48,36 +52,45 @@ print(json.dumps({"pid": os.getpid()}))
 """
 
 
+class Told(JobRunner):
+    """Knows how many exports were asked of each child, and that nothing was tried apart."""
+
+    def __init__(self, work_root: Path, limits: JobLimits) -> None:
+        super().__init__(work_root, limits)
+        self.children: list[int] = []
+
+    async def export_each(
+        self, jobs: Sequence[tuple[dict[str, Any], Path]], folder: Path, on_ended: Callable[[int, Outcome], None]
+    ) -> None:
+        self.children.append(len(jobs))
+        await super().export_each(jobs, folder, on_ended)
+
+    async def work(self, kind: str, job: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
+        assert kind != "export", "all were exported together"
+        return await super().work(kind, job, folder, report)
+
+
 async def test_real_exports_share_a_child_and_one_that_fails_takes_nobody_along(
-    imported_state: Path,  # noqa: F811
-    tiny_folder: Path,  # noqa: F811
-    tmp_path: Path,
+    asked_state: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    state = Path(shutil.copytree(imported_state, tmp_path / "state"))
+    state = Path(shutil.copytree(asked_state, tmp_path / "state"))
     workshop = Workshop(state, LIMITS)
     stored = await workshop.importer.import_model(tiny_folder, silent)
     orders = [Order(stored, recipe, workshop.targets[0]) for recipe in (SMALL, BROKEN, BROADER)]
-    runner = JobRunner(tmp_path / "runner", LIMITS)
+    runner = Told(tmp_path / "runner", LIMITS)
     maker = Maker(workshop.blobs, Index(state / "index"), runner)
-    outcomes: dict[int, Outcome] = {}
-    async with runner.folder() as folder:
-        jobs = []
-        for number, order in enumerate(orders):
-            (own := folder / str(number)).mkdir()
-            jobs.append((maker.export_job(order, own, 1), own))
-        await runner.export_each(jobs, folder, outcomes.__setitem__)
-        modules = [(folder / str(number) / "generate.mlir").exists() for number in range(3)]
-    assert modules == [True, False, True]
-    assert isinstance(outcomes[1].error, CompileFailed) and "f12" in outcomes[1].error.message
-    assert outcomes[0].result and outcomes[2].result and outcomes[0].result["cache_bytes"] > 0
-
+    lender = Lender(workshop.blobs, open_signing_key(state / "keys"))
+    prober = Prober(runner, workshop.places, maker, Bench(runner, workshop.places), lender)
     trials: list[Trial] = []
     wish = Wish(QualityFloor(), "a search", await workshop.trier.references(orders[0], (1,), silent))
-    await workshop.prober.probe([Try(order, silent) for order in orders], 1, wish, trials.append)
+    await prober.probe([Try(order, silent) for order in orders], 1, wish, trials.append)
+    assert runner.children == [3]
     fates = {trial.recipe: trial.fate for trial in trials}
     assert fates == {SMALL.name: None, "broken": Fate.COMPILE_ERROR, "broader": None}
+    assert all("f12" in trial.words for trial in trials if trial.fate)
+    assert all(t.measured and t.measured.memory_bytes > 0 for t in trials if t.fate is None)
     assert all(t.measured and (t.measured.kl_nats or 0) < 1e-3 for t in trials if t.fate is None)
-    assert list((state / "work").iterdir()) == []
+    assert list((tmp_path / "runner").iterdir()) == []
     workshop.close()
 
 

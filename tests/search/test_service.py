@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.compiler.conftest import Service, imported_state, service, tiny_folder  # noqa: F401  fixtures
+from tests.compiler.conftest import Service
 from tests.node_agent.wait import until
 from tradewind.domain.errors import RemoteError
 from tradewind.rpc.errors import translated
@@ -19,22 +19,22 @@ KEPT = compiler_pb2.CANDIDATE_FATE_KEPT
 pytestmark = pytest.mark.timeout(600)
 
 
-async def found_of(service: Service) -> compiler_pb2.Search:  # noqa: F811
+async def found_of(service: Service) -> compiler_pb2.Search:
     with translated("compiler"):
         response = await service.compiler.GetSearch(compiler_pb2.GetSearchRequest(model="tiny"), timeout=10)
     found: compiler_pb2.Search = response.search
     return found
 
 
-async def stages_of(service: Service, operation: operation_pb2.Operation) -> list[str]:  # noqa: F811
+async def stages_of(service: Service, operation: operation_pb2.Operation) -> list[str]:
     """Everything that an operation says of itself to its end."""
     request = operation_pb2.WatchOperationRequest(operation_id=operation.operation_id)
     return [m.operation.stage async for m in service.operations.WatchOperation(request, timeout=240)]
 
 
 async def test_a_search_measures_what_runs_here_and_compiles_the_rest(
-    service: Service,  # noqa: F811
-    tiny_folder: Path,  # noqa: F811
+    service: Service,
+    tiny_folder: Path,
 ) -> None:
     await service.end_of(await service.begin_import(tiny_folder))
     wanted = {
@@ -78,8 +78,8 @@ async def test_a_search_measures_what_runs_here_and_compiles_the_rest(
 
 
 async def test_a_cancelled_search_ends_its_child_and_leaves_nothing(
-    service: Service,  # noqa: F811
-    tiny_folder: Path,  # noqa: F811
+    service: Service,
+    tiny_folder: Path,
 ) -> None:
     await service.end_of(await service.begin_import(tiny_folder))
     blobs = sorted(path.name for path in (service.state_dir / "blobs").rglob("*"))
@@ -108,8 +108,8 @@ def command_of(process: psutil.Process) -> list[str]:
 
 
 async def test_nonsense_is_refused_before_anything_is_done(
-    service: Service,  # noqa: F811
-    tiny_folder: Path,  # noqa: F811
+    service: Service,
+    tiny_folder: Path,
 ) -> None:
     await service.end_of(await service.begin_import(tiny_folder))
     refused = [

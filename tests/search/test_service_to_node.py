@@ -12,7 +12,7 @@ import pytest
 
 from services.compiler.app import start
 from services.compiler.settings import CompilerSettings
-from tests.compiler.conftest import Service, imported_state, tiny_folder  # noqa: F401  fixtures
+from tests.compiler.conftest import Service
 from tests.node_agent.agent_process import NODE_ID, Agent
 from tests.search.roster import serving
 from tradewind.rpc.client import open_channel
@@ -38,11 +38,11 @@ async def compiler_of(settings: CompilerSettings) -> AsyncIterator[tuple[Service
 
 async def test_a_search_times_its_winner_on_a_node(
     database_url: str,
-    imported_state: Path,  # noqa: F811
-    tiny_folder: Path,  # noqa: F811
+    asked_state: Path,
+    tiny_folder: Path,
     tmp_path: Path,
 ) -> None:
-    state = Path(shutil.copytree(imported_state, tmp_path / "state"))
+    state = Path(shutil.copytree(asked_state, tmp_path / "state"))
     async with serving() as roster:
         settings = CompilerSettings(
             listen="127.0.0.1:0",

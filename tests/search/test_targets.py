@@ -11,7 +11,7 @@ import pytest
 from services.compiler.built_module import check_built_for, read_built_for
 from services.compiler.export.generator import export_mlir
 from services.compiler.export.shapes import Shapes
-from services.compiler.host_cpu import read_host_cpu
+from services.compiler.host_cpu import cpu_flags
 from services.compiler.passes.form import form_of
 from services.compiler.recipes import check_runs, find_recipe, offered_recipes
 from services.compiler.search.cut import cut_layers
@@ -101,7 +101,7 @@ def test_kernels_are_offered_only_where_their_instructions_are() -> None:
 
 def test_the_host_has_a_level_that_it_runs() -> None:
     levels: list[Target] = [t for t in TARGETS if t.name.startswith("cpu:x86-64-v")]
-    if "avx2" in read_host_cpu():
+    if "avx2" in cpu_flags():
         assert {t.name for t in levels if t.runnable_here} >= {"cpu:x86-64-v2", "cpu:x86-64-v3"}
 
 

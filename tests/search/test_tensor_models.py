@@ -8,7 +8,7 @@ import pytest
 
 from services.compiler.search.core.facts import Candidate, Cost, Measured
 from services.compiler.search.core.front import pareto
-from tests.compiler.conftest import Service, imported_state, service, tiny_folder  # noqa: F401  fixtures
+from tests.compiler.conftest import Service
 from tests.tiny_model import write_tiny_model
 from tradewind.domain.errors import RemoteError
 from tradewind.v1 import compiler_pb2, operation_pb2
@@ -18,7 +18,7 @@ KEPT, BELOW = compiler_pb2.CANDIDATE_FATE_KEPT, compiler_pb2.CANDIDATE_FATE_BELO
 
 @pytest.mark.timeout(600)
 async def test_an_encoder_is_searched_within_its_own_kind_of_floor(
-    service: Service,  # noqa: F811
+    service: Service,
     tmp_path: Path,
 ) -> None:
     folder = write_tiny_model(tmp_path / "bert", architecture="BertModel", num_hidden_layers=1)

@@ -83,10 +83,9 @@ def _check_encoder(architecture: str) -> None:
     found = getattr(transformers, architecture, None)
     if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
         raise _unsupported(architecture, "transformers has no such model, and code that comes with a model is not run")
-    if getattr(found, "main_input_name", "input_ids") != "input_ids":
-        raise _unsupported(
-            architecture, f"it takes {found.main_input_name}, not text; export it to ONNX and import that"
-        )
+    takes = getattr(found, "main_input_name", "input_ids")
+    if takes != "input_ids":
+        raise _unsupported(architecture, f"it takes {takes}, not text; export it to ONNX and import that")
 
 
 def _unsupported(architecture: str, why: str) -> UnsupportedModel:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from services.compiler.host_cpu import read_host_cpu
+from services.compiler.host_cpu import cpu_flags
 from services.compiler.jobs.limits import JobLimits
 from services.compiler.kernels.attention import Attention, attention_kernel
 from services.compiler.kernels.formats import W4, W8, Format
@@ -30,7 +30,7 @@ from services.compiler.workshop import Workshop
 from tests.tiny_model import write_tiny_model
 from tradewind.v1 import compiler_pb2
 
-pytestmark = pytest.mark.skipif("avx2" not in read_host_cpu(), reason="the kernels are written for AVX2")
+pytestmark = pytest.mark.skipif("avx2" not in cpu_flags(), reason="the kernels are written for AVX2")
 
 FLAGS = (
     "--iree-hal-target-device=local",

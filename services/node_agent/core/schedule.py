@@ -147,8 +147,8 @@ def step(
         shapes: the engine's functions.
         policy: how phases share the device.
         admitted: who goes where, when `next_admits`; None for the oldest into the lowest free slot.
-        room_tokens: prompt tokens that can be taken in before the next decode step is due; None when it is. Those that
-            decode are held back by it, but for nobody who waits for a slot.
+        room_tokens: longest chunk that can be taken in before the next decode step is due; None when it is. Those that
+            decode are held back by it, unless somebody waits for a slot.
 
     Returns:
         The state, and what to do; None when nothing is at work, or nothing is due yet.

@@ -47,11 +47,16 @@ def test_a_function_that_was_never_seen_takes_what_steps_take(paces: Paces) -> N
     assert due_of(paces, THIRD).wait_s(100.0) == pytest.approx(PACE_S - paces.decode.each_s)
 
 
-def test_what_fits_is_reckoned_in_whole_tokens(paces: Paces) -> None:
-    due = due_of(paces)
-    assert due.room_tokens(100.0) == int((PACE_S - 0.010) / TOKEN_S)
-    assert due.room_tokens(100.0 + PACE_S - 0.010 - TOKEN_S / 2) == 0
+def test_a_chunk_fits_by_what_its_calls_took_however_little_was_in_them(paces: Paces) -> None:
+    due, free_s = due_of(paces), PACE_S - 0.010
+    assert due.room_tokens(100.0 + free_s - 16 * TOKEN_S) == 16, "as its tokens take elsewhere"
+    assert due.room_tokens(100.0 + free_s - 16 * TOKEN_S + 0.001) == 4
+    assert due.room_tokens(100.0 + free_s - 4 * TOKEN_S + 0.001) == 0
     assert due.room_tokens(100.0 + PACE_S) is None, "the step is due"
+    paces.prefilled(0.030, 5, 16)
+    paces.prefilled(0.0299, 16, 16)
+    assert due.room_tokens(100.0) == 16
+    assert due.room_tokens(100.001) == 4
 
 
 def test_without_a_pace_or_sequences_nothing_is_held_back(paces: Paces) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from services.node_agent.core.in_hand import Paces
 from services.node_agent.core.pacing import Pacer
 from services.node_agent.core.schedule import State
@@ -46,12 +44,12 @@ class DueSteps:
         return max(0.0, self._pacer.wait_s(self._step_s, now_s)) if self._pacer.pace_s else 0.0
 
     def room_tokens(self, now_s: float) -> int | None:
-        """Prompt tokens that can be taken in before the next decode step is due; None when none is held back."""
+        """The largest chunk that can be taken in before the next decode step is due; None when none is held back."""
         wait_s = self.wait_s(now_s)
         if not wait_s:
             return None
-        token_s = self._paces.prefill.each_s
-        return math.floor(wait_s / token_s) if token_s else 0
+        sizes = {function.tokens for function in self._shapes.prefills}
+        return max((size for size in sizes if self._paces.chunk_s(size) <= wait_s), default=0)
 
     @property
     def _step_s(self) -> float:

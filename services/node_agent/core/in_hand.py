@@ -16,17 +16,28 @@ from services.node_agent.core.shapes import Shapes
 
 @dataclass(slots=True)
 class Paces:
-    """Of both phases: a prompt token's, and a decode step's of all sequences together, whole and by its function's
-    batch."""
+    """Of both phases: a prompt token's and a call's by its function's tokens, padding included; a decode step's of all
+    sequences together, whole and by its function's batch."""
 
     prefill: Pace = field(default_factory=Pace)
+    by_chunk: dict[int, Pace] = field(default_factory=dict)
     decode: Pace = field(default_factory=Pace)
     by_batch: dict[int, Pace] = field(default_factory=dict)
+
+    def prefilled(self, seconds: float, tokens: int, chunk_tokens: int) -> None:
+        """So many prompt tokens took so long, in a call of a function for that many."""
+        self.prefill.saw(seconds, tokens)
+        self.by_chunk.setdefault(chunk_tokens, Pace()).saw(seconds, 1)
 
     def decoded(self, seconds: float, batch: int) -> None:
         """A decode step took so long."""
         self.decode.saw(seconds, 1)
         self.by_batch.setdefault(batch, Pace()).saw(seconds, 1)
+
+    def chunk_s(self, chunk_tokens: int) -> float:
+        """A call of that function; of one that was never seen, as its tokens take elsewhere."""
+        seen = self.by_chunk.get(chunk_tokens)
+        return seen.each_s if seen else chunk_tokens * self.prefill.each_s
 
     @property
     def costs(self) -> Costs:

@@ -147,7 +147,7 @@ def step(
         shapes: the engine's functions.
         policy: how phases share the device.
         admitted: who goes where, when `next_admits`; None for the oldest into the lowest free slot.
-        room_tokens: prompt tokens that can be taken in before the next decode step is due; None when it is. Those that
+        room_tokens: longest chunk that can be taken in before the next decode step is due; None when it is. Those that
             decode are held back by it while a slot is free for who comes next.
 
     Returns:

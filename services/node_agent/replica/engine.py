@@ -194,7 +194,7 @@ class Engine(DeviceLoop[schedule.Action]):
             totals.prefill_steps += 1
             totals.prefill_tokens += action.length
             totals.prefill_s += wall_s
-            self._paces.prefill.saw(wall_s, action.length)
+            self._paces.prefilled(wall_s, action.length, action.function.tokens)
         else:
             totals.decode_steps += 1
             totals.decode_tokens += len(action.rows)

@@ -56,7 +56,6 @@ async def test_a_measurement_tells_all_figures_and_leaves_nothing(start_agent: S
         assert load.energy_per_token.source in known and load.energy_per_token.method
         assert 0 < load.energy_per_prefill.energy_mj <= load.energy_per_token.energy_mj * load.output_tokens * 1.001
         assert load.power_mw > profile.idle_power_mw > 0
-    assert profile.loads[1].energy_per_prefill.energy_mj > profile.loads[2].energy_per_prefill.energy_mj
     assert profile.point.variant_id == tiny.variant.variant_id
     assert (profile.point.partition_kind, profile.point.batch_limit) == ("cpu/1", 4)
     assert profile.point.device_class == (await agent.describe()).devices[0].device_class

@@ -104,13 +104,15 @@ def test_nodes_are_told_the_limits_of_what_they_serve() -> None:
 @pytest.mark.parametrize(
     ("wished", "levers", "told_ms"),
     [
-        (wish(slo=slo(ttft=900, tpot=60)), Levers(), 48.0),
-        (wish(slo=slo(ttft=900, tpot=60)), Levers(pacing=False), 0.0),
-        (wish(slo=slo(ttft=900, tpot=60), objective=Objective.LATENCY), Levers(), 0.0),
-        (wish(slo=slo(tpot=60, e2e=9000)), Levers(), 0.0),
-        (wish(slo=slo(ttft=900)), Levers(), 0.0),
+        (wish(rate=2.0, slo=slo(ttft=900, tpot=60)), Levers(), 48.0),
+        (wish(rate=2.0, slo=slo(ttft=900, tpot=60)), Levers(pacing=False), 0.0),
+        (wish(rate=2.0, slo=slo(ttft=900, tpot=60), objective=Objective.LATENCY), Levers(), 0.0),
+        (wish(rate=2.0, slo=slo(tpot=60, e2e=9000)), Levers(), 0.0),
+        (wish(rate=2.0, slo=slo(ttft=900)), Levers(), 0.0),
+        (wish(rate=0.5, slo=slo(ttft=900, tpot=60)), Levers(), 0.0),
+        (wish(slo=slo(ttft=900, tpot=60)), Levers(), 0.0),
     ],
-    ids=["energy", "no lever", "latency", "end to end", "no limit"],
+    ids=["energy", "no lever", "latency", "end to end", "no limit", "too few to share a step", "no demand"],
 )
 def test_tokens_are_held_back_where_least_energy_is_wanted_and_their_limit_allows(
     wished: Deployment, levers: Levers, told_ms: float

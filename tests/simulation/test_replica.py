@@ -89,11 +89,7 @@ def in_runs(requests: list[Request], batch: int, cost: StepCost = COST, replica:
 @pytest.mark.parametrize("cost", [COST, APART], ids=["mixed", "apart"])
 @pytest.mark.parametrize("seed", range(12))
 def test_runs_of_steps_equal_single_steps(seed: int, cost: StepCost) -> None:
-    draw, now = random.Random(seed), 0.0
-    requests = []
-    for number in range(60):
-        now += draw.expovariate(4.0) if draw.random() < 0.9 else 3.0
-        requests.append(Request(number, now, 64 * draw.randint(1, 8), draw.randint(1, 40)))
+    requests = some_requests(seed, 0.25)
     times, joules = token_by_token(requests, batch=4, apart=cost.apart)
     replica = in_runs(requests, batch=4, cost=cost)
     for request in requests:

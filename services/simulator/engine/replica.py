@@ -350,8 +350,10 @@ class Replica:
         if not n or (cost.apart and chunks == 1):
             return prompt_run(cost, left, self._filled)
         steps = min(chunks - cost.apart, self._decoding[0][0] - self._steps)
-        if self._clocks.eases or self._pacer.pace_s:
-            steps = min(steps, 1 if self._pacer.pace_s else LOOK_CHUNKS)
+        if self._pacer.pace_s:
+            steps = 1
+        elif self._clocks.eases:
+            steps = min(steps, LOOK_CHUNKS)
         tokens = min(steps * cost.chunk_tokens, left)
         return mixed_run(cost, steps, tokens, self._filled, self._reach(), self._context)
 

@@ -14,6 +14,8 @@ DEFAULT_PROMPT_TOKENS: Final = 128
 DEFAULT_OUTPUT_TOKENS: Final = 64
 # Share of the TPOT limit that tokens are paced at; the rest is for prompts that get between them.
 PACE_SHARE: Final = 0.8
+# So many sequences have to be at work together on average at that pace; of fewer none would share a step with another.
+LEAST_PACED: Final = 1.0
 
 
 class Metric(StrEnum):
@@ -156,12 +158,15 @@ class Deployment:
         """How long a token may be held back after the one before it, for larger batches; 0 for not at all.
 
         Only where least energy is wanted, and tokens have a limit of their own: of an end-to-end limit nobody knows
-        what a token may take before the answer has ended.
+        what a token may take before the answer has ended. And only under a load that fills steps: who is alone would
+        wait for nobody. By Little's law requests at work are tokens a second times the time of a token.
         """
         tpot_ms = self.slo.strictest_ms(Metric.TPOT)
         if self.objective is not Objective.ENERGY or tpot_ms is None or self.slo.strictest_ms(Metric.E2E) is not None:
             return 0.0
-        return float(f"{PACE_SHARE * tpot_ms:.3g}")
+        pace_ms = PACE_SHARE * tpot_ms
+        together = self.demand.requests_per_s * self.demand.output_tokens * pace_ms / 1000.0
+        return float(f"{pace_ms:.3g}") if together >= LEAST_PACED else 0.0
 
     def names(self, variant_id: str) -> bool:
         """Whether it asks for this very variant, by a pin or in its chain."""

@@ -325,7 +325,10 @@ async def test_a_killed_agent_takes_its_replicas_along_and_a_new_one_brings_them
 async def test_a_signal_drains_and_leaves_nothing_behind(
     start_agent: StartAgent, orchestrator: Neighbour, tiny: TinyVariant, number: signal.Signals
 ) -> None:
-    agent = await ready_agent(start_agent, orchestrator[0], tiny)
+    # At this pace the answer takes a second, so that a report falls into it however fast the machine is.
+    orchestrator[0].push(target(NODE_ID, 1, spec(tiny, "r1", pace_ms=5)))
+    agent = await start_agent()
+    await orchestrator[0].state("r1", READY)
     children = agent.children()
     request = inference_pb2.GenerateRequest(
         replica_id="r1",
